@@ -1,0 +1,28 @@
+"""Reading handwritten text lines (Chinese and English) inside the ModelScope ecosystem.
+
+Importing this package registers its classes under the names that ModelScope's configurations use; nothing heavy is
+imported until it is needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .plugin.registration import register
+
+if TYPE_CHECKING:
+    from .model_dir import default_model_dir
+    from .recognizer import Character, Line, Recognizer
+
+__version__ = "0.1.0"
+
+_LAZY = {"Recognizer": "recognizer", "Line": "recognizer", "Character": "recognizer", "default_model_dir": "model_dir"}
+__all__ = [*_LAZY, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register()

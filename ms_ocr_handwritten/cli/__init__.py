@@ -1,0 +1,52 @@
+"""The command line `ms-ocr`: one file per command, imported when the command is called.
+
+`COMMANDS` maps the name of a command to `module:attribute`; the module holds click declarations alone and imports
+what it needs inside the command. So `ms-ocr --help` costs no more than click itself.
+"""
+
+import importlib
+
+import click
+
+from ..errors import OcrError
+
+COMMANDS = {
+    "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports its commands on use; an OcrError becomes one line on stderr and exit code 1."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except OcrError as error:
+            click.echo(f"error: {error}", err=True)
+            context.exit(1)
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        click.echo(f"ms-ocr {__version__}")
+        context.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show it.")
+def main() -> None:
+    """Read handwritten lines; make, check and use their training data.
+
+    Exit codes: 0 done, 1 an error or a problem found, 2 wrong usage.
+    """

@@ -1,0 +1,60 @@
+"""Greedy CTC decoding of columns to text, confidences and positions; what a label needs to be alignable.
+
+CTC: Graves et al., "Connectionist Temporal Classification", ICML 2006. Id 0 is the blank. numpy only.
+
+Confidence, always in [0, 1]:
+- of a character: the highest probability that the network gives it within its run of columns;
+- of a line: the geometric mean of its characters' confidences, so that long and short lines compare;
+- of a line without characters: the geometric mean over its columns of the probability of what was read there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BLANK = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A character as CTC found it: `id`, `score` in [0, 1], columns `start` (inclusive) to `end` (exclusive)."""
+
+    id: int
+    score: float
+    start: int
+    end: int
+
+
+def best_path(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (..., T, C), any float dtype, to the best id (..., T) int64 and its log-probability (..., T) float32."""
+    logits = np.asarray(logits, np.float32)
+    top = logits.max(-1)
+    normaliser = np.log(np.exp(logits - top[..., None]).sum(-1, dtype=np.float32))  # log-sum-exp, less top
+    return logits.argmax(-1), -normaliser
+
+
+def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
+    """Merge repeats and drop blanks: ids (T,) and their log-probabilities (T,) to the runs, left to right."""
+    if len(ids) == 0:
+        return []
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    ends = np.r_[starts[1:], len(ids)]
+    peaks = np.exp(np.maximum.reduceat(log_probs, starts))
+    return [
+        Run(int(ids[start]), float(peak), int(start), int(end))
+        for start, end, peak in zip(starts, ends, peaks)
+        if ids[start] != BLANK
+    ]
+
+
+def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:
+    """Confidence of a line in [0, 1]; `log_probs` (T,) are used for a line without characters."""
+    if runs:
+        return float(np.exp(np.mean(np.log([max(run.score, np.finfo(np.float32).tiny) for run in runs]))))
+    return float(np.exp(np.mean(log_probs))) if len(log_probs) else 0.0
+
+
+def required_columns(ids: Sequence[int]) -> int:
+    """Least number of columns to which a label can be aligned: one per character, one blank between equal neighbours."""
+    return len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))

@@ -1,0 +1,41 @@
+"""The exceptions a caller can catch; every message names the culprit and the remedy.
+
+All derive from `OcrError`. Each also derives from the builtin that fits it, so that
+`except ValueError` or `except OSError` around existing code keeps working.
+"""
+
+
+class OcrError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ImageError(OcrError, ValueError):
+    """A source cannot be read as an image of a line: missing, empty, truncated, too large, no image."""
+
+
+class LmdbError(OcrError, ValueError):
+    """An LMDB, or one record of it, is not what the format asks for. The message holds the path and the key."""
+
+
+class LabelError(OcrError, ValueError):
+    """A label holds characters outside the vocabulary, or cannot be aligned with the columns of its line."""
+
+
+class VocabularyError(OcrError, ValueError):
+    """A vocabulary file is unusable or does not fit the head of the network."""
+
+
+class ConfigurationError(OcrError, ValueError):
+    """A configuration holds an unknown key or a value that does not fit. The message holds the dotted key."""
+
+
+class CheckpointError(OcrError, ValueError):
+    """A file of weights is truncated, unsafe, or of another network."""
+
+
+class BackendError(OcrError, RuntimeError):
+    """The backend or precision asked for is not available here, or its result was refused."""
+
+
+class HubError(OcrError, OSError):
+    """A model id was given, and neither the hub nor ModelScope's local cache could serve it."""

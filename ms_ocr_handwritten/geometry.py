@@ -1,0 +1,57 @@
+"""Lines, chunks and columns: the few numbers of the official model and what follows from them.
+
+A line is scaled to 32 px height, put at the left of a black canvas and read in chunks of 300 px that
+overlap by 48 px. The network turns each chunk into 75 columns of 4 px. Where two chunks overlap, each gives
+up half of the overlap (6 columns), so that the kept columns of all chunks, side by side, cover the canvas once.
+
+Source of the numbers: ModelScope `preprocessors/ocr` and `models/cv/ocr_recognition/modules/ConvNextViT`.
+Notation used throughout: N chunks, B lines, T columns, C classes, H and W pixels, D features.
+"""
+
+
+def _exact_div(a: int, b: int) -> int:
+    assert a % b == 0, f"{a} is not a multiple of {b}"
+    return a // b
+
+
+LINE_HEIGHT = 32  # px
+CHUNK_WIDTH = 300  # px
+CHUNK_OVERLAP = 48  # px
+COLUMN_WIDTH = 4  # px of the canvas per column of the network
+
+CHUNK_STEP = CHUNK_WIDTH - CHUNK_OVERLAP  # 252 px
+CHUNK_COLUMNS = _exact_div(CHUNK_WIDTH, COLUMN_WIDTH)  # 75
+TRIM = _exact_div(CHUNK_OVERLAP, 2 * COLUMN_WIDTH)  # 6 columns given up at each inner edge
+
+OFFICIAL_CHUNKS = 3  # upstream always computes three
+OFFICIAL_WIDTH = OFFICIAL_CHUNKS * CHUNK_STEP + CHUNK_OVERLAP  # 804 px, the canvas of a line up to 25:1
+MAX_CHUNKS = 80  # 20,208 px, a line of 631:1; a limit on memory, not on the method
+
+
+def canvas_width(chunks: int) -> int:
+    """Width in px of a canvas of `chunks` chunks: 252 n + 48."""
+    return chunks * CHUNK_STEP + CHUNK_OVERLAP
+
+
+def canvas_columns(chunks: int) -> int:
+    """Columns kept of `chunks` chunks: 63 n + 12, which is canvas_width / 4."""
+    return _exact_div(canvas_width(chunks), COLUMN_WIDTH)
+
+
+def chunks_for_width(width: int) -> int:
+    """Chunks whose canvas is the least that is at least `width` px wide (1 or more)."""
+    return max(1, -(-(width - CHUNK_OVERLAP) // CHUNK_STEP))
+
+
+def inked_chunks(width: int) -> int:
+    """Chunks of which at least one pixel lies left of `width`: the others hold padding alone (1 or more)."""
+    return max(1, -(-width // CHUNK_STEP))
+
+
+def kept_columns(index: int, chunks: int) -> slice:
+    """Columns of chunk `index` (of `chunks`) that enter the line: [:69] first, [6:69] inner, [6:] last."""
+    first, last = index == 0, index == chunks - 1
+    return slice(0 if first else TRIM, CHUNK_COLUMNS if last else CHUNK_COLUMNS - TRIM)
+
+
+assert OFFICIAL_WIDTH == 804 and canvas_columns(OFFICIAL_CHUNKS) == 201

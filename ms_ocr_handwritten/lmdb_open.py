@@ -1,0 +1,129 @@
+"""Open an LMDB for reading, once per process and file, also across forks.
+
+lmdb refuses to open the same files twice in one process, and an open environment must not be used across a fork.
+So all readers of a process share one environment per file, and a forked child opens its own.
+"""
+
+import os
+import threading
+import weakref
+
+import lmdb
+
+from .errors import LmdbError
+
+
+class SharedEnvironment:
+    """An open environment and, once a reader has checked it, its number of samples.
+
+    It stays open while someone holds this object; take it from `shared_environment` and do not copy the field.
+    """
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self.environment = environment
+        self.pid = os.getpid()
+        self.count: int | None = None
+
+
+def shared_environment(path: str) -> SharedEnvironment:
+    """The one environment of this process for the LMDB `path`, a folder or a file.
+
+    Raises LmdbError where the path holds no LMDB, a truncated one, or one that other code of the process has open.
+    """
+    file = data_file(path)
+    status = os.stat(file)
+    registry = _registries.setdefault(os.getpid(), _ProcessRegistry())
+    return registry.shared((status.st_dev, status.st_ino), path, file)
+
+
+class _ProcessRegistry:
+    """What one process has open, by (device, inode) of the data file: the identity that lmdb itself goes by.
+
+    The environments are held here and closed under the lock alone. Were they left to the garbage collector, a
+    thread could ask for one after its last holder is gone and before it is closed, and lmdb would refuse.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, int], tuple[lmdb.Environment, weakref.ref[SharedEnvironment]]] = {}
+
+    def shared(self, identity: tuple[int, int], path: str, file: str) -> SharedEnvironment:
+        with self._lock:
+            environment, holder = self._open.get(identity, (None, _nobody))
+            shared = holder()
+            if shared is None:
+                if environment is None:
+                    _close_inherited(identity)
+                    environment = _open_environment(path, file)
+                shared = SharedEnvironment(environment)
+                self._open[identity] = (environment, weakref.ref(shared, self._close_unused))
+            return shared
+
+    def close(self, identity: tuple[int, int]) -> None:
+        """Close the environment of `identity`, where there is one."""
+        environment, _ = self._open.pop(identity, (None, _nobody))
+        if environment is not None:
+            environment.close()
+
+    def _close_unused(self, _: object) -> None:
+        # The garbage collector may call this in the middle of `shared`, which must not wait for itself. What stays
+        # open then is used again, or closed with the next one.
+        if self._lock.acquire(blocking=False):
+            try:
+                for identity in [identity for identity, (_, holder) in self._open.items() if holder() is None]:
+                    self.close(identity)
+            finally:
+                self._lock.release()
+
+
+# By process id, so that a forked child has a registry and a lock of its own; the parent's lock may be held forever.
+_registries: dict[int, _ProcessRegistry] = {}
+
+
+def _nobody() -> None:
+    return None
+
+
+def _close_inherited(identity: tuple[int, int]) -> None:
+    """Close this process's copy of an environment that came with a fork: lmdb would refuse to open it again."""
+    for pid, registry in list(_registries.items()):
+        if pid != os.getpid():
+            registry.close(identity)
+
+
+def data_file(path: str) -> str:
+    """The file that holds the data of the LMDB `path` (a folder or a file). Raises LmdbError where there is none."""
+    file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
+    if os.path.isfile(file):
+        return file
+    if file == path:
+        raise LmdbError(f"{path}: no such file or folder; give the folder that holds data.mdb")
+    raise LmdbError(f"{path}: the folder holds no data.mdb, so it is no LMDB; give the folder that does")
+
+
+def _open_environment(path: str, file: str) -> lmdb.Environment:
+    if os.path.getsize(file) == 0:
+        raise LmdbError(f"{path}: {os.path.basename(file)} is empty; copy or build the LMDB again")
+    try:
+        environment = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
+    except lmdb.InvalidError as error:
+        raise LmdbError(f"{path}: not an LMDB ({error}); build one with `ms-ocr lmdb build`") from error
+    except lmdb.Error as error:
+        message = f"{path}: cannot be opened ({error})"
+        if "already open" in str(error):
+            message += "; close the lmdb.Environment that other code of this process holds, or read through LmdbReader"
+        raise LmdbError(message) from error
+    try:
+        _check_size(environment, path, file)
+    except LmdbError:
+        environment.close()
+        raise
+    return environment
+
+
+def _check_size(environment: lmdb.Environment, path: str, file: str) -> None:
+    """Raise LmdbError where the file is shorter than its pages: reading past its end would kill the process."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    size = os.path.getsize(file)
+    if size < needed:
+        raise LmdbError(f"{path}: truncated, {size} bytes of {needed} are there; copy or build the LMDB again")

@@ -1,0 +1,31 @@
+"""Ours or upstream's: CRNN and LightweightEdge models share every name with ConvNextViT ones and stay upstream's."""
+
+import os
+from typing import Any
+
+from ..config import CONFIGURATION_FILE, UPSTREAM_RECOGNIZERS, read_json, recognizer_name
+from .registration import upstream_class
+
+
+def belongs_upstream(model_dir: str | os.PathLike[str]) -> bool:
+    """Whether the model in `model_dir` is of a recogniser that ModelScope's own classes handle."""
+    return recognizer_name(read_json(os.path.join(model_dir, CONFIGURATION_FILE))) in UPSTREAM_RECOGNIZERS
+
+
+class OursOrUpstreams:
+    """Mixin for a registered class: `build_from_cfg` calls `_instantiate`, which picks the class by the model."""
+
+    registered_as: tuple[str, str, str]  # registry, group, name
+
+    @staticmethod
+    def model_dir_of(arguments: dict[str, Any]) -> str | None:
+        """The model directory among the arguments, or None if they do not tell."""
+        model = arguments.get("model_dir") or arguments.get("model")
+        return model if isinstance(model, str) else getattr(model, "model_dir", None)
+
+    @classmethod
+    def _instantiate(cls, **arguments: Any) -> Any:
+        model_dir = cls.model_dir_of(arguments)
+        if model_dir is not None and belongs_upstream(model_dir):
+            return upstream_class(*cls.registered_as)(**arguments)
+        return cls(**arguments)

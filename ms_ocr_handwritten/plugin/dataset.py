@@ -1,0 +1,78 @@
+"""Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without asking the hub."""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
+from modelscope.msdatasets.dataset_cls.custom_datasets.torch_custom_dataset import TorchCustomDataset
+from modelscope.msdatasets.ms_dataset import MsDataset
+from PIL import Image
+
+from ..errors import ConfigurationError
+from ..lmdb_store import LmdbReader
+from ..vocab import fold_full_width
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+class LocalLmdbDataset(MsDataset):
+    """Lines of one or several LMDBs; records are {'image': encoded bytes, 'label': str}."""
+
+    def __init__(self, paths: Paths) -> None:
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        if not paths:
+            raise ConfigurationError("local_lmdb names no LMDB; give a path or a list of paths")
+        self.paths = [os.fspath(path) for path in paths]
+        self.readers = [LmdbReader(path) for path in self.paths]
+        super().__init__(self)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.readers))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises LmdbError, with path and key, for a broken record."""
+        position = range(len(self))[index]
+        for reader in self.readers:
+            if position < len(reader):
+                image, label = reader.read(position)
+                return {"image": image, "label": label}
+            position -= len(reader)
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def to_custom_dataset(self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None,
+                          **kwargs: Any) -> None:
+        """Called by upstream's trainers (CRNN, LightweightEdge): make `ds_instance` what they iterate over."""
+        self._hf_ds = OCRRecognitionDataset(self.paths, preprocessor)
+        self.is_custom = True
+
+
+@CUSTOM_DATASETS.register_module("ocr-recognition", module_name="OCRRecognition")
+class OCRRecognitionDataset(TorchCustomDataset):
+    """Upstream's records: {'images': what the preprocessor makes of the grey image, 'labels': folded label}."""
+
+    def __init__(self, local_lmdb: Paths, preprocessor: Any = None) -> None:
+        self._inner_dataset = LocalLmdbDataset(local_lmdb)
+        self.preprocessor, self.trainer = preprocessor, None
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._inner_dataset[index]
+        image = Image.open(io.BytesIO(record["image"])).convert("L")
+        return {"images": self.preprocessor(image)["image"] if self.preprocessor else image,
+                "labels": fold_full_width(record["label"])}
+
+
+def load_local(dataset_name: str | None = None, local_lmdb: Paths | None = None, local_file: Paths | None = None,
+               **kwargs: Any) -> LocalLmdbDataset:
+    """`MsDataset.load` with `local_lmdb` (or, as an older card has it, `local_file`): the local data and nothing else.
+
+    `dataset_name` and the other arguments of `MsDataset.load` (namespace, split, target ...) say where on the hub the
+    metadata would be, which is not needed. Raises LmdbError where a path is no LMDB.
+    """
+    if (local_lmdb is None) == (local_file is None):
+        raise ConfigurationError("give either local_lmdb or local_file: a path, or a list of paths, of LMDBs")
+    return LocalLmdbDataset(local_lmdb if local_lmdb is not None else local_file)

@@ -1,0 +1,44 @@
+"""ModelScope's model `OCRRecognition`: our network under upstream's attribute and parameter names."""
+
+from typing import Any
+
+import torch
+from modelscope.models.base.base_torch_model import TorchModel
+from modelscope.models.builder import MODELS
+from torch import Tensor
+
+from ..ctc import collapse
+from ..model_dir import ModelDir
+from ..nets.convnextvit import load_network
+from .choice import OursOrUpstreams
+
+
+@MODELS.register_module("ocr-recognition", module_name="OCRRecognition")
+class OCRRecognition(OursOrUpstreams, TorchModel):
+    """A ConvNextViT with its vocabulary. Raises ConfigurationError, VocabularyError or CheckpointError."""
+
+    registered_as = ("MODELS", "ocr-recognition", "OCRRecognition")
+
+    def __init__(self, model_dir: str, **kwargs: Any) -> None:
+        """kwargs: what ModelScope passes along (type, recognizer, inference_kwargs, network, device, task ...)."""
+        super().__init__(model_dir, **kwargs)
+        files = ModelDir.open(model_dir)
+        self.vocabulary = files.vocabulary
+        self.recognizer = load_network(files.configuration.network, files.require_weights())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB chunks (3 B, 3, 32, 300) in [0, 1], three of each line, to logits (B, 201, C)."""
+        return self.recognizer(images)
+
+    def postprocess(self, logits: Tensor) -> dict[str, Any]:
+        """Logits (B, 201, C) to upstream's output: 'preds', B texts, and 'probs', the logits."""
+        log_probs, ids = logits.float().log_softmax(-1).max(-1)
+        texts = [
+            self.vocabulary.decode(run.id for run in collapse(line_ids, line_log_probs))
+            for line_ids, line_log_probs in zip(ids.cpu().numpy(), log_probs.detach().cpu().numpy())
+        ]
+        return {"preds": texts, "probs": logits}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device

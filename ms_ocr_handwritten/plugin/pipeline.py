@@ -1,0 +1,102 @@
+"""ModelScope's pipeline for handwriting: `Recognizer` behind `pipeline(Tasks.ocr_recognition, model=...)`."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from modelscope.pipelines.base import Pipeline
+from modelscope.pipelines.builder import PIPELINES
+from modelscope.utils.config import Config
+from PIL import Image
+
+from ..errors import ConfigurationError, ImageError
+from ..image import Limits
+from ..model_dir import ModelDir
+from ..recognizer import Line, Recognizer
+from .choice import OursOrUpstreams
+from .model import OCRRecognition
+
+DATASET_BATCH = 32  # images of an MsDataset or an iterator read at a time
+
+
+@PIPELINES.register_module("ocr-recognition", module_name="convnextTiny-ocr-recognition")
+class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
+    """Reads images of lines. Output shapes are upstream's, with `score` and `chars` added:
+
+    - one image: {'text': [text], 'score': [score], 'chars': [chars]}
+    - a list: a list of those
+    - a list with batch_size: a list of {'text': text, 'score': score, 'chars': chars}
+    - an MsDataset or another iterable: a generator of the first kind
+
+    score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image.
+    """
+
+    registered_as = ("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
+
+    def __init__(self, model: "str | OCRRecognition", precision: str = "auto", backend: str = "auto",
+                 device: str = "gpu", limits: Limits = Limits(), config_file: str | None = None,
+                 preprocessor: Any = None, auto_collate: bool = True, trust_remote_code: bool = False) -> None:
+        """model: a model directory or a loaded model; precision, backend, device: as `Recognizer.from_pretrained`."""
+        if preprocessor is not None or config_file is not None:
+            raise ConfigurationError("preprocessor= and config_file= are not used by this pipeline, which reads images "
+                                     "itself; change the image, or the configuration.json of the model directory")
+        self.device_name, self.trust_remote_code = device, trust_remote_code
+        if isinstance(model, str):
+            self.recognizer = Recognizer.from_pretrained(model, backend, precision, device=device, limits=limits)
+            self.model, self.model_dir = model, model
+        else:
+            if backend not in ("auto", "torch"):
+                raise ConfigurationError(f"backend is {backend!r}, but the model is a loaded one, which runs on torch; "
+                                         "give its directory instead")
+            self.recognizer = Recognizer.from_network(model.recognizer, model.vocabulary, precision, limits)
+            self.model, self.model_dir = model, model.model_dir
+        self.cfg = Config(ModelDir.open(self.model_dir).raw)
+
+    @property
+    def backend(self) -> str:
+        return self.recognizer.backend
+
+    @property
+    def precision(self) -> str:
+        return self.recognizer.precision
+
+    def __call__(self, input: Any, batch_size: int | None = None) -> Any:
+        """Read `input`; see the class for the shapes, `load_image` for what an image can be. Raises ImageError."""
+        if isinstance(input, (list, tuple)):
+            lines = self.recognizer.read_many(map(_image, input), batch_size or DATASET_BATCH)
+            return [_result(line) if batch_size else _wrapped(line) for line in lines]
+        if _is_image(input):
+            return _wrapped(self.recognizer.read(_image(input)))
+        return self._iterate(input, batch_size or DATASET_BATCH)
+
+    def _iterate(self, images: Iterable[Any], batch_size: int) -> Iterator[dict[str, Any]]:
+        for line in self.recognizer.read_many(map(_image, images), batch_size):
+            yield _wrapped(line)
+
+    def forward(self, inputs: Any) -> Any:
+        raise NotImplementedError("this pipeline reads in __call__")
+
+    preprocess = postprocess = forward
+
+
+def _is_image(value: Any) -> bool:
+    kinds = (str, bytes, bytearray, memoryview, np.ndarray, Image.Image, dict)
+    return isinstance(value, kinds) or hasattr(value, "__fspath__") or not isinstance(value, Iterable)
+
+
+def _image(item: Any) -> Any:
+    """The image of an item of a data set: itself, or what a record holds under 'image'."""
+    if not isinstance(item, dict):
+        return item
+    if "image" not in item:
+        raise ImageError(f"a record with the keys {', '.join(map(repr, item))}: its image is expected under 'image'")
+    return item["image"]
+
+
+def _result(line: Line) -> dict[str, Any]:
+    chars = [(char.character, char.score, char.x0, char.x1) for char in line.chars]
+    return {"text": line.text, "score": line.score, "chars": chars}
+
+
+def _wrapped(line: Line) -> dict[str, Any]:
+    return {key: [value] for key, value in _result(line).items()}

@@ -1,0 +1,175 @@
+"""All that touches ModelScope's internals, once: our classes under upstream's names, whatever is imported first.
+
+ModelScope finds a class in two steps: `LazyImportModule.import_module(signature)` imports the module that its index
+names, which registers itself; then the registry is asked. Both steps are adapted:
+
+- import_module: for a name of ours, our module is imported instead (upstream's may lack a dependency, and would collide).
+- Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
+  imported it; `upstream_class` returns it, for the recognisers that are upstream's (CRNN, LightweightEdge).
+
+`MsDataset.load(local_lmdb=...)` and `pipeline(...)` ask the hub before any registered class is reached, so those two
+functions are wrapped. Each adaptation is made when the ModelScope module in question is imported, by a finder that
+stands first in `sys.meta_path`; so importing this package imports no part of ModelScope.
+"""
+
+import functools
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+PACKAGE = __name__.rpartition(".")[0]
+TASK = "ocr-recognition"
+
+# (registry, group, name) -> (our module, upstream's module)
+NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
+    ("MODELS", TASK, "OCRRecognition"): (f"{PACKAGE}.model", "modelscope.models.cv.ocr_recognition.model"),
+    ("PREPROCESSORS", "cv", "ocr-recognition"):
+        (f"{PACKAGE}.preprocessor", "modelscope.models.cv.ocr_recognition.preprocessor"),
+    ("PIPELINES", TASK, "convnextTiny-ocr-recognition"):
+        (f"{PACKAGE}.pipeline", "modelscope.pipelines.cv.ocr_recognition_pipeline"),
+    ("CUSTOM_DATASETS", TASK, "OCRRecognition"):
+        (f"{PACKAGE}.dataset", "modelscope.msdatasets.dataset_cls.custom_datasets.ocr_recognition_dataset"),
+    ("TRAINERS", "default", "ocr-recognition"): (f"{PACKAGE}.trainer", "modelscope.trainers.cv.ocr_recognition_trainer"),
+    ("METRICS", "default", "ocr-recognition-metric"): (f"{PACKAGE}.metric", "modelscope.metrics.ocr_recognition_metric"),
+    ("EXPORTERS", TASK, "OCRRecognition"): (f"{PACKAGE}.exporter", "modelscope.exporters.cv.ocr_recognition_exporter"),
+}
+
+_upstream: dict[tuple[str, str, str], type] = {}
+
+
+def upstream_class(registry: str, group: str, name: str) -> type:
+    """ModelScope's own class of that name, imported if need be. Raises ImportError if its module cannot be."""
+    key = (registry, group, name)
+    if key not in _upstream:
+        module = importlib.import_module(NAMES[key][1])
+        if key not in _upstream:  # imported before this package was, so its registration was not seen
+            _upstream[key] = next(value for value in vars(module).values() if isinstance(value, type)
+                                  and value.__module__ == module.__name__ and getattr(value, "group_key", None) == group)
+    return _upstream[key]
+
+
+def register() -> None:
+    """Adapt ModelScope: the modules imported already at once, the others when they are imported. May be repeated."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    for name, adapt in _ADAPTATIONS.items():
+        if name in sys.modules:
+            adapt(sys.modules[name])
+
+
+def _adapt_imports(module: ModuleType) -> None:
+    lazy = module.LazyImportModule
+
+    @_once(lazy.import_module)
+    def import_module(signature: tuple[str, str, str], original: Callable) -> None:
+        if signature in NAMES:
+            importlib.import_module(NAMES[signature][0])
+        else:
+            original(signature)
+
+    lazy.import_module = staticmethod(import_module)
+
+
+def _adapt_registry(module: ModuleType) -> None:
+    registry = module.Registry
+
+    @_once(registry._register_module)
+    def _register_module(self, group_key=module.default_group, module_name=None, module_cls=None, force=False, *,
+                         original: Callable) -> None:
+        key = (self.name.upper(), group_key, module_name)
+        if key not in NAMES:
+            original(self, group_key, module_name, module_cls, force)
+        elif module_cls.__module__ == NAMES[key][0]:
+            present = self.get(module_name, group_key)
+            if present is not None and present is not module_cls:  # upstream's, imported before this package
+                _upstream[key] = present
+            original(self, group_key, module_name, module_cls, force=True)
+        else:
+            _upstream[key] = module_cls
+            module_cls.group_key = group_key
+
+    registry._register_module = _register_module
+
+
+def _adapt_datasets(module: ModuleType) -> None:
+    dataset_class = module.MsDataset
+
+    @_once(dataset_class.load)
+    def load(*args: Any, original: Callable, **kwargs: Any) -> Any:
+        if "local_lmdb" in kwargs or "local_file" in kwargs:
+            return importlib.import_module(f"{PACKAGE}.dataset").load_local(**kwargs)
+        return original(*args, **kwargs)
+
+    dataset_class.load = staticmethod(load)
+
+
+def _adapt_pipelines(module: ModuleType) -> None:
+    @_once(module.pipeline)
+    def pipeline(task: str | None = None, model: Any = None, *args: Any, original: Callable, **kwargs: Any) -> Any:
+        if task == TASK and isinstance(model, str):
+            resolve = importlib.import_module(f"{PACKAGE}.hub").resolve_model
+            model = resolve(model, kwargs.get("model_revision"))
+        return original(task, model, *args, **kwargs)
+
+    module.pipeline = pipeline
+
+
+def _adapt_trainers(module: ModuleType) -> None:
+    @_once(module.build_trainer)
+    def build_trainer(name: str = "trainer", default_args: dict | None = None, *, original: Callable) -> Any:
+        if name == TASK and isinstance((default_args or {}).get("model"), str):
+            resolve = importlib.import_module(f"{PACKAGE}.hub").resolve_model
+            default_args = {**default_args, "model": resolve(default_args["model"], default_args.get("model_revision"))}
+        return original(name, default_args)
+
+    module.build_trainer = build_trainer
+
+
+def _once(original: Callable) -> Callable[[Callable], Callable]:
+    """Wrap `original`, which the wrapper receives as a keyword; an already wrapped function is returned as it is."""
+    def decorate(wrapper: Callable) -> Callable:
+        if getattr(original, "_ms_ocr_handwritten", False):
+            return original
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return wrapper(*args, original=original, **kwargs)
+
+        wrapped._ms_ocr_handwritten = True
+        return wrapped
+    return decorate
+
+
+_ADAPTATIONS: dict[str, Callable[[ModuleType], None]] = {
+    "modelscope.utils.import_utils": _adapt_imports,
+    "modelscope.utils.registry": _adapt_registry,
+    "modelscope.msdatasets.ms_dataset": _adapt_datasets,
+    "modelscope.pipelines.builder": _adapt_pipelines,
+    "modelscope.trainers.builder": _adapt_trainers,
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds nothing itself: lets the other finders find, and adapts the module once it is loaded."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name not in _ADAPTATIONS:
+            return None
+        for finder in sys.meta_path:
+            if isinstance(finder, _Finder) or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def exec_module(module: ModuleType) -> None:
+                    execute(module)
+                    _ADAPTATIONS[name](module)
+
+                spec.loader.exec_module = exec_module
+                return spec
+        return None

@@ -1,0 +1,118 @@
+"""ModelScope's trainer `ocr-recognition`: `build_trainer(name=Trainers.ocr_recognition, default_args=dict(...))`."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from modelscope.trainers.base import BaseTrainer
+from modelscope.trainers.builder import TRAINERS
+from modelscope.utils.config import Config
+
+from ..config import CONFIGURATION_FILE
+from ..errors import ConfigurationError
+from ..training.setup import evaluate_model_dir, prepare_training
+from .choice import OursOrUpstreams
+from .dataset import LocalLmdbDataset
+from .model import OCRRecognition
+
+
+@TRAINERS.register_module(module_name="ocr-recognition")
+class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
+    """Trains and evaluates a ConvNextViT with `training.loop.Training`; files as `training.checkpoints` describes."""
+
+    registered_as = ("TRAINERS", "default", "ocr-recognition")
+
+    def __init__(self, model: "str | OCRRecognition", train_dataset: Any = None, eval_dataset: Any = None,
+                 work_dir: str | None = None, cfg_modify_fn: Callable[[Config], Config] | None = None,
+                 cfg_file: str | None = None, cfg_options: dict[str, Any] | None = None, max_epochs: int | None = None,
+                 seed: int | None = None, launcher: str | None = None, model_revision: str | None = None,
+                 arg_parse_fn: Callable | None = None, trust_remote_code: bool = False) -> None:
+        """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
+        local_lmdb=...)` returned, a path of an LMDB, or a list of either. The other arguments override the
+        configuration, in this order: cfg_options (dotted keys), cfg_modify_fn, work_dir, max_epochs, seed.
+
+        Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
+        """
+        self.model_dir = model if isinstance(model, str) else model.model_dir
+        super().__init__(cfg_file or os.path.join(self.model_dir, CONFIGURATION_FILE), arg_parse_fn)
+        if launcher not in (None, "pytorch"):
+            raise ConfigurationError(f"launcher is {launcher!r}; start the script with torchrun and leave it out")
+        self.cfg_modify_fn = cfg_modify_fn
+        self.cfg = self.rebuild_config(self.cfg, cfg_options)
+        raw = _plain(self.cfg)
+        train = raw.setdefault("train", {})
+        for key, value in (("work_dir", work_dir), ("max_epochs", max_epochs), ("seed", seed)):
+            if value is not None:
+                train[key] = value
+        if work_dir is not None:  # as upstream: it stands for the other folders too
+            for section in (train.get("checkpoint", {}).get("period", {}), train.get("checkpoint", {}).get("best", {})):
+                section.pop("save_dir", None)
+            for hook in train.get("hooks", []):
+                hook.pop("save_dir", None)
+        self.work_dir = train.get("work_dir", "./work_dir")
+        self.train_paths, self.eval_paths = _paths(train_dataset, "train_dataset"), _paths(eval_dataset, "eval_dataset")
+        self.raw = raw
+        self.network = None if isinstance(model, str) else model.recognizer
+        self._training = None
+
+    def rebuild_config(self, cfg: Config, cfg_options: dict[str, Any] | None = None) -> Config:
+        if cfg_options:
+            cfg.merge_from_dict(cfg_options)
+        if self.cfg_modify_fn is None:
+            return cfg
+        modified = self.cfg_modify_fn(cfg)
+        if modified is None:
+            raise ConfigurationError("cfg_modify_fn returned None; it must return the configuration it was given")
+        return modified
+
+    @property
+    def model(self) -> Any:
+        """The network (a torch module) as far as it is trained."""
+        return self.training.network
+
+    @property
+    def training(self):
+        """The `Training` behind this trainer, prepared at first use."""
+        if self._training is None:
+            if not self.train_paths:
+                raise ConfigurationError("train_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
+            self._training = prepare_training(self.model_dir, self.raw, self.train_paths, self.eval_paths,
+                                              self.work_dir, network=self.network)
+        return self._training
+
+    def train(self, checkpoint_path: str | None = None) -> dict[str, Any]:
+        """Train to `train.max_epochs`; returns the last evaluation.
+
+        An interrupted training in the same work_dir is gone on with; `checkpoint_path` ('work_dir/epoch_3', with or
+        without '.pth') goes on from that epoch instead.
+        """
+        return self.training.run(checkpoint_path)
+
+    def evaluate(self, checkpoint_path: str | None = None) -> dict[str, Any]:
+        """Scores on the evaluation set, of the file of weights `checkpoint_path`, else of the network as it stands."""
+        if not self.eval_paths:
+            raise ConfigurationError("eval_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
+        if checkpoint_path is None and self._training is not None:
+            return self._training.evaluate()
+        return evaluate_model_dir(self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path,
+                                  network=self.network)
+
+
+def _plain(cfg: Config) -> dict[str, Any]:
+    """A ModelScope configuration as plain dicts and lists."""
+    return json.loads(json.dumps(cfg._cfg_dict.to_dict() if isinstance(cfg, Config) else cfg))
+
+
+def _paths(dataset: Any, name: str) -> list[str]:
+    """LMDB paths of what the user gave as a data set."""
+    if dataset is None:
+        return []
+    if isinstance(dataset, (list, tuple)):
+        return [path for item in dataset for path in _paths(item, name)]
+    if isinstance(dataset, LocalLmdbDataset):
+        return dataset.paths
+    if isinstance(dataset, (str, os.PathLike)):
+        return [os.fspath(dataset)]
+    raise ConfigurationError(f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
+                             "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)")

@@ -1,0 +1,166 @@
+"""Files of a training: weights, the state to resume from, and model directories; each appears whole or not at all.
+
+    work_dir/epoch_N.pth                 weights after epoch N, keys as upstream writes them (`recognizer.` + name)
+    work_dir/epoch_N_trainer_state.pth   all that is needed to go on from there
+    work_dir/latest_trainer_state.pth    the same, saved within an epoch
+    work_dir/resume.json                 which of the states is the newest
+    work_dir/output/, output_best/       model directories: configuration.json, vocab.txt, pytorch_model.pt
+    work_dir/train_log.jsonl             one object per line: losses, rates, evaluations
+
+Everything loads with `weights_only=True`. No two files share an inode, so that copying over one changes no other.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import CONFIGURATION_FILE
+from ..errors import CheckpointError, ConfigurationError
+from ..nets.convnextvit import ConvNextViT, read_torch_file
+from ..vocab import Vocabulary
+
+WEIGHTS_FILE = "pytorch_model.pt"
+VOCABULARY_FILE = "vocab.txt"
+STATE_SUFFIX = "_trainer_state.pth"
+STATE_FORMAT = 1
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary file beside `path`, flush it to the disk, rename it: a crash leaves the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_torch(value: Any, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def save_json(value: Any, path: Path) -> None:
+    write_atomically(path, (json.dumps(value, ensure_ascii=False, indent=4) + "\n").encode("utf-8"))
+
+
+def upstream_state_dict(network: ConvNextViT) -> dict[str, torch.Tensor]:
+    """The weights under the names that ModelScope's OCRRecognition model gives them."""
+    return {f"recognizer.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+def save_model_dir(folder: Path, network: ConvNextViT, vocabulary: Vocabulary, configuration: Mapping[str, Any]) -> None:
+    """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
+    save_json(configuration, folder / CONFIGURATION_FILE)
+    write_atomically(folder / VOCABULARY_FILE, "".join(f"{c}\n" for c in vocabulary.characters).encode("utf-8"))
+    save_torch(upstream_state_dict(network), folder / WEIGHTS_FILE)
+
+
+class WorkDir:
+    """The files of one training in `path`."""
+
+    def __init__(self, path: str | os.PathLike[str], save_dir: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path)
+        self.save_dir = Path(save_dir) if save_dir else self.path
+        self.output, self.output_best = self.path / "output", self.path / "output_best"
+        self.resume_file, self.log_file = self.path / "resume.json", self.path / "train_log.jsonl"
+        self.best_file = self.path / "best.json"
+
+    def weights(self, epoch: int) -> Path:
+        return self.save_dir / f"epoch_{epoch}.pth"
+
+    def state(self, epoch: int) -> Path:
+        return self.save_dir / f"epoch_{epoch}{STATE_SUFFIX}"
+
+    @property
+    def latest_state(self) -> Path:
+        return self.save_dir / f"latest{STATE_SUFFIX}"
+
+    def epochs(self) -> list[int]:
+        """Epochs of which weights are here, in order."""
+        names = (re.fullmatch(r"epoch_(\d+)\.pth", path.name) for path in self.save_dir.glob("epoch_*.pth"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def best(self) -> dict[str, Any] | None:
+        """Epoch, metric and value of what output_best/ holds, or None."""
+        return json.loads(self.best_file.read_text(encoding="utf-8")) if self.best_file.exists() else None
+
+    def save_state(self, state: Mapping[str, Any], path: Path) -> None:
+        """Write a state, then point resume.json to it."""
+        save_torch({"format": STATE_FORMAT, **state}, path)
+        save_json({"state": os.path.relpath(path, self.path)}, self.resume_file)
+
+    def load_newest_state(self) -> dict[str, Any] | None:
+        """The state that an interrupted training left, or None. Raises CheckpointError if it is unreadable."""
+        if not self.resume_file.exists():
+            self._refuse_foreign_files()
+            return None
+        return load_state(self.path / json.loads(self.resume_file.read_text(encoding="utf-8"))["state"])
+
+    def _refuse_foreign_files(self) -> None:
+        foreign = [self.weights(epoch) for epoch in self.epochs()]
+        foreign += [folder / WEIGHTS_FILE for folder in (self.output, self.output_best)
+                    if (folder / WEIGHTS_FILE).exists()]
+        if foreign:
+            raise ConfigurationError(f"{foreign[0]}: belongs to another training, which this one would overwrite; "
+                                     "name another work_dir, or move the files away")
+
+    def set_aside_after(self, epoch: int) -> Path | None:
+        """Move the files of later epochs, which going on from `epoch` would overwrite, to a folder; which one."""
+        later = [path for n in self.epochs() if n > epoch for path in (self.weights(n), self.state(n)) if path.exists()]
+        if not later:
+            return None
+        number = 1
+        while (folder := self.path / f"superseded_{number}").exists():
+            number += 1
+        folder.mkdir()
+        for path in later:
+            shutil.move(path, folder)
+        return folder
+
+    def prune(self, keep: int | None) -> None:
+        """Remove all but the newest `keep` epochs, as the configuration asks."""
+        for epoch in self.epochs()[: -keep if keep else 0]:
+            self.weights(epoch).unlink()
+            self.state(epoch).unlink(missing_ok=True)
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append one line; a single write, so that a kill leaves it whole or absent."""
+        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8")
+        descriptor = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def logged(self) -> list[dict[str, Any]]:
+        if not self.log_file.exists():
+            return []
+        return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A state to resume from: `path` itself, or `work_dir/epoch_N` with or without `.pth`. Raises CheckpointError."""
+    path = Path(path)
+    if not path.name.endswith(STATE_SUFFIX):
+        path = path.with_name(path.name.removesuffix(".pth") + STATE_SUFFIX)
+    state = read_torch_file(path)
+    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
+        raise CheckpointError(f"{path}: holds no state to resume from (format {STATE_FORMAT}); name the epoch_N of a "
+                              "training of this package, or start a new work_dir with model= set to its weights")
+    return dict(state)

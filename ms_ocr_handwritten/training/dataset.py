@@ -1,0 +1,209 @@
+"""Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of chunks.
+
+    LmdbReader -> LineDataset -> Sample -> collate -> Batch
+"""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..ctc import required_columns
+from ..errors import ImageError, LabelError, LmdbError
+from ..geometry import (
+    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS, canvas_columns, chunks_for_width, kept_columns,
+)
+from ..image import line_canvas, load_image
+from ..lmdb_store import LmdbReader
+from ..vocab import Vocabulary, fold_full_width
+
+FIRST_KEYS = 5  # how many culprits a message names
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A line ready for the network: `grey` float32 (inked, 32, 300) in [0, 1] of `chunks` chunks, and its label."""
+
+    grey: np.ndarray
+    chunks: int
+    ids: list[int]
+    label: str  # as the LMDB holds it
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A record that could not be read; `reason` names the LMDB and the key."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B lines as N chunks, with P = 75 N columns.
+
+    grey: float32 (N, 1, 32, 300); columns: int64 (B, T), rows of the P columns that make each line, 0 behind its end;
+    lengths: int64 (B,); ids and labels: B entries; bad: records left out of this batch.
+    """
+
+    grey: Tensor
+    columns: Tensor
+    lengths: Tensor
+    ids: list[list[int]]
+    labels: list[str]
+    bad: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class LineDataset(Dataset):
+    """The lines of several LMDBs, in order. Raises LmdbError, with path and key, on a record that cannot be read."""
+
+    def __init__(self, readers: Sequence[LmdbReader], vocabulary: Vocabulary, *, augment: bool = False,
+                 seed: int = 0, on_bad_sample: str = "error", unknown: str = "error") -> None:
+        """`unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation)."""
+        self.readers, self.vocabulary, self.unknown = list(readers), vocabulary, unknown
+        self.augment, self.seed, self.on_bad_sample = augment, seed, on_bad_sample
+        self.epoch = 0
+        self.indices = [(r, i) for r, reader in enumerate(self.readers) for i in range(len(reader))]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def key(self, index: int) -> str:
+        """The LMDB and the key of a line, for messages."""
+        reader, record = self.indices[index]
+        return f"{self.readers[reader].path} {LmdbReader.image_key(record)}"
+
+    def label(self, index: int) -> str:
+        reader, record = self.indices[index]
+        return self.readers[reader].label(record)
+
+    def image_bytes(self, index: int) -> bytes:
+        reader, record = self.indices[index]
+        return self.readers[reader].image_bytes(record)
+
+    def without(self, dropped: set[int]) -> "LineDataset":
+        """The same lines less those at `dropped`."""
+        kept = LineDataset(self.readers, self.vocabulary, augment=self.augment, seed=self.seed,
+                           on_bad_sample=self.on_bad_sample, unknown=self.unknown)
+        kept.indices = [pair for index, pair in enumerate(self.indices) if index not in dropped]
+        return kept
+
+    def __getitem__(self, index: int) -> Sample | BadSample:
+        try:
+            rgb = self._image(index)
+            label = self.label(index)
+            canvas = line_canvas(rgb)
+        except (ImageError, LmdbError) as error:
+            reason = str(error) if isinstance(error, LmdbError) else f"{self.key(index)}: {error}"
+            if self.on_bad_sample == "skip":
+                return BadSample(reason)
+            raise LmdbError(f"{reason}; mend the record, or set train.on_bad_sample to 'skip'") from error
+        return Sample(canvas.chunk_array(), canvas.chunks, self._encode(label), label)
+
+    def _encode(self, label: str) -> list[int]:
+        folded = fold_full_width(label)
+        if self.unknown == "omit":
+            outside = set(self.vocabulary.unknown(folded))
+            folded = "".join(character for character in folded if character not in outside)
+        return self.vocabulary.encode(folded)
+
+    def _image(self, index: int) -> np.ndarray:
+        rgb = load_image(self.image_bytes(index))
+        if not self.augment:
+            return rgb
+        from ..synth.augment import augment
+
+        random = np.random.default_rng((self.seed, self.epoch, index))  # the same whoever draws it, worker or not
+        return np.repeat(augment(rgb[:, :, 1], random)[:, :, None], 3, axis=2)
+
+
+def unknown_characters(dataset: LineDataset) -> tuple[Counter, dict[str, list[int]]]:
+    """Characters of the folded labels that the vocabulary lacks: their counts, and the lines that hold each."""
+    counts: Counter = Counter()
+    lines: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        label = fold_full_width(dataset.label(index))
+        for character in dataset.vocabulary.unknown(label):
+            counts[character] += label.count(character)
+            lines.setdefault(character, []).append(index)
+    return counts, lines
+
+
+def describe_unknown(dataset: LineDataset, counts: Counter, lines: dict[str, list[int]]) -> str:
+    """One row per character: the character, its count, the first keys."""
+    return "\n".join(
+        f"  {character!r} (U+{ord(character):04X}) {count} times, first at "
+        + ", ".join(dataset.key(index) for index in lines[character][:FIRST_KEYS])
+        for character, count in counts.most_common()
+    )
+
+
+def unalignable(dataset: LineDataset) -> list[int]:
+    """Lines whose label needs more columns than the line has (characters outside the vocabulary must be gone)."""
+    bad = []
+    for index in range(len(dataset)):
+        needed = required_columns(dataset.vocabulary.encode(fold_full_width(dataset.label(index))))
+        if needed > canvas_columns(OFFICIAL_CHUNKS) and needed > _columns(dataset.image_bytes(index)):
+            bad.append(index)
+    return bad
+
+
+def _columns(encoded: bytes) -> int:
+    """Columns of the canvas of an encoded image, from its header alone."""
+    try:
+        width, height = Image.open(io.BytesIO(encoded)).size
+    except OSError:
+        return 0  # the record is named when it is read
+    return canvas_columns(max(OFFICIAL_CHUNKS, chunks_for_width(int(LINE_HEIGHT * width / height))))
+
+
+def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineDataset, list[str]]:
+    """The alignable lines and the keys of the others. Raises LabelError if there are others and `action` is "error"."""
+    bad = unalignable(dataset)
+    keys = [dataset.key(index) for index in bad]
+    if bad and action == "error":
+        raise LabelError(f"{len(bad)} labels need more columns than their lines have (one per character, one more "
+                         f"between equal neighbours): {', '.join(keys[:FIRST_KEYS])}; mend them, or set "
+                         "train.unalignable to 'drop'")
+    return (dataset.without(set(bad)) if bad else dataset), keys
+
+
+def collate(samples: Sequence[Sample | BadSample], *, skip_padding: bool) -> Batch:
+    """Samples to a batch. Chunks of padding: one for all lines if `skip_padding`, else one for each place."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    grey = [sample.grey for sample in good]
+    rows, used = [], sum(map(len, grey))
+    black = np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
+    shared_padding, start = None, 0
+    for sample in good:
+        places = list(range(start, start + len(sample.grey)))
+        start += len(sample.grey)
+        while len(places) < sample.chunks:
+            if shared_padding is None or not skip_padding:
+                grey.append(black)
+                shared_padding, used = used, used + 1
+            places.append(shared_padding)
+        rows.append(np.concatenate([
+            np.arange(CHUNK_COLUMNS)[kept_columns(i, sample.chunks)] + place * CHUNK_COLUMNS
+            for i, place in enumerate(places)
+        ]))
+    lengths = [len(row) for row in rows]
+    columns = np.zeros((len(rows), max(lengths, default=0)), np.int64)
+    for line, row in zip(columns, rows):
+        line[: len(row)] = row
+    return Batch(
+        grey=torch.from_numpy(np.concatenate(grey)[:, None]) if grey else torch.zeros(0, 1, LINE_HEIGHT, CHUNK_WIDTH),
+        columns=torch.from_numpy(columns),
+        lengths=torch.tensor(lengths, dtype=torch.int64),
+        ids=[sample.ids for sample in good],
+        labels=[sample.label for sample in good],
+        bad=[sample.reason for sample in samples if isinstance(sample, BadSample)],
+    )

@@ -1,0 +1,57 @@
+"""One process or many: what `torchrun` says, and the few exchanges between ranks that training needs."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world` processes; rank 0 writes files and shows progress."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Join the group that torchrun's variables describe (nccl on GPUs, gloo on CPUs), or be alone."""
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        gpu = torch.cuda.is_available()
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        device = torch.device("cuda", local % torch.cuda.device_count()) if gpu else torch.device("cpu")
+        if gpu:
+            torch.cuda.set_device(device)
+        if world > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if gpu else "gloo")
+        return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world, device)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value):
+        """The values of all ranks, in order of rank."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
+    def sum(self, value):
+        """The sum of a value with `+` over all ranks."""
+        first, *others = self.gather(value)
+        for other in others:
+            first = first + other
+        return first
+
+    def wait(self) -> None:
+        if self.world > 1:
+            distributed.barrier()
+
+    def share(self, indices: Iterable[int]) -> list[int]:
+        """This rank's part of `indices`: every world-th, none twice."""
+        return list(indices)[self.rank :: self.world]

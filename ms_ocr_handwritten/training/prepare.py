@@ -1,0 +1,59 @@
+"""Before the first step: labels against vocabulary and columns, and, if asked, new characters in the network."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import Configuration
+from ..errors import LabelError
+from ..nets.convnextvit import ConvNextViT
+from ..vocab import Vocabulary
+from .dataset import LineDataset, describe_unknown, refuse_or_drop_unalignable, unknown_characters
+
+UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network reads until it is learnt
+
+
+def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, Any],
+                   configuration: Configuration) -> tuple[LineDataset, Vocabulary]:
+    """Deal with characters that the vocabulary lacks, as `train.unknown_characters` says, and with unalignable labels.
+
+    "error" raises LabelError with the characters, their counts and the first keys; "drop" leaves the lines out and
+    says which; "grow" appends the characters to the vocabulary and rows to the head of `network` (in place; old rows
+    stay bit for bit; `raw` gets the new number of classes). Returns the lines to train on and their vocabulary.
+    """
+    action, vocabulary = configuration.train.unknown_characters, dataset.vocabulary
+    counts, lines = unknown_characters(dataset)
+    if counts:
+        report = describe_unknown(dataset, counts, lines)
+        if action == "error":
+            raise LabelError(f"{len(counts)} characters of the labels are not in vocab.txt:\n{report}\nmend the labels, "
+                             "or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)")
+        if action == "drop":
+            dropped = {line for indices in lines.values() for line in indices}
+            print(f"{len(dropped)} lines left out, for characters that are not in vocab.txt:\n{report}", file=sys.stderr)
+            dataset = dataset.without(dropped)
+        else:
+            print(f"{len(counts)} characters added to the vocabulary:\n{report}", file=sys.stderr)
+            vocabulary = dataset.vocabulary = vocabulary.grow(counts)
+            grow_head(network, max(network.config.num_classes, vocabulary.classes))
+            raw["model"] = {**raw["model"], "network": {**raw["model"].get("network", {}),
+                                                        "num_classes": network.config.num_classes}}
+    dataset, keys = refuse_or_drop_unalignable(dataset, configuration.train.unalignable)
+    if keys:
+        print(f"{len(keys)} lines left out, too short for their labels: {', '.join(keys)}", file=sys.stderr)
+    return dataset, vocabulary
+
+
+def grow_head(network: ConvNextViT, num_classes: int) -> None:
+    """Give the head `num_classes` rows: the old ones bit for bit, new ones around the mean of the old."""
+    old = network.vitstr.head
+    new = nn.Linear(old.in_features, num_classes)
+    with torch.no_grad():
+        new.weight[:] = old.weight.mean(0) + 0.02 * torch.randn(new.weight.shape)
+        new.bias[:] = UNLIKELY
+        new.weight[: old.out_features] = old.weight
+        new.bias[: old.out_features] = old.bias
+    network.vitstr.head = new
+    network.config = network.config.__class__(**{**vars(network.config), "num_classes": num_classes})

@@ -1,0 +1,71 @@
+"""From a model directory, a configuration and LMDBs to a `Training`, or to scores: what trainer and CLI share."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Configuration
+from ..errors import ConfigurationError
+from ..lmdb_store import LmdbReader
+from ..model_dir import ModelDir
+from ..nets.convnextvit import ConvNextViT, load_network
+from .checkpoints import WorkDir
+from .dataset import LineDataset
+from .distributed import Ranks
+from .loop import Training, evaluate
+from .prepare import fit_vocabulary
+
+
+def prepare_training(model_dir: str | os.PathLike[str], raw: dict[str, Any], train: Sequence[str],
+                     evaluation: Sequence[str], work_dir: str | os.PathLike[str], *,
+                     network: ConvNextViT | None = None) -> Training:
+    """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
+
+    Labels are checked here, before anything is written. Raises ConfigurationError, LmdbError, LabelError,
+    VocabularyError or CheckpointError.
+    """
+    files = ModelDir.open(model_dir)
+    configuration = Configuration.parse(raw)
+    if Path(work_dir, "output").resolve() == files.path.resolve():
+        raise ConfigurationError(f"work_dir {work_dir}: its output/ is the model directory itself, which would be "
+                                 "overwritten; name another work_dir")
+    network = network or initial_network(files, configuration)
+    config = configuration.train
+    dataset = LineDataset([LmdbReader(path) for path in train], files.vocabulary, augment=config.augment,
+                          seed=config.seed, on_bad_sample=config.on_bad_sample)
+    dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration)
+    held_out = LineDataset([LmdbReader(path) for path in evaluation], vocabulary, on_bad_sample=config.on_bad_sample,
+                           unknown="omit") if evaluation else None
+    return Training(network, vocabulary, raw, configuration, dataset, held_out,
+                    WorkDir(work_dir, config.save.save_dir), Ranks.join())
+
+
+def evaluate_model_dir(model_dir: str | os.PathLike[str], raw: dict[str, Any], evaluation: Sequence[str], *,
+                       weights: str | None = None, network: ConvNextViT | None = None) -> dict[str, Any]:
+    """Scores of a model on LMDBs: of the file `weights`, of `network`, or of the model directory's own weights."""
+    files = ModelDir.open(model_dir)
+    configuration = Configuration.parse(raw)
+    if weights is not None or network is None:
+        network = load_network(configuration.network, _weights_file(weights) if weights else files.require_weights())
+    ranks = Ranks.join()
+    dataset = LineDataset([LmdbReader(path) for path in evaluation], files.vocabulary,
+                          on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
+    scores = evaluate(network.to(ranks.device), dataset, files.vocabulary, configuration.evaluation.dataloader, ranks,
+                      precision=configuration.train.precision)
+    return scores.summary()
+
+
+def initial_network(files: ModelDir, configuration: Configuration) -> ConvNextViT:
+    """The network to train: with the directory's weights, or random (by `train.seed`) if it holds none."""
+    import torch
+
+    if files.weights is not None:
+        return load_network(configuration.network, files.weights)
+    torch.manual_seed(configuration.train.seed)
+    return ConvNextViT(configuration.network)
+
+
+def _weights_file(path: str) -> str:
+    """`work_dir/epoch_3` means `work_dir/epoch_3.pth`, as in ModelScope."""
+    return path if os.path.exists(path) else f"{path}.pth"

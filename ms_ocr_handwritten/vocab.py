@@ -1,0 +1,231 @@
+"""The vocabulary: vocab.txt <-> class ids of the network, and the folding of full-width forms.
+
+A vocab.txt holds one character a line. The first line has id 2: id 0 is the CTC blank and id 1 is unused. A line
+holding one space is the space. Empty lines keep their id but name no character; the official file ends with two of
+them, so its ids run to 7644 while the head has 7,644 classes (0 to 7643).
+
+Source of the format: ModelScope `models/cv/ocr_recognition/model.py` (`labelMapping`, `charMapping`).
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import LabelError, VocabularyError
+
+_FULL_WIDTH_SHIFT = 0xFEE0
+# U+FF00 is unassigned and is folded to a space because upstream does so.
+_FOLDED = {0x3000: " "} | {code: chr(code - _FULL_WIDTH_SHIFT) for code in range(0xFF00, 0xFF5F)}
+
+
+def fold_full_width(text: str) -> str:
+    """`text` with its full-width forms as half-width ones: U+3000 to a space, U+FF01-FF5E minus 0xFEE0.
+
+    Labels are folded so before they are encoded, at training and at evaluation alike.
+    Source: `Q2B` of ModelScope `msdatasets/dataset_cls/custom_datasets/ocr_recognition_dataset.py`.
+    """
+    return text.translate(_FOLDED)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters that a network knows, by id. Immutable; `grow` and `load` give new ones.
+
+    `characters` holds the lines of vocab.txt in order, '' for an empty line; `characters[i]` has id `i + FIRST_ID`.
+    Raises VocabularyError where an entry is longer than one code point, is a line break, or comes twice.
+    """
+
+    characters: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    BLANK = 0
+    FIRST_ID = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "characters", tuple(self.characters))
+        object.__setattr__(self, "_ids", _ids_by_character(self.characters, self.FIRST_ID))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+        """The vocabulary of the file `path`: UTF-8, one character a line.
+
+        Raises VocabularyError where the file is missing, not UTF-8, holds a carriage return or an entry that the
+        class refuses; the message names the path and the line.
+        """
+        text = _read_text(path)
+        if "\r" in text:
+            line = text.count("\n", 0, text.index("\r")) + 1
+            raise VocabularyError(
+                f"{path}: line {line} holds a carriage return (Windows line ends?); "
+                "save the file with Unix line ends (\\n), for instance with dos2unix"
+            )
+        lines = text.split("\n")
+        if lines[-1] == "":  # what follows the last line end is no line
+            lines.pop()
+        try:
+            return cls(tuple(lines))
+        except VocabularyError as error:
+            raise VocabularyError(f"{path}: {error}") from None
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write vocab.txt so that `load` gives an equal vocabulary; the file appears whole or not at all.
+
+        A file that already holds the same is left alone. Raises VocabularyError where another one is in the way,
+        or the file cannot be written.
+        """
+        path = Path(path)
+        data = "".join(f"{character}\n" for character in self.characters).encode("utf-8")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            if path.exists():
+                if path.read_bytes() == data:
+                    return
+                raise VocabularyError(
+                    f"{path}: exists and holds another vocabulary; choose another path, or move that file away first"
+                )
+            _write_durably(temporary, data)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise VocabularyError(
+                f"{path}: cannot be written ({error.strerror}); check the folder, its permissions and its free space"
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of lines, empty ones included; ids run from FIRST_ID to FIRST_ID + len - 1."""
+        return len(self.characters)
+
+    @property
+    def classes(self) -> int:
+        """The least number of classes of a head that reaches every character: the highest id in use plus 1."""
+        return max(self._ids.values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the characters of `text`, one each. Does not fold; see `fold_full_width`.
+
+        Raises LabelError naming the unknown characters, their code points and their positions (from 0).
+        """
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError:
+            raise LabelError(self._unknown_message(text)) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Characters of `ids`, joined; blank and unused ids give nothing. No CTC collapse: see `ctc`.
+
+        Raises VocabularyError as `character` does.
+        """
+        return "".join(map(self.character, ids))
+
+    def character(self, id: int) -> str:
+        """Character of class `id`; '' for the blank, for id 1 and for empty lines.
+
+        Raises VocabularyError where no line of the vocabulary has that id.
+        """
+        if 0 <= id < self.FIRST_ID:
+            return ""
+        if not 0 <= id - self.FIRST_ID < len(self):
+            raise VocabularyError(
+                f"class {id} has no line in the vocabulary, whose ids end at {self.FIRST_ID + len(self) - 1}; "
+                "use the vocab.txt that the network was trained with"
+            )
+        return self.characters[id - self.FIRST_ID]
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of `text` that the vocabulary lacks, each once, in order of appearance."""
+        return [character for character in dict.fromkeys(text) if character not in self._ids]
+
+    def grow(self, characters: Iterable[str]) -> "Vocabulary":
+        """A vocabulary with `characters` after all present lines; every present id stays as it is.
+
+        Characters already known are not added again. The new ones go in code point order, so that every process
+        that grows by the same set gets the same ids. Raises VocabularyError where one cannot be an entry.
+        """
+        new = sorted(set(characters) - self._ids.keys())
+        for character in new:
+            _check_entry(character, f"new character {character!r}")
+            if character == "":
+                raise VocabularyError("an empty string cannot be added to the vocabulary; give single characters")
+        return Vocabulary(self.characters + tuple(new))
+
+    def check_head(self, num_classes: int) -> None:
+        """Raise VocabularyError where a character's id lies outside a head of `num_classes` classes.
+
+        Empty lines may lie outside. A larger head is accepted: upstream's has 7,644 classes whatever the vocabulary.
+        """
+        outside = [character for character, id in self._ids.items() if id >= num_classes]
+        if outside:
+            raise VocabularyError(
+                f"the vocabulary needs {self.classes} classes but the head has {num_classes}: "
+                f"{len(outside)} characters lie outside, the first is {_describe(outside[0])}; "
+                "use the vocab.txt that the network was trained with, or grow the head with the vocabulary"
+            )
+
+    def _unknown_message(self, text: str) -> str:
+        parts = []
+        for unknown in self.unknown(text):
+            positions = [str(i) for i, character in enumerate(text) if character == unknown]
+            word = "position" if len(positions) == 1 else "positions"
+            parts.append(f"{_describe(unknown)} at {word} {', '.join(positions)}")
+        return (
+            f"label {text!r} holds characters outside the vocabulary: {'; '.join(parts)}; "
+            "correct the label, drop the sample, or grow the vocabulary"
+        )
+
+
+def _ids_by_character(characters: Sequence[str], first_id: int) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for index, character in enumerate(characters):
+        _check_entry(character, f"line {index + 1}")
+        if character in ids:
+            raise VocabularyError(
+                f"lines {ids[character] - first_id + 1} and {index + 1} both hold {_describe(character)}; "
+                "empty the one that the network does not use; do not remove the line, as later ids depend on it"
+            )
+        if character:
+            ids[character] = first_id + index
+    if not ids:
+        raise VocabularyError("holds no character; expected one character a line")
+    return ids
+
+
+def _check_entry(character: str, where: str) -> None:
+    """Raise VocabularyError unless `character` can be a line of vocab.txt: at most one code point, no line break."""
+    if len(character) > 1:
+        raise VocabularyError(
+            f"{where} holds {len(character)} code points ({_code_points(character)}) where one is expected; "
+            "a label is encoded character by character, so that entry could never be used: split it, "
+            "and save the file without a byte order mark"
+        )
+    if character in ("\n", "\r") or "\ud800" <= character <= "\udfff":
+        raise VocabularyError(
+            f"{where} is {_code_points(character)}, which a line of vocab.txt cannot hold; remove it"
+        )
+
+
+def _describe(character: str) -> str:
+    return f"{character!r} ({_code_points(character)})"
+
+
+def _code_points(text: str) -> str:
+    return " ".join(f"U+{ord(character):04X}" for character in text)
+
+
+def _read_text(path: str | os.PathLike) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise VocabularyError(
+            f"{path}: cannot be read ({error.strerror}); a model folder holds its vocab.txt beside its weights"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise VocabularyError(f"{path}: line {line} is not UTF-8; convert the file to UTF-8") from None
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,40 @@
+"""Packaging of ms_ocr_handwritten: metadata, dependencies, extras, the console script `ms-ocr`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ms_ocr_handwritten/__init__.py").read_text("utf-8"), re.M)[1]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+
+setup(
+    name="ms_ocr_handwritten",
+    version=VERSION,
+    description="Reads handwritten text lines (Chinese and English) inside the ModelScope ecosystem",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ms_ocr_handwritten", "ms_ocr_handwritten.*"]),
+    package_data={"ms_ocr_handwritten": ["assets/*"]},
+    install_requires=[
+        "torch>=2.4",
+        "modelscope[framework]>=1.30",
+        "opencv-python-headless>=4.8",
+        "numpy>=1.26",
+        "lmdb>=1.4",
+        "datasets>=3.0",
+        "Pillow>=10.1",
+        "rapidfuzz>=3.0",
+        "tqdm>=4.60",
+        "click>=8.1",
+    ],
+    extras_require={
+        "onnx": ONNX,
+        "synth": ["fonttools>=4.50", "brotli>=1.1"],
+        "test": ["pytest>=8.0", *ONNX],
+    },
+    entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
+)

@@ -1,0 +1,129 @@
+"""Tables of labels, good and bad, and the LMDBs made of them."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ms_ocr_handwritten.errors import ImageError, LabelError, LmdbError
+from ms_ocr_handwritten.lmdb_build import build_lmdb, read_labels_file
+from ms_ocr_handwritten.lmdb_store import LmdbReader
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three line images and one that is cut off, in a folder of their own."""
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.jpg"):
+        Image.effect_noise((60, 20), 50).save(folder / name)
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:-300])
+    return folder
+
+
+def table(folder: Path, text: str | bytes, name: str = "labels.tsv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    return path
+
+
+EXPECTED = [("a.png", "第一, 行"), ("b.png", 'say "b" ')]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("labels.tsv", 'a.png\t第一, 行\nb.png\tsay "b" \tpage 7\n'),
+        ("labels.txt", '\ufefffile\ttext\r\na.png\t第一, 行\r\n\r\nb.png\tsay "b" \r\n'),
+        ("labels.csv", 'a.png,"第一, 行"\nb.png,"say ""b"" "\n'),
+        ("LABELS.CSV", '\ufeffFile,Text\r\n"a.png","第一, 行"\r\n\r\nb.png,"say ""b"" "'),
+    ],
+)
+def test_tables_in_all_forms_read_alike(folder, name, text):
+    assert read_labels_file(table(folder, text, name)) == [(folder / file, label) for file, label in EXPECTED]
+
+
+def test_images_may_lie_elsewhere_than_the_table(folder, tmp_path):
+    path = table(tmp_path, "a.png\tx\n")
+    assert read_labels_file(path, folder) == [(folder / "a.png", "x")]
+
+
+def test_a_file_called_file_is_no_header(folder):
+    (folder / "file").write_bytes((folder / "a.png").read_bytes())
+    assert read_labels_file(table(folder, "file\ttext\n")) == [(folder / "file", "text")]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("labels.tsv", "a.png\tx\nno.png\ty\n", "labels.tsv:2: image .*no.png does not exist; correct the name"),
+        ("labels.tsv", "a.png\tx\nb.png\ty\n./a.png\tz\n", r"labels.tsv:3: .*a.png has a label already, at .*tsv:1;"),
+        ("labels.tsv", "\na.png\t \n", "labels.tsv:2: the label of .*a.png is empty; write its text, or remove"),
+        ("labels.tsv", "a.png x\n", "labels.tsv:1: no tab in 'a.png x'; expected: file TAB text"),
+        ("labels.tsv", b"a.png\tx\nb.png\t\xd0\n", "labels.tsv:2: not UTF-8 .*; convert the table to UTF-8"),
+        ("labels.csv", "a.png,one, two\n", "labels.csv:1: 3 fields; expected file,text, and a text with a comma in"),
+        ("labels.csv", "a.png\n", "labels.csv:1: 1 fields; expected file,text"),
+        ("labels.csv", 'a.png,x\nb.png,"y\n', "labels.csv:2: .*quote the text"),
+        ("labels.csv", b"a.png,x\nb.png,\xd0\n", "labels.csv:2: not UTF-8"),
+        ("labels.json", "{}", "labels.json: the name ends in neither .tsv, .txt nor .csv; rename it"),
+    ],
+)
+def test_a_bad_table_is_named_with_its_line_and_the_remedy(folder, name, text, message):
+    with pytest.raises(LabelError, match=message):
+        read_labels_file(table(folder, text, name))
+
+
+def test_a_missing_table_is_named(folder):
+    with pytest.raises(LabelError, match="nowhere.tsv: cannot be read .*No such file"):
+        read_labels_file(folder / "nowhere.tsv")
+
+
+def test_the_files_are_stored_byte_for_byte(folder, tmp_path):
+    calls: list[tuple[int, int]] = []
+    rows = "file\ttext\nc.jpg\tＣ 在\na.png\ta\n"
+    report = build_lmdb(tmp_path / "out", table(folder, rows), progress=lambda *call: calls.append(call))
+    assert (report.path, report.written, report.skipped) == (str(tmp_path / "out"), 2, ())
+    reader = LmdbReader(tmp_path / "out")
+    assert [reader.read(i) for i in range(len(reader))] == [
+        ((folder / "c.jpg").read_bytes(), "Ｃ 在"),
+        ((folder / "a.png").read_bytes(), "a"),
+    ]
+    assert calls == [(1, 2), (2, 2)]
+
+
+BAD = "a.png\tx\ncut.png\ty\nno.png\tz\nb.png\t\na.png\tagain\nb.png\tb\n"
+
+
+def test_a_bad_image_stops_the_building_and_leaves_nothing(folder, tmp_path):
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ImageError, match="labels.tsv:2: .*cut.png: .*decoded"):
+        build_lmdb(tmp_path / "out", table(folder, BAD))
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_skipped_rows_are_counted_and_listed(folder, tmp_path):
+    path = table(folder, BAD)
+    report = build_lmdb(tmp_path / "out", path, on_bad_sample="skip")
+    assert report.written == 2
+    assert [skipped.where for skipped in report.skipped] == [f"{path}:{line}" for line in (2, 3, 4, 5)]
+    reasons = ["cut.png", "does not exist", "is empty", "has a label already"]
+    assert all(re.search(reason, skipped.reason) for reason, skipped in zip(reasons, report.skipped))
+    assert [LmdbReader(tmp_path / "out").label(i) for i in range(2)] == ["x", "b"]
+
+
+def test_a_table_that_cannot_be_parsed_is_never_skipped(folder, tmp_path):
+    with pytest.raises(LabelError, match="labels.tsv:2: no tab"):
+        build_lmdb(tmp_path / "out", table(folder, "a.png\tx\nb.png y\n"), on_bad_sample="skip")
+
+
+def test_when_nothing_is_left_nothing_is_written(folder, tmp_path):
+    with pytest.raises(LmdbError, match="out: no sample was given"):
+        build_lmdb(tmp_path / "out", table(folder, "cut.png\tx\n"), on_bad_sample="skip")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_choice_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="on_bad_sample is 'ignore'; give 'error' or 'skip'"):
+        build_lmdb(tmp_path / "out", table(folder, "a.png\tx\n"), on_bad_sample="ignore")
