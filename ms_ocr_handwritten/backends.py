@@ -8,7 +8,7 @@ Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C class
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,28 +67,50 @@ def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.nd
 
 
 class TorchBackend(ChunkBackend):
-    """A ConvNextViT network, on the device where it is."""
+    """A ConvNextViT network, on the device where it is; on a CPU with its weights packed for reading."""
 
     name = "torch"
 
     def __init__(self, network, precision: str) -> None:
         self.network, self.precision = network, precision
-        self._padding: tuple[int, ColumnPath] | None = None
+        self._version: int | None = None
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
         import torch
 
+        self._prepare()
         device = self.network.vitstr.cls_token.device
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.network.classify(self.network.encode(torch.from_numpy(grey[:, None]).to(device))).float()
-            top, ids = logits.max(-1)
-            return ids.cpu().numpy(), (top - logits.logsumexp(-1)).cpu().numpy()
+        with torch.inference_mode():
+            log_probs, ids = self._logits(torch.from_numpy(grey[:, None]).to(device)).log_softmax(-1).max(-1)
+            return ids.cpu().numpy(), log_probs.cpu().numpy()
 
     def padding_columns(self) -> ColumnPath:
-        version = sum(parameter._version for parameter in self.network.parameters())  # grows when weights change
-        if self._padding is None or self._padding[0] != version:
-            self._padding = version, super().padding_columns()
-        return self._padding[1]
+        self._prepare()
+        if self._padding is None:
+            self._padding = super().padding_columns()
+        return self._padding
+
+    def _prepare(self) -> None:
+        """Pack the weights anew, and forget the padding's columns, where the weights have changed since."""
+        version = sum(parameter._version for parameter in self.network.parameters())  # grows with every change
+        if version != self._version:
+            self._logits, self._padding, self._version = self._reading_network(), None, version
+
+    def _reading_network(self) -> Callable:
+        """Grey chunks (N, 1, 32, 300) to logits (N, 75, C) in the precision asked for."""
+        import torch
+
+        from .nets import packed
+
+        device = self.network.vitstr.cls_token.device
+        if device.type == "cpu" and packed.available():
+            network = packed.PackedNetwork(self.network, torch.bfloat16 if self.precision == "bf16" else torch.float32)
+            return lambda grey: network(grey).float()
+
+        def logits(grey):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return self.network.classify(self.network.encode(grey)).float()
+        return logits
 
 
 class OnnxBackend(ChunkBackend):
@@ -157,8 +179,10 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
     if backend == "torch":
         from .nets.convnextvit import load_network
 
+        if threads is not None:
+            raise BackendError("threads is for backend 'onnxruntime'; for 'torch' call torch.set_num_threads")
         network = load_network(model.configuration.network, model.require_weights())
-        return torch_backend(network.to(_torch_device(device)), precision)
+        return torch_backend(network, precision, device or "gpu")
     if precision == "bf16":
         raise BackendError("precision 'bf16' is not available with backend 'onnxruntime'; use 'fp32' or backend 'torch'")
     if model.onnx is None:
@@ -166,9 +190,11 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
     return _open_onnx(model.onnx, threads)
 
 
-def torch_backend(network, precision: str) -> TorchBackend:
-    """A backend for a network that is loaded already."""
+def torch_backend(network, precision: str, device: str | None = None) -> TorchBackend:
+    """A backend for a network that is loaded already; without a device it stays where it is."""
     _check("torch", precision)
+    if device is not None:
+        network = network.to(_torch_device(device))
     return TorchBackend(network.eval(), "fp32" if precision == "auto" else precision)
 
 
@@ -178,14 +204,15 @@ def _check(backend: str, precision: str) -> None:
             raise BackendError(f"{name} is {value!r}; this version offers {', '.join(map(repr, allowed))}")
 
 
-def _torch_device(device: str | None):
-    """A torch device from ModelScope's names ('gpu', 'gpu:1') or torch's; None is the first GPU if there is one."""
+def _torch_device(device: str):
+    """A torch device from ModelScope's names ('gpu', 'gpu:1') or torch's; without a GPU it is the CPU, as upstream."""
     import torch
 
-    name = (device or "gpu").replace("gpu", "cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device(name)
+    try:
+        wanted = torch.device(device.replace("gpu", "cuda"))
+    except RuntimeError:
+        raise BackendError(f"device is {device!r}; give 'cpu', 'gpu' or a certain one, such as 'gpu:1'") from None
+    return torch.device("cpu") if wanted.type == "cuda" and not torch.cuda.is_available() else wanted
 
 
 def _open_onnx(path: Path, threads: int | None):

@@ -14,7 +14,7 @@ from itertools import islice
 
 from .backends import ColumnPath, open_backend, torch_backend
 from .ctc import collapse, line_score
-from .errors import ImageError
+from .errors import ConfigurationError, ImageError
 from .geometry import COLUMN_WIDTH
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .model_dir import ModelDir
@@ -77,10 +77,13 @@ class Recognizer:
         return cls(open_backend(model, backend, precision, device, threads), model.vocabulary, limits)
 
     @classmethod
-    def from_network(cls, network, vocabulary: Vocabulary, precision: str = "auto",
+    def from_network(cls, network, vocabulary: Vocabulary, precision: str = "auto", *, device: str | None = None,
                      limits: Limits = Limits()) -> "Recognizer":
-        """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode."""
-        return cls(torch_backend(network, precision), vocabulary, limits)
+        """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode.
+
+        device: as above, where the network is moved to; None leaves it where it is.
+        """
+        return cls(torch_backend(network, precision, device), vocabulary, limits)
 
     def read(self, image) -> Line:
         """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""
@@ -92,7 +95,13 @@ class Recognizer:
 
         errors: "raise" stops at the first image that cannot be read; "yield" gives its ImageError in its place.
         """
-        source = iter(images)
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size is {batch_size}; at least 1 expected")
+        if errors not in ("raise", "yield"):
+            raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
+        return self._read_batches(iter(images), batch_size, errors)
+
+    def _read_batches(self, source: Iterator, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
         while batch := list(islice(source, batch_size)):
             canvases = [self._canvas(image, errors) for image in batch]
             lines = iter(self.read_canvases([item for item in canvases if isinstance(item, LineCanvas)]))

@@ -6,7 +6,6 @@ Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes
 
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +70,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, because it is damaged or holds more than tensors (a pickle can run "
                               f"code when loaded); get the file again, or save its state_dict() anew. {error}") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make PyTorch's readers raise almost anything
         raise CheckpointError(f"{path}: truncated or not a PyTorch file ({error}); copy or download it again") from error
 
 
@@ -80,9 +79,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     raw = read_torch_file(path)
     if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
         raw = raw["state_dict"]
-    if not isinstance(raw, Mapping) or not all(isinstance(value, Tensor) for value in raw.values()):
+    if not isinstance(raw, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items()):
         raise CheckpointError(f"{path}: holds no mapping of parameter names to tensors; save model.state_dict()")
-    return {_strip_prefixes(name): value for name, value in raw.items()}
+    weights = {_strip_prefixes(name): value for name, value in raw.items()}
+    if len(weights) < len(raw):
+        raise CheckpointError(f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep "
+                              "one of each")
+    return weights
 
 
 def _strip_prefixes(name: str) -> str:

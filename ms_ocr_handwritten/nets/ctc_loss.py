@@ -72,7 +72,15 @@ class _CtcLoss(torch.autograd.Function):
             ((rows.float() - norm[:, None]).exp_() * scale[:, None]).to(logits.dtype)
             for rows, norm, scale in zip(logits.split(ROWS), normaliser.split(ROWS), weight.split(ROWS))
         ])
-        gradient.index_put_(
-            (columns[:, :, None].expand_as(posterior), classes[:, None, :].expand_as(posterior)),
-            (-posterior * per_line[:, None, None]).to(gradient.dtype), accumulate=True)
-        return gradient, None, None, None
+        rows, ids, sums = _summed(columns, classes, posterior * per_line[:, None, None], logits.shape[1])
+        # in float32 to the end: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
+        exact = (logits[rows, ids].float() - normaliser[rows]).exp_() * weight[rows] - sums
+        return gradient.index_put_((rows, ids), exact.to(gradient.dtype)), None, None, None
+
+
+def _summed(columns: Tensor, classes: Tensor, values: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values (B, T, K) added up by row (B, T) and class (B, K): distinct rows (S,), classes (S,), and sums (S,)."""
+    places = (columns[:, :, None] * width + classes[:, None, :]).flatten()
+    places, which = places.unique(return_inverse=True)
+    sums = values.new_zeros(len(places)).index_add_(0, which, values.flatten())
+    return places // width, places % width, sums

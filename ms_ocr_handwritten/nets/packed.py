@@ -1,0 +1,112 @@
+"""The network as a CPU computes it when nothing is learnt: weights packed once, activations fused into products.
+
+The mathematics of `convnextvit.py`, in fp32 or bf16, with three savings:
+- the weights of every linear layer are laid out once for oneDNN's kernels, not at every call;
+- GELU is computed inside the product before it, not in another pass over memory;
+- ConvNeXt's layer scale is folded into the product before it.
+
+`torch.ops.mkldnn._linear_pointwise` is the operator that PyTorch's own compiler emits for these patterns (upstream file
+torch/_inductor/fx_passes/mkldnn_fusion.py); `available` says whether the PyTorch at hand has it.
+
+Notation: N chunks, H rows, T = 75 columns, C channels or classes, D features. Activations are channels-last throughout.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .convnext import Block as ConvBlock
+from .convnextvit import ConvNextViT
+from .vit import Block as VitBlock
+
+Layer = Callable[[Tensor], Tensor]
+LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers run as fast
+
+
+def available() -> bool:
+    """Whether this PyTorch has the operators used here."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+
+
+class PackedNetwork:
+    """A ConvNextViT's logits of chunks, in evaluation mode; a copy of its weights, which later changes do not reach."""
+
+    def __init__(self, network: ConvNextViT, dtype: torch.dtype) -> None:
+        """dtype: torch.float32 or torch.bfloat16. `network` is on the CPU."""
+        pack = _Packer(dtype)
+        trunk, encoder = network.cnn_model, network.vitstr
+        (stem, stem_norm), *halvings = trunk.downsample_layers
+        self.dtype = dtype
+        self.stem, self.stem_norm = pack.convolution(stem), pack.norm(stem_norm)
+        self.stages = [[pack.conv_block(block) for block in stage] for stage in trunk.stages]
+        self.halvings = [pack.halving(norm, halving) for norm, halving in halvings]
+        self.embed = pack.linear(encoder.patch_embed.proj.weight.flatten(1), encoder.patch_embed.proj.bias)
+        self.position = pack.tensor(encoder.pos_embed)
+        self.blocks = [pack.vit_block(block) for block in encoder.blocks]
+        self.norm, self.head = pack.norm(encoder.norm), pack.linear(encoder.head.weight, encoder.head.bias)
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Grey chunks float32 (N, 1, 32, 300) in [0, 1] to logits (N, 75, C) of the packed dtype."""
+        x = grey.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.stem_norm(self.stem(x).permute(0, 2, 3, 1))  # (N, 8, T, C)
+        for index, stage in enumerate(self.stages):
+            if index:
+                x = self.halvings[index - 1](x)  # (N, 8 >> index, T, C)
+            for block in stage:
+                x = x + block(x)
+        x = self.embed(x.squeeze(1)) + self.position  # (N, T, D)
+        for attention, mlp in self.blocks:
+            x = x + attention(x)
+            x = x + mlp(x)
+        return self.head(self.norm(x))
+
+
+class _Packer:
+    """Layers of the network as functions with weights of one dtype."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def tensor(self, value: Tensor) -> Tensor:
+        return value.detach().to(self.dtype).contiguous()
+
+    def linear(self, weight: Tensor, bias: Tensor, activation: str = "none") -> Layer:
+        packed = torch.ops.mkldnn._reorder_linear_weight(self.tensor(weight), LAYOUT_ROWS)
+        bias = self.tensor(bias)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, activation, [], "none")
+
+    def norm(self, norm: nn.LayerNorm) -> Layer:
+        weight, bias, shape, epsilon = self.tensor(norm.weight), self.tensor(norm.bias), norm.normalized_shape, norm.eps
+        return lambda x: F.layer_norm(x, shape, weight, bias, epsilon)
+
+    def convolution(self, convolution: nn.Conv2d) -> Layer:
+        weight, bias = self.tensor(convolution.weight), self.tensor(convolution.bias)
+        stride, padding, groups = convolution.stride, convolution.padding, convolution.groups
+        return lambda x: F.conv2d(x, weight, bias, stride, padding, groups=groups)
+
+    def conv_block(self, block: ConvBlock) -> Layer:
+        depthwise, norm = self.convolution(block.dwconv), self.norm(block.norm)
+        widen = self.linear(block.pwconv1.weight, block.pwconv1.bias, "gelu")
+        narrow = self.linear(block.gamma[:, None] * block.pwconv2.weight, block.gamma * block.pwconv2.bias)
+        return lambda x: narrow(widen(norm(depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))))
+
+    def halving(self, norm: nn.LayerNorm, halving: nn.Conv2d) -> Layer:
+        norm, linear = self.norm(norm), self.linear(halving.weight.squeeze(3).transpose(1, 2).flatten(1), halving.bias)
+        return lambda x: linear(norm(x).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3))  # rows in pairs: 2 C
+
+    def vit_block(self, block: VitBlock) -> tuple[Layer, Layer]:
+        heads, norm1, norm2 = block.attn.heads, self.norm(block.norm1), self.norm(block.norm2)
+        qkv = self.linear(block.attn.qkv.weight, block.attn.qkv.bias)
+        project = self.linear(block.attn.proj.weight, block.attn.proj.bias)
+        widen = self.linear(block.mlp.fc1.weight, block.mlp.fc1.bias, "gelu")
+        narrow = self.linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
+
+        def attention(x: Tensor) -> Tensor:
+            n, t, d = x.shape
+            q, k, v = qkv(norm1(x)).view(n, t, 3, heads, d // heads).permute(2, 0, 3, 1, 4)  # each (N, heads, T, -)
+            return project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d))
+
+        return attention, lambda x: narrow(widen(norm2(x)))

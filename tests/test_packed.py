@@ -1,0 +1,59 @@
+"""The packed network against the plain one: same logits in fp32, near ones in bf16, anew after weights change."""
+
+import numpy as np
+import pytest
+import torch
+
+from ms_ocr_handwritten.backends import TorchBackend
+from ms_ocr_handwritten.config import NetworkConfig
+from ms_ocr_handwritten.nets import packed
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+
+SMALL = NetworkConfig(depths=(2, 1, 2, 1), dims=(16, 24, 32, 48), embed_dim=48, blocks=2, num_classes=64)
+
+
+def random_network(config: NetworkConfig) -> ConvNextViT:
+    """No parameter is at a neutral value (0, 1, 1e-6), so that each one that is left out shows."""
+    torch.manual_seed(0)
+    network = ConvNextViT(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.uniform_(0.3, 0.9)
+        network.vitstr.pos_embed.normal_()
+    return network
+
+
+def logits_of(network: ConvNextViT, grey: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return network.classify(network.encode(grey))
+
+
+@pytest.mark.parametrize("config", [SMALL, NetworkConfig()], ids=["small", "official"])
+@pytest.mark.parametrize("chunks", [1, 5])
+def test_fp32_gives_the_plain_networks_logits(config, chunks):
+    assert packed.available(), "this PyTorch lacks oneDNN's operators: reading works, only slower"
+    network, grey = random_network(config), torch.rand(chunks, 1, 32, 300)
+    expected = logits_of(network, grey)
+    with torch.inference_mode():
+        difference = (packed.PackedNetwork(network, torch.float32)(grey) - expected).abs().max()
+    assert difference < 1e-5 * max(1, expected.abs().max())
+
+
+def test_bf16_is_near():
+    network, grey = random_network(NetworkConfig()), torch.rand(4, 1, 32, 300)
+    expected = logits_of(network, grey)
+    with torch.inference_mode():
+        difference = (packed.PackedNetwork(network, torch.bfloat16)(grey).float() - expected).abs()
+    assert difference.mean() < 0.03 * expected.std()  # 8 bits, 0.4 % a rounding, some 40 layers in a row
+
+
+def test_reading_follows_a_change_of_the_weights():
+    network = random_network(SMALL)
+    backend = TorchBackend(network, "fp32")
+    grey = np.random.default_rng(0).random((2, 32, 300), np.float32)
+    backend.chunk_columns(grey), backend.padding_columns()
+    with torch.no_grad():
+        network.vitstr.head.bias[7] += 100
+    ids, _ = backend.chunk_columns(grey)
+    assert (ids == 7).all() and (backend.padding_columns()[0] == 7).all()
