@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .config_section import Section, without_hooks
 from .errors import ConfigurationError
 from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_WIDTH
 
 CONFIGURATION_FILE = "configuration.json"
 RECOGNIZER = "ConvNextViT"
+LESS_IS_BETTER = ("cer", "avg_loss")  # beginnings of the metrics of which the least is the best
 UPSTREAM_RECOGNIZERS = ("CRNN", "LightweightEdge")  # left to ModelScope's own class
 
 
@@ -116,7 +118,7 @@ class Configuration:
     @classmethod
     def parse(cls, raw: Mapping[str, Any], source: str = CONFIGURATION_FILE) -> "Configuration":
         """Check and type `raw`. Raises ConfigurationError, naming `source` and the dotted key."""
-        root = _Section(raw, source, "")
+        root = Section(without_hooks(Section(raw, source, "").raw, source), source, "")
         for name in ("framework", "task", "version", "allow_remote"):
             root.take(name, object)
         for name in ("pipeline", "preprocessor", "postprocessor", "dataset"):  # read by ModelScope, not by us
@@ -127,9 +129,6 @@ class Configuration:
             evaluation=_evaluation(root.section("evaluation")),
         )
         root.finish()
-        hook_interval = _hooks(raw, source)["evaluation"]
-        if hook_interval is not None:
-            configuration = replace(configuration, evaluation=replace(configuration.evaluation, interval=hook_interval))
         return configuration
 
 
@@ -150,61 +149,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def recognizer_name(raw: Mapping[str, Any]) -> str:
     """The value of `model.recognizer`, which decides whether the model is ours or upstream's."""
-    return raw.get("model", {}).get("recognizer", RECOGNIZER)
+    model = raw.get("model")
+    return model.get("recognizer", RECOGNIZER) if isinstance(model, Mapping) else RECOGNIZER
 
 
-class _Section:
-    """One object of the JSON: keys are taken one by one, and those left at the end are unknown."""
-
-    def __init__(self, raw: Any, source: str, path: str) -> None:
-        self.source, self.path = source, path
-        if not isinstance(raw, Mapping):
-            raise ConfigurationError(f"{source}: {path or 'the top level'} is {raw!r}, not an object")
-        self.raw, self.known = raw, set()
-
-    def fail(self, key: str, message: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.source}: {self.dotted(key)} {message}")
-
-    def dotted(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def take(self, key: str, kind: type, default: Any = None) -> Any:
-        self.known.add(key)
-        value = self.raw.get(key, default)
-        if value is None or kind is object:
-            return value
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.fail(key, f"is {value!r}; {kind.__name__} expected")
-        return value
-
-    def at_least(self, key: str, kind: type, least: float, default: Any) -> Any:
-        value = self.take(key, kind, default)
-        if value is not None and value < least:
-            raise self.fail(key, f"is {value}; at least {least} expected")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str | None, ...], default: str | None) -> str | None:
-        value = self.take(key, str, default)
-        if value not in allowed:
-            raise self.fail(key, f"is {value!r}; one of {', '.join(map(repr, allowed))} expected")
-        return value
-
-    def section(self, key: str) -> "_Section":
-        return _Section(self.take(key, object, {}), self.source, self.dotted(key))
-
-    def rest(self) -> dict[str, Any]:
-        return {key: self.raw[key] for key in self.raw if key not in self.known}
-
-    def finish(self) -> None:
-        unknown = sorted(self.rest())
-        if unknown:
-            raise ConfigurationError(f"{self.source}: unknown key {', '.join(map(self.dotted, unknown))}; "
-                                     f"allowed here: {', '.join(sorted(self.known))}")
-
-
-def _network(model: _Section) -> NetworkConfig:
+def _network(model: Section) -> NetworkConfig:
     model.take("type", str)
     model.choice("recognizer", (RECOGNIZER,), RECOGNIZER)
     inference = model.section("inference_kwargs")
@@ -222,14 +171,14 @@ def _network(model: _Section) -> NetworkConfig:
     network = NetworkConfig(
         depths=_sizes(sizes, "depths", default.depths),
         dims=_sizes(sizes, "dims", default.dims),
-        layer_scale=sizes.at_least("layer_scale", float, 0, default.layer_scale),
-        drop_path=sizes.at_least("drop_path", float, 0, default.drop_path),
-        embed_dim=sizes.at_least("embed_dim", int, 1, default.embed_dim),
-        blocks=sizes.at_least("blocks", int, 0, default.blocks),
-        heads=sizes.at_least("heads", int, 1, default.heads),
-        mlp_ratio=sizes.at_least("mlp_ratio", float, 0, default.mlp_ratio),
-        dropout=sizes.at_least("dropout", float, 0, default.dropout),
-        num_classes=sizes.at_least("num_classes", int, 3, default.num_classes),
+        layer_scale=sizes.number("layer_scale", float, default.layer_scale, least=0),
+        drop_path=sizes.number("drop_path", float, default.drop_path, least=0, below=1),
+        embed_dim=sizes.number("embed_dim", int, default.embed_dim, least=1),
+        blocks=sizes.number("blocks", int, default.blocks, least=0),
+        heads=sizes.number("heads", int, default.heads, least=1),
+        mlp_ratio=sizes.number("mlp_ratio", float, default.mlp_ratio, above=0),
+        dropout=sizes.number("dropout", float, default.dropout, least=0, below=1),
+        num_classes=sizes.number("num_classes", int, default.num_classes, least=3),
     )
     sizes.finish()
     if network.embed_dim % network.heads:
@@ -238,17 +187,17 @@ def _network(model: _Section) -> NetworkConfig:
     return network
 
 
-def _sizes(section: _Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    sizes = tuple(section.take(key, object, default))
-    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise section.fail(key, f"is {list(sizes)}; four positive whole numbers expected, one per stage")
-    return sizes
+def _sizes(section: Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    sizes = section.take(key, object, default)
+    if not isinstance(sizes, (list, tuple)) or len(sizes) != 4 or not all(type(n) is int and n > 0 for n in sizes):
+        raise section.fail(key, f"is {sizes!r}; four positive whole numbers expected, one per stage")
+    return tuple(sizes)
 
 
-def _loader(section: _Section, default: LoaderConfig) -> LoaderConfig:
+def _loader(section: Section, default: LoaderConfig) -> LoaderConfig:
     loader = LoaderConfig(
-        batch_size_per_gpu=section.at_least("batch_size_per_gpu", int, 1, default.batch_size_per_gpu),
-        workers_per_gpu=section.at_least("workers_per_gpu", int, 0, default.workers_per_gpu),
+        batch_size_per_gpu=section.number("batch_size_per_gpu", int, default.batch_size_per_gpu, least=1),
+        workers_per_gpu=section.number("workers_per_gpu", int, default.workers_per_gpu, least=0),
         shuffle=section.take("shuffle", bool, default.shuffle),
         drop_last=section.take("drop_last", bool, default.drop_last),
         start_method=section.choice("start_method", (None, "fork", "spawn", "forkserver"), default.start_method),
@@ -257,23 +206,23 @@ def _loader(section: _Section, default: LoaderConfig) -> LoaderConfig:
     return loader
 
 
-def _optimizer(section: _Section) -> OptimizerConfig:
+def _optimizer(section: Section) -> OptimizerConfig:
     default = OptimizerConfig()
     options = section.section("options")
     clip = options.section("grad_clip")
     optimizer = OptimizerConfig(
         type=section.take("type", str, default.type),
         arguments=section.rest() or default.arguments,
-        max_norm=clip.at_least("max_norm", float, 0, None),
-        norm_type=clip.take("norm_type", float, default.norm_type),
-        cumulative_iters=options.at_least("cumulative_iters", int, 1, default.cumulative_iters),
+        max_norm=clip.number("max_norm", float, None, above=0),
+        norm_type=clip.number("norm_type", float, default.norm_type, above=0),
+        cumulative_iters=options.number("cumulative_iters", int, default.cumulative_iters, least=1),
     )
     clip.finish()
     options.finish()
     return optimizer
 
 
-def _scheduler(section: _Section) -> SchedulerConfig:
+def _scheduler(section: Section) -> SchedulerConfig:
     options = section.section("options")
     warmup = options.section("warmup")
     warmup.choice("type", ("LinearWarmup", None), None)
@@ -281,32 +230,30 @@ def _scheduler(section: _Section) -> SchedulerConfig:
         type=section.take("type", str, None),
         arguments=section.rest(),
         by_epoch=options.take("by_epoch", bool, True),
-        warmup_iters=warmup.at_least("warmup_iters", int, 0, 0),
-        warmup_ratio=warmup.at_least("warmup_ratio", float, 0, 0.1),
+        warmup_iters=warmup.number("warmup_iters", int, 0, least=0),
+        warmup_ratio=warmup.number("warmup_ratio", float, 0.1, least=0),
     )
     warmup.finish()
     options.finish()
+    if scheduler.type is None and scheduler.arguments:
+        raise section.fail("type", f"is missing, so that {', '.join(scheduler.arguments)} mean nothing; "
+                                   "e.g. 'MultiStepLR'")
     return scheduler
 
 
-def _train(section: _Section) -> TrainConfig:
-    default, hooks = TrainConfig(), _hooks({"train": section.raw}, section.source)
-    section.take("hooks", list)
-    optimizer = _optimizer(section.section("optimizer"))
-    if hooks["max_norm"] is not None:
-        optimizer = replace(optimizer, max_norm=hooks["max_norm"])
-    logging = section.section("logging")
+def _train(section: Section) -> TrainConfig:
+    default, logging = TrainConfig(), section.section("logging")
     train = TrainConfig(
-        max_epochs=section.at_least("max_epochs", int, 1, default.max_epochs),
+        max_epochs=section.number("max_epochs", int, default.max_epochs, least=1),
         work_dir=section.take("work_dir", str, default.work_dir),
         dataloader=_loader(section.section("dataloader"), default.dataloader),
-        optimizer=optimizer,
+        optimizer=_optimizer(section.section("optimizer")),
         scheduler=_scheduler(section.section("lr_scheduler")),
-        save=_save(section.section("checkpoint"), hooks),
-        logging_interval=hooks["logging"] or logging.at_least("interval", int, 1, default.logging_interval),
-        seed=section.at_least("seed", int, 0, default.seed),
+        save=_save(section.section("checkpoint")),
+        logging_interval=logging.number("interval", int, default.logging_interval, least=1),
+        seed=section.number("seed", int, default.seed, least=0),
         precision=section.choice("precision", ("fp32", "bf16"), default.precision),
-        ema_decay=section.at_least("ema_decay", float, 0, default.ema_decay),
+        ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
         skip_padding=section.take("skip_padding", bool, default.skip_padding),
         augment=section.take("augment", bool, default.augment),
         unknown_characters=section.choice("unknown_characters", ("error", "drop", "grow"), default.unknown_characters),
@@ -320,16 +267,17 @@ def _train(section: _Section) -> TrainConfig:
     return train
 
 
-def _save(section: _Section, hooks: dict[str, Any]) -> SaveConfig:
+def _save(section: Section) -> SaveConfig:
     default, period, best = SaveConfig(), section.section("period"), section.section("best")
-    period.take("by_epoch", bool)
+    period.only("by_epoch", True, "epochs are counted; for iterations use resume_interval")
+    metric = best.take("metric_key", str, default.best_metric)
     save = SaveConfig(
-        interval=hooks["checkpoint"] or period.at_least("interval", int, 1, default.interval),
-        max_checkpoint_num=hooks["max_checkpoint_num"] or period.at_least("max_checkpoint_num", int, 1, None),
-        save_dir=hooks["save_dir"] or period.take("save_dir", str, None),
-        resume_interval=period.at_least("resume_interval", int, 0, default.resume_interval),
-        best_metric=hooks["metric_key"] or best.take("metric_key", str, default.best_metric),
-        best_rule=hooks["rule"] or best.choice("rule", ("min", "max"), default.best_rule),
+        interval=period.number("interval", int, default.interval, least=1),
+        max_checkpoint_num=period.number("max_checkpoint_num", int, None, least=1),
+        save_dir=period.take("save_dir", str, None),
+        resume_interval=period.number("resume_interval", int, default.resume_interval, least=0),
+        best_metric=metric,
+        best_rule=best.choice("rule", ("min", "max"), "min" if metric.startswith(LESS_IS_BETTER) else "max"),
     )
     for name in ("interval", "save_dir", "max_checkpoint_num", "save_file_name", "by_epoch"):
         best.take(name, object)
@@ -337,43 +285,14 @@ def _save(section: _Section, hooks: dict[str, Any]) -> SaveConfig:
     return save
 
 
-def _evaluation(section: _Section) -> EvaluationConfig:
+def _evaluation(section: Section) -> EvaluationConfig:
     default, period = EvaluationConfig(), section.section("period")
     section.take("metrics", object)  # named for ModelScope; ours computes loss, CER, AR and line accuracy, always
-    period.take("by_epoch", bool)
+    period.only("by_epoch", True, "epochs are counted")
     evaluation = EvaluationConfig(
         dataloader=_loader(section.section("dataloader"), default.dataloader),
-        interval=period.at_least("interval", int, 1, default.interval),
+        interval=period.number("interval", int, default.interval, least=1),
     )
     period.finish()
     section.finish()
     return evaluation
-
-
-_HOOK_KEYS = {  # hook type -> {key of the hook: name under which _hooks returns it}
-    "CheckpointHook": {"interval": "checkpoint", "save_dir": "save_dir", "max_checkpoint_num": "max_checkpoint_num"},
-    "BestCkptSaverHook": {"metric_key": "metric_key", "rule": "rule", "interval": None, "save_dir": None,
-                          "max_checkpoint_num": None, "save_file_name": None},
-    "EvaluationHook": {"interval": "evaluation"},
-    "TextLoggerHook": {"interval": "logging", "out_dir": None},
-    "OptimizerHook": {"grad_clip": "grad_clip"},
-    "LrSchedulerHook": {},
-    "IterTimerHook": {},
-}
-
-
-def _hooks(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Values that the list `train.hooks` sets, under our names; None where it is silent."""
-    names = [name for keys in _HOOK_KEYS.values() for name in keys.values() if name]
-    values: dict[str, Any] = dict.fromkeys(names + ["max_norm"])
-    for index, hook in enumerate(raw.get("train", {}).get("hooks") or []):
-        section = _Section(hook, source, f"train.hooks[{index}]")
-        kind = section.choice("type", tuple(_HOOK_KEYS), None)
-        section.take("by_epoch", bool)
-        for key, name in _HOOK_KEYS[kind].items():
-            value = section.take(key, object)
-            if name and value is not None:
-                values[name] = value
-        section.finish()
-    values["max_norm"] = (values.pop("grad_clip") or {}).get("max_norm")
-    return values

@@ -37,5 +37,9 @@ class BackendError(OcrError, RuntimeError):
     """The backend or precision asked for is not available here, or its result was refused."""
 
 
+class OutputError(OcrError, OSError):
+    """What should be written exists already, or cannot be written."""
+
+
 class HubError(OcrError, OSError):
     """A model id was given, and neither the hub nor ModelScope's local cache could serve it."""

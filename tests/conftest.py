@@ -1,8 +1,11 @@
 """What several tests need: rendered lines, model directories with random weights, an LMDB, a blocked network."""
 
+import functools
+import http.server
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 
 os.environ.setdefault("MODELSCOPE_LOG_LEVEL", "40")
@@ -18,6 +21,8 @@ from ms_ocr_handwritten.lmdb_store import write_lmdb
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
 from ms_ocr_handwritten.vocab import Vocabulary
+
+torch.set_num_threads(1)  # for networks as small as these, threads only wait for each other
 
 ROOT = Path(__file__).parent.parent
 OFFICIAL = ROOT.parent / "shared" / "official"
@@ -65,6 +70,14 @@ def make_model_dir(folder: Path, characters: str, scale: float = 1.0, **network)
     return folder
 
 
+def weaken_positions(folder: Path) -> Path:
+    """Let the image decide what a random model reads, where otherwise the position in the chunk nearly does alone."""
+    weights = torch.load(folder / "pytorch_model.pt", weights_only=True)
+    weights["recognizer.vitstr.pos_embed"] *= 0.1
+    torch.save(weights, folder / "pytorch_model.pt")
+    return folder
+
+
 @pytest.fixture
 def tiny_model_dir(tmp_path: Path) -> Path:
     """A small variant that knows ALPHABET, with random weights."""
@@ -107,3 +120,19 @@ def blocked_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
     return attempts
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of tmp_path, served on loopback."""
+    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

@@ -3,7 +3,7 @@
     work_dir/epoch_N.pth                 weights after epoch N, keys as upstream writes them (`recognizer.` + name)
     work_dir/epoch_N_trainer_state.pth   all that is needed to go on from there
     work_dir/latest_trainer_state.pth    the same, saved within an epoch
-    work_dir/resume.json                 which of the states is the newest
+    work_dir/resume.json                 which of the states is the newest, and which epoch the last with all its files
     work_dir/output/, output_best/       model directories: configuration.json, vocab.txt, pytorch_model.pt
     work_dir/train_log.jsonl             one object per line: losses, rates, evaluations
 
@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from ..vocab import Vocabulary
 WEIGHTS_FILE = "pytorch_model.pt"
 VOCABULARY_FILE = "vocab.txt"
 STATE_SUFFIX = "_trainer_state.pth"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+TEMPORARY_SUFFIX = ".saving"  # of hidden files that are being written
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary file beside `path`, flush it to the disk, rename it: a crash leaves the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -55,8 +57,12 @@ def save_torch(value: Any, path: Path) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=4) + "\n"
+
+
 def save_json(value: Any, path: Path) -> None:
-    write_atomically(path, (json.dumps(value, ensure_ascii=False, indent=4) + "\n").encode("utf-8"))
+    write_atomically(path, as_json(value).encode("utf-8"))
 
 
 def upstream_state_dict(network: ConvNextViT) -> dict[str, torch.Tensor]:
@@ -66,9 +72,21 @@ def upstream_state_dict(network: ConvNextViT) -> dict[str, torch.Tensor]:
 
 def save_model_dir(folder: Path, network: ConvNextViT, vocabulary: Vocabulary, configuration: Mapping[str, Any]) -> None:
     """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
-    save_json(configuration, folder / CONFIGURATION_FILE)
-    write_atomically(folder / VOCABULARY_FILE, "".join(f"{c}\n" for c in vocabulary.characters).encode("utf-8"))
+    for path, text in (
+        (folder / CONFIGURATION_FILE, as_json(configuration)),
+        (folder / VOCABULARY_FILE, "".join(f"{character}\n" for character in vocabulary.characters)),
+    ):
+        if not path.exists() or path.read_bytes() != text.encode("utf-8"):
+            write_atomically(path, text.encode("utf-8"))
     save_torch(upstream_state_dict(network), folder / WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: its newest state, and the last epoch that is evaluated and has all its files."""
+
+    state: Path
+    finished: int
 
 
 class WorkDir:
@@ -92,41 +110,63 @@ class WorkDir:
         return self.save_dir / f"latest{STATE_SUFFIX}"
 
     def epochs(self) -> list[int]:
-        """Epochs of which weights are here, in order."""
-        names = (re.fullmatch(r"epoch_(\d+)\.pth", path.name) for path in self.save_dir.glob("epoch_*.pth"))
-        return sorted(int(name[1]) for name in names if name)
+        """Epochs of which weights or a state are here, in order."""
+        names = (re.fullmatch(rf"epoch_(\d+)(\.pth|{STATE_SUFFIX})", path.name)
+                 for path in self.save_dir.glob("epoch_*.pth"))
+        return sorted({int(name[1]) for name in names if name})
 
     def best(self) -> dict[str, Any] | None:
         """Epoch, metric and value of what output_best/ holds, or None."""
         return json.loads(self.best_file.read_text(encoding="utf-8")) if self.best_file.exists() else None
 
-    def save_state(self, state: Mapping[str, Any], path: Path) -> None:
+    def tidy(self) -> None:
+        """Remove what a kill left half-written: temporary files, and a torn last line of the log."""
+        for folder in {self.path, self.save_dir, self.output, self.output_best}:
+            for temporary in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+                temporary.unlink()
+        log = self.log_file.read_bytes() if self.log_file.exists() else b""
+        if not log.endswith(b"\n") and log:
+            os.truncate(self.log_file, log.rfind(b"\n") + 1)
+
+    def save_state(self, state: Mapping[str, Any], path: Path, finished: int) -> None:
         """Write a state, then point resume.json to it."""
         save_torch({"format": STATE_FORMAT, **state}, path)
-        save_json({"state": os.path.relpath(path, self.path)}, self.resume_file)
+        self.save_progress(Progress(path, finished))
 
-    def load_newest_state(self) -> dict[str, Any] | None:
-        """The state that an interrupted training left, or None. Raises CheckpointError if it is unreadable."""
+    def save_progress(self, progress: Progress) -> None:
+        state = os.path.relpath(progress.state, self.path)
+        save_json({"state": state, "finished": progress.finished}, self.resume_file)
+
+    def progress(self) -> Progress | None:
+        """Where the training in this folder stands, None if there is none. Raises CheckpointError."""
         if not self.resume_file.exists():
-            self._refuse_foreign_files()
             return None
-        return load_state(self.path / json.loads(self.resume_file.read_text(encoding="utf-8"))["state"])
+        try:
+            raw = json.loads(self.resume_file.read_text(encoding="utf-8"))
+            return Progress(self.path / raw["state"], int(raw["finished"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.resume_file}: damaged ({error!r}); remove it and go on from an epoch_N, or "
+                                  "name another work_dir") from error
 
-    def _refuse_foreign_files(self) -> None:
-        foreign = [self.weights(epoch) for epoch in self.epochs()]
-        foreign += [folder / WEIGHTS_FILE for folder in (self.output, self.output_best)
-                    if (folder / WEIGHTS_FILE).exists()]
+    def refuse_foreign_files(self) -> None:
+        """Raise ConfigurationError where files of another training would be overwritten."""
+        foreign = [path for n in self.epochs() for path in (self.weights(n), self.state(n)) if path.exists()]
+        foreign += [path for path in (self.resume_file, self.output / WEIGHTS_FILE, self.output_best / WEIGHTS_FILE)
+                    if path.exists()]
         if foreign:
             raise ConfigurationError(f"{foreign[0]}: belongs to another training, which this one would overwrite; "
                                      "name another work_dir, or move the files away")
 
     def set_aside_after(self, epoch: int) -> Path | None:
-        """Move the files of later epochs, which going on from `epoch` would overwrite, to a folder; which one."""
+        """Move what came after `epoch`, which going on from there would overwrite, to a folder; which one."""
         later = [path for n in self.epochs() if n > epoch for path in (self.weights(n), self.state(n)) if path.exists()]
+        best = self.best()
+        if best and best["epoch"] > epoch:
+            later += [path for path in (self.output_best, self.best_file) if path.exists()]
         if not later:
             return None
         number = 1
-        while (folder := self.path / f"superseded_{number}").exists():
+        while (folder := self.save_dir / f"superseded_{number}").exists():
             number += 1
         folder.mkdir()
         for path in later:
@@ -136,7 +176,7 @@ class WorkDir:
     def prune(self, keep: int | None) -> None:
         """Remove all but the newest `keep` epochs, as the configuration asks."""
         for epoch in self.epochs()[: -keep if keep else 0]:
-            self.weights(epoch).unlink()
+            self.weights(epoch).unlink(missing_ok=True)
             self.state(epoch).unlink(missing_ok=True)
 
     def log(self, entry: Mapping[str, Any]) -> None:
@@ -148,17 +188,17 @@ class WorkDir:
         finally:
             os.close(descriptor)
 
-    def logged(self) -> list[dict[str, Any]]:
-        if not self.log_file.exists():
-            return []
-        return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+
+def state_file(checkpoint: str | os.PathLike[str]) -> Path:
+    """The file of a state: `checkpoint` itself, or that of `work_dir/epoch_N`, with or without `.pth`."""
+    path = Path(checkpoint)
+    if path.name.endswith(STATE_SUFFIX):
+        return path
+    return path.with_name(path.name.removesuffix(".pth") + STATE_SUFFIX)
 
 
-def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A state to resume from: `path` itself, or `work_dir/epoch_N` with or without `.pth`. Raises CheckpointError."""
-    path = Path(path)
-    if not path.name.endswith(STATE_SUFFIX):
-        path = path.with_name(path.name.removesuffix(".pth") + STATE_SUFFIX)
+def load_state(path: Path) -> dict[str, Any]:
+    """A state to resume from. Raises CheckpointError if it is missing, damaged or of another program."""
     state = read_torch_file(path)
     if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
         raise CheckpointError(f"{path}: holds no state to resume from (format {STATE_FORMAT}); name the epoch_N of a "

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..ctc import required_columns
 from ..errors import ImageError, LabelError, LmdbError
 from ..geometry import (
-    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS, canvas_columns, chunks_for_width, kept_columns,
+    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, MAX_CHUNKS, OFFICIAL_CHUNKS, canvas_columns, chunks_for_width,
+    kept_columns,
 )
 from ..image import line_canvas, load_image
 from ..lmdb_store import LmdbReader
@@ -85,6 +86,15 @@ class LineDataset(Dataset):
         reader, record = self.indices[index]
         return self.readers[reader].label(record)
 
+    def folded_label(self, index: int) -> str:
+        """The label as it is trained; '' for one that cannot be read, if those are skipped (and named when read)."""
+        try:
+            return fold_full_width(self.label(index))
+        except LmdbError:
+            if self.on_bad_sample == "skip":
+                return ""
+            raise
+
     def image_bytes(self, index: int) -> bytes:
         reader, record = self.indices[index]
         return self.readers[reader].image_bytes(record)
@@ -130,7 +140,7 @@ def unknown_characters(dataset: LineDataset) -> tuple[Counter, dict[str, list[in
     counts: Counter = Counter()
     lines: dict[str, list[int]] = {}
     for index in range(len(dataset)):
-        label = fold_full_width(dataset.label(index))
+        label = dataset.folded_label(index)
         for character in dataset.vocabulary.unknown(label):
             counts[character] += label.count(character)
             lines.setdefault(character, []).append(index)
@@ -150,19 +160,22 @@ def unalignable(dataset: LineDataset) -> list[int]:
     """Lines whose label needs more columns than the line has (characters outside the vocabulary must be gone)."""
     bad = []
     for index in range(len(dataset)):
-        needed = required_columns(dataset.vocabulary.encode(fold_full_width(dataset.label(index))))
-        if needed > canvas_columns(OFFICIAL_CHUNKS) and needed > _columns(dataset.image_bytes(index)):
+        needed = required_columns(dataset.vocabulary.encode(dataset.folded_label(index)))
+        if needed > canvas_columns(OFFICIAL_CHUNKS) and needed > _columns(dataset, index):
             bad.append(index)
     return bad
 
 
-def _columns(encoded: bytes) -> int:
-    """Columns of the canvas of an encoded image, from its header alone."""
+def _columns(dataset: LineDataset, index: int) -> int:
+    """Columns of the canvas of a line, from the header of its image alone."""
     try:
-        width, height = Image.open(io.BytesIO(encoded)).size
-    except OSError:
-        return 0  # the record is named when it is read
-    return canvas_columns(max(OFFICIAL_CHUNKS, chunks_for_width(int(LINE_HEIGHT * width / height))))
+        image = Image.open(io.BytesIO(dataset.image_bytes(index)))
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored lying on its side
+            width, height = height, width
+        return canvas_columns(max(OFFICIAL_CHUNKS, chunks_for_width(int(LINE_HEIGHT * (width / height)))))
+    except Exception:  # Pillow raises almost anything; the record is named when it is read
+        return canvas_columns(MAX_CHUNKS)
 
 
 def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineDataset, list[str]]:

@@ -1,6 +1,7 @@
 """One process or many: what `torchrun` says, and the few exchanges between ranks that training needs."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -33,6 +34,11 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    def say(self, message: str) -> None:
+        """One message on stderr for all ranks together."""
+        if self.first:
+            print(message, file=sys.stderr)
+
     def gather(self, value):
         """The values of all ranks, in order of rank."""
         if self.world == 1:
@@ -51,6 +57,21 @@ class Ranks:
     def wait(self) -> None:
         if self.world > 1:
             distributed.barrier()
+
+    def leave(self) -> None:
+        """Leave the group, for a process that is done; nccl complains of one that ends as a member."""
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def random_state(self) -> dict[str, torch.Tensor]:
+        """What dropout draws from, on the CPU and on this rank's GPU."""
+        states = {"cpu": torch.get_rng_state()}
+        return {**states, "cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else states
+
+    def set_random_state(self, states: dict[str, torch.Tensor]) -> None:
+        torch.set_rng_state(states["cpu"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.device)
 
     def share(self, indices: Iterable[int]) -> list[int]:
         """This rank's part of `indices`: every world-th, none twice."""

@@ -3,32 +3,32 @@
 Deterministic by the seed: which lines form a batch depends on (seed, epoch), dropout on a random state that is saved.
 """
 
-import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..config import Configuration, LoaderConfig
+from ..config import Configuration
 from ..errors import ConfigurationError, LmdbError, OcrError
-from ..nets.convnextvit import ConvNextViT
-from ..vocab import Vocabulary, fold_full_width
-from .checkpoints import WorkDir, load_state, save_json, save_model_dir, save_torch, upstream_state_dict
-from .dataset import Batch, LineDataset, collate
+from ..nets.convnextvit import ConvNextViT, load_weights
+from ..vocab import Vocabulary
+from .checkpoints import (
+    Progress, WorkDir, load_state, save_json, save_model_dir, save_torch, state_file, upstream_state_dict,
+)
+from .dataset import Batch, LineDataset
 from .distributed import Ranks
-from .loss import LineLoss, read_batch
+from .evaluation import evaluate, make_loader
+from .loss import LineLoss
 from .metrics import Scores
-from .optimisation import Schedule, build_optimizer, moving_average
+from .optimisation import Schedule, build_optimizer, learning_plan, moving_average
 
 
 class Training:
@@ -42,6 +42,9 @@ class Training:
                  work_dir: WorkDir, ranks: Ranks) -> None:
         if len(dataset) == 0:
             raise LmdbError("the training set holds no line; see `ms-ocr lmdb inspect`")
+        metric, metrics = configuration.train.save.best_metric, Scores.empty().summary()
+        if metric not in metrics:
+            raise ConfigurationError(f"train.checkpoint.best.metric_key is {metric!r}; one of {', '.join(metrics)}")
         self.vocabulary, self.raw, self.config = vocabulary, raw, configuration.train
         self.evaluation_config, self.dataset, self.evaluation = configuration.evaluation, dataset, evaluation
         self.work_dir, self.ranks = work_dir, ranks
@@ -51,12 +54,12 @@ class Training:
         if ranks.world > 1:
             self.module = DistributedDataParallel(self.module)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
-        lines = -(-len(dataset) // ranks.world)
-        batches = -(-lines // self.config.dataloader.batch_size_per_gpu)
-        self.steps_per_epoch = -(-batches // self.config.optimizer.cumulative_iters)
-        self.schedule = Schedule(self.config.scheduler, self.optimizer, self.steps_per_epoch, self.config.max_epochs)
+        self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the present one
+        self.finished = 0  # the last epoch that is evaluated and has all its files
+        self.state_path: Path | None = None  # of the newest state
+        steps_per_epoch = -(-len(self._batches()) // self.config.optimizer.cumulative_iters)
+        self.schedule = Schedule(self.config.scheduler, self.optimizer, steps_per_epoch, self.config.max_epochs)
         self.average = moving_average(self.network, self.config.ema_decay) if self.config.ema_decay else None
-        self.epoch, self.iteration = 0, 0  # finished epochs; finished batches of the present one
 
     @property
     def final_network(self) -> ConvNextViT:
@@ -72,65 +75,78 @@ class Training:
         """
         self.work_dir.path.mkdir(parents=True, exist_ok=True)
         self._resume(checkpoint)
-        summary = self._finish_epoch() if self.epoch and not self._epoch_is_finished() else {}
+        if self.ranks.first:
+            self.work_dir.tidy()
+        summary = self._finish_epoch() if self.finished < self.epoch else {}
         while self.epoch < self.config.max_epochs:
             self._train_epoch()
             self.schedule.after_epoch()
             self.epoch, self.iteration = self.epoch + 1, 0
-            self._save_state(self.work_dir.state(self.epoch))
+            self._save_state(self._epoch_state())
             summary = self._finish_epoch()
         return summary
 
     def _train_epoch(self) -> None:
         self.dataset.epoch = self.epoch
-        batches = self._batches()
+        self.module.train()
+        batches, interval = self._batches(), self.config.save.resume_interval
         loader = make_loader(self.dataset, batches[self.iteration:], self.config.dataloader, self.config.skip_padding)
-        accumulate, interval = self.config.optimizer.cumulative_iters, self.config.save.resume_interval
-        seen, started = 0, time.monotonic()
+        seen, started, due = 0, time.monotonic(), False
         with self._progress(sum(map(len, batches)), sum(map(len, batches[: self.iteration]))) as bar:
             for batch in loader:
                 self._report_bad(batch)
-                last = self.iteration + 1 == len(batches)
-                steps = (self.iteration + 1) % accumulate == 0 or last
-                loss = self._step(batch, steps, accumulate)
+                share, complete = self._share(batches)
+                loss = self._learn(batch, share)
+                if complete:
+                    self._update()
                 self.iteration += 1
                 seen += len(batch)
-                rate = self.optimizer.param_groups[0]["lr"]
-                bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.2e}", refresh=False)
+                bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.rate:.2e}", refresh=False)
                 bar.update(len(batch) + len(batch.bad))
+                last = self.iteration == len(batches)
                 if self.iteration % self.config.logging_interval == 0 or last:
-                    self._log(mode="train", iter=self.iteration, loss=loss, lr=rate,
+                    self._log(mode="train", iter=self.iteration, loss=loss if math.isfinite(loss) else None,
+                              lr=self.schedule.rate,
                               lines_per_second=seen * self.ranks.world / (time.monotonic() - started))
-                if interval and self.iteration % interval == 0 and not last:
+                due = due or (interval > 0 and self.iteration % interval == 0)
+                if due and complete and not last:  # in between, gradients are held that no file keeps
                     self._save_state(self.work_dir.latest_state)
+                    due = False
 
-    def _step(self, batch: Batch, steps: bool, accumulate: int) -> float:
-        """Gradients of one batch, and the optimiser's step if `steps`; the loss, averaged over this rank's lines."""
+    def _share(self, batches: list[list[int]]) -> tuple[float, bool]:
+        """The present batch's share of the lines of its optimiser step, and whether it is the last of them."""
+        accumulate = self.config.optimizer.cumulative_iters
+        start = self.iteration - self.iteration % accumulate
+        group = batches[start: start + accumulate]
+        return len(batches[self.iteration]) / sum(map(len, group)), self.iteration + 1 == start + len(group)
+
+    def _learn(self, batch: Batch, share: float) -> float:
+        """Add the gradients of one batch, times `share`; its loss, averaged over this rank's lines (nan if none)."""
         if len(batch) == 0:
             if self.ranks.world > 1:  # the other ranks would wait for its gradients for ever
                 raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; mend the records")
             return math.nan
-        self.module.train()
-        device = self.ranks.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             losses, _ = self.module(batch)
         loss = losses.mean()
         value = loss.item()
         if not math.isfinite(value):
             raise OcrError(f"the loss is {value} in epoch {self.epoch + 1}, batch {self.iteration + 1}; lower "
                            "train.optimizer.lr, or clip gradients with train.optimizer.options.grad_clip.max_norm")
-        (loss / accumulate).backward()
-        if steps:
-            if self.config.optimizer.max_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.max_norm,
-                                         self.config.optimizer.norm_type)
-            self.schedule.before_step()
-            self.optimizer.step()
-            self.schedule.after_step()
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.average:
-                self.average.update_parameters(self.network)
+        (loss * share).backward()
         return value
+
+    def _update(self) -> None:
+        """The optimiser's step from the gradients that are there."""
+        if self.config.optimizer.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.max_norm,
+                                     self.config.optimizer.norm_type)
+        self.schedule.before_step()
+        self.optimizer.step()
+        self.schedule.after_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update_parameters(self.network)
 
     def _batches(self) -> list[list[int]]:
         """The batches of this epoch for this rank. Ranks get equally many lines: the first ones come twice if need be."""
@@ -150,26 +166,27 @@ class Training:
         due = self.epoch % self.evaluation_config.interval == 0 or self.epoch == self.config.max_epochs
         summary = self.evaluate() if self.evaluation is not None and due else {}
         if self.ranks.first:
-            save = self.config.save
-            if self.epoch % save.interval == 0 or self.epoch == self.config.max_epochs:
+            if self._keeps_epoch():
                 save_torch(upstream_state_dict(self.final_network), self.work_dir.weights(self.epoch))
-                self.work_dir.prune(save.max_checkpoint_num)
+                self.work_dir.prune(self.config.save.max_checkpoint_num)
             save_model_dir(self.work_dir.output, self.final_network, self.vocabulary, self.raw)
             if summary:
                 self._keep_best(summary)
-            self._log(mode="eval", **summary)
+                self._log(mode="eval", **summary)
+            self.work_dir.save_progress(Progress(self.state_path, self.epoch))
+        self.finished = self.epoch
         self.ranks.wait()
         return summary
 
-    def _epoch_is_finished(self) -> bool:
-        return any(entry["mode"] == "eval" and entry["epoch"] == self.epoch for entry in self.work_dir.logged())
+    def _keeps_epoch(self) -> bool:
+        return self.epoch % self.config.save.interval == 0 or self.epoch == self.config.max_epochs
+
+    def _epoch_state(self) -> Path:
+        return self.work_dir.state(self.epoch) if self._keeps_epoch() else self.work_dir.latest_state
 
     def _keep_best(self, summary: dict[str, Any]) -> None:
         metric, rule = self.config.save.best_metric, self.config.save.best_rule
-        if metric not in summary:
-            raise ConfigurationError(f"train.checkpoint.best.metric_key is {metric!r}; one of {', '.join(summary)}")
-        best = self.work_dir.best()
-        value = summary[metric]
+        best, value = self.work_dir.best(), summary[metric]
         if value is None or (best and (value >= best["value"] if rule == "min" else value <= best["value"])):
             return
         save_model_dir(self.work_dir.output_best, self.final_network, self.vocabulary, self.raw)
@@ -185,7 +202,8 @@ class Training:
 
     def _save_state(self, path: Path) -> None:
         """All that `_resume` needs; written by rank 0."""
-        random_states = self.ranks.gather(torch.get_rng_state())
+        random_states = self.ranks.gather(self.ranks.random_state())
+        self.state_path = path
         if not self.ranks.first:
             return
         self.work_dir.save_state({
@@ -196,37 +214,67 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random_states": random_states,
-            "lines": len(self.dataset),
-        }, path)
+            "batches": self._batch_plan(),
+            "learning": learning_plan(self.config.optimizer, self.config.scheduler),
+            "vocabulary": "".join(f"{character}\n" for character in self.vocabulary.characters),
+        }, path, self.finished)
+
+    def _batch_plan(self) -> dict[str, Any]:
+        """What decides which lines form the batches of an epoch: it must stay the same within one."""
+        loader = self.config.dataloader
+        return {"lines": len(self.dataset), "processes": self.ranks.world, "train.seed": self.config.seed,
+                "batch_size_per_gpu": loader.batch_size_per_gpu, "shuffle": loader.shuffle,
+                "drop_last": loader.drop_last, "cumulative_iters": self.config.optimizer.cumulative_iters}
 
     def _resume(self, checkpoint: str | None) -> None:
-        state = load_state(checkpoint) if checkpoint else self.work_dir.load_newest_state()
-        if state is None:
+        """Go on from `checkpoint`, else from where resume.json says, else begin."""
+        progress = self.work_dir.progress()
+        path = state_file(checkpoint) if checkpoint else progress and progress.state
+        own = bool(progress) and path.parent.resolve() == self.work_dir.save_dir.resolve()
+        if not own:
+            self.work_dir.refuse_foreign_files()
+        if path is None:
             return
-        if state["lines"] != len(self.dataset) and state["iteration"]:
-            raise ConfigurationError(f"the training set holds {len(self.dataset)} lines, {state['lines']} when the "
-                                     f"training in {self.work_dir.path} was interrupted; go on with the same data, "
-                                     "or name another work_dir")
-        if state["epoch"] >= self.config.max_epochs and self._finished(state["epoch"]):
-            raise ConfigurationError(f"{self.work_dir.path}: holds a finished training of {state['epoch']} epochs; name "
-                                     "another work_dir, raise train.max_epochs to go on, or go on from an earlier "
-                                     "epoch with train('.../epoch_N')")
-        self.network.load_state_dict(state["network"])
-        if self.average and state["average"]:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random_states"][self.ranks.rank % len(state["random_states"])])
-        self.epoch, self.iteration = state["epoch"], state["iteration"]
+        state = load_state(path)
+        self.finished = state["epoch"] if state["iteration"] else min(state["epoch"], progress.finished if own else 0)
+        self._check_state(state, path)
+        self._restore(state, path)
+        self.state_path = path
+        if not own:
+            self._save_state(self.work_dir.latest_state)
         if self.ranks.first:
-            aside = self.work_dir.set_aside_after(self.epoch) if checkpoint else None
+            self.work_dir.save_progress(Progress(self.state_path, self.finished))
+            aside = self.work_dir.set_aside_after(self.epoch)
             where = f"; later epochs moved to {aside}" if aside else ""
             print(f"going on after epoch {self.epoch}, batch {self.iteration}{where}", file=sys.stderr)
         self.ranks.wait()
 
-    def _finished(self, epoch: int) -> bool:
-        self.epoch = epoch
-        return self._epoch_is_finished()
+    def _check_state(self, state: Mapping[str, Any], path: Path) -> None:
+        """Raises ConfigurationError where the training of `state` is over, or was another one."""
+        if state["epoch"] >= self.config.max_epochs and self.finished == state["epoch"]:
+            raise ConfigurationError(f"{path}: belongs to a finished training of {state['epoch']} epochs; name another "
+                                     "work_dir, raise train.max_epochs to go on, or go on from an earlier epoch with "
+                                     "train('.../epoch_N')")
+        then, now = dict(state["learning"]), learning_plan(self.config.optimizer, self.config.scheduler)
+        if state["iteration"]:  # in the middle of an epoch
+            then, now = {**then, **state["batches"]}, {**now, **self._batch_plan()}
+        changed = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
+        if state["vocabulary"].split("\n")[:-1] != list(self.vocabulary.characters):
+            changed.append("the vocabulary is another")
+        if changed:
+            raise ConfigurationError(f"{path}: the training began otherwise: {'; '.join(changed)}; go on with the same, "
+                                     "or start in a new work_dir with model= set to the output/ of this one")
+
+    def _restore(self, state: Mapping[str, Any], path: Path) -> None:
+        load_weights(self.network, state["network"], path)
+        if self.average and state["average"]:
+            self.average.load_state_dict(state["average"])
+        elif self.average:
+            self.average = moving_average(self.network, self.config.ema_decay)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.ranks.set_random_state(state["random_states"][self.ranks.rank % len(state["random_states"])])
+        self.epoch, self.iteration = state["epoch"], state["iteration"]
 
     # ------------------------------------------------------------------ reports
 
@@ -243,42 +291,3 @@ class Training:
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)
             self._log(mode="train", left_out=reason)
-
-
-def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
-    """Batches in the given order, from worker processes where the configuration asks for them."""
-    return DataLoader(dataset, batch_sampler=batches, num_workers=config.workers_per_gpu,
-                      collate_fn=functools.partial(collate, skip_padding=skip_padding),
-                      multiprocessing_context=config.start_method if config.workers_per_gpu else None,
-                      worker_init_fn=_one_thread)
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-@torch.no_grad()
-def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary, config: LoaderConfig, ranks: Ranks, *,
-             precision: str = "fp32", skip_padding: bool = True) -> Scores:
-    """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
-    own, size = ranks.share(range(len(dataset))), config.batch_size_per_gpu
-    batches = [own[start: start + size] for start in range(0, len(own), size)]
-    module, scores, training = LineLoss(network), Scores.empty(), network.training
-    module.eval()
-    for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            losses, logits = module(batch)
-        for text, label, loss in zip(read_batch(logits, batch, vocabulary), batch.labels, losses.tolist()):
-            counted = math.isfinite(loss) and not vocabulary.unknown(fold_full_width(label))
-            scores.add(text, label, loss if counted else None)
-    network.train(training)
-    return ranks.sum(scores)
-
-
-def _readable(loader: DataLoader) -> Iterator[Batch]:
-    for batch in loader:
-        for reason in batch.bad:
-            print(f"left out: {reason}", file=sys.stderr)
-        if len(batch):
-            yield batch

@@ -1,6 +1,5 @@
 """Before the first step: labels against vocabulary and columns, and, if asked, new characters in the network."""
 
-import sys
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from ..errors import LabelError
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
 from .dataset import LineDataset, describe_unknown, refuse_or_drop_unalignable, unknown_characters
+from .distributed import Ranks
 
 UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network reads until it is learnt
 
 
 def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, Any],
-                   configuration: Configuration) -> tuple[LineDataset, Vocabulary]:
+                   configuration: Configuration, ranks: Ranks) -> tuple[LineDataset, Vocabulary]:
     """Deal with characters that the vocabulary lacks, as `train.unknown_characters` says, and with unalignable labels.
 
     "error" raises LabelError with the characters, their counts and the first keys; "drop" leaves the lines out and
@@ -32,26 +32,28 @@ def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, An
                              "or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)")
         if action == "drop":
             dropped = {line for indices in lines.values() for line in indices}
-            print(f"{len(dropped)} lines left out, for characters that are not in vocab.txt:\n{report}", file=sys.stderr)
+            ranks.say(f"{len(dropped)} lines left out, for characters that are not in vocab.txt:\n{report}")
             dataset = dataset.without(dropped)
         else:
-            print(f"{len(counts)} characters added to the vocabulary:\n{report}", file=sys.stderr)
+            ranks.say(f"{len(counts)} characters added to the vocabulary:\n{report}")
             vocabulary = dataset.vocabulary = vocabulary.grow(counts)
-            grow_head(network, max(network.config.num_classes, vocabulary.classes))
-            raw["model"] = {**raw["model"], "network": {**raw["model"].get("network", {}),
-                                                        "num_classes": network.config.num_classes}}
+            grow_head(network, max(network.config.num_classes, vocabulary.classes), configuration.train.seed)
+            model = raw.get("model") or {}
+            raw["model"] = {**model, "network": {**(model.get("network") or {}),
+                                                 "num_classes": network.config.num_classes}}
     dataset, keys = refuse_or_drop_unalignable(dataset, configuration.train.unalignable)
     if keys:
-        print(f"{len(keys)} lines left out, too short for their labels: {', '.join(keys)}", file=sys.stderr)
+        ranks.say(f"{len(keys)} lines left out, too short for their labels: {', '.join(keys)}")
     return dataset, vocabulary
 
 
-def grow_head(network: ConvNextViT, num_classes: int) -> None:
-    """Give the head `num_classes` rows: the old ones bit for bit, new ones around the mean of the old."""
+def grow_head(network: ConvNextViT, num_classes: int, seed: int) -> None:
+    """Give the head `num_classes` rows: the old ones bit for bit, new ones around their mean, drawn by `seed`."""
     old = network.vitstr.head
-    new = nn.Linear(old.in_features, num_classes)
+    new = nn.Linear(old.in_features, num_classes, device=old.weight.device)
+    noise = torch.randn(new.weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        new.weight[:] = old.weight.mean(0) + 0.02 * torch.randn(new.weight.shape)
+        new.weight[:] = old.weight.mean(0) + 0.02 * noise.to(old.weight.device)
         new.bias[:] = UNLIKELY
         new.weight[: old.out_features] = old.weight
         new.bias[: old.out_features] = old.bias

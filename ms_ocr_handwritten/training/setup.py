@@ -13,7 +13,8 @@ from ..nets.convnextvit import ConvNextViT, load_network
 from .checkpoints import WorkDir
 from .dataset import LineDataset
 from .distributed import Ranks
-from .loop import Training, evaluate
+from .evaluation import evaluate
+from .loop import Training
 from .prepare import fit_vocabulary
 
 
@@ -27,18 +28,29 @@ def prepare_training(model_dir: str | os.PathLike[str], raw: dict[str, Any], tra
     """
     files = ModelDir.open(model_dir)
     configuration = Configuration.parse(raw)
-    if Path(work_dir, "output").resolve() == files.path.resolve():
-        raise ConfigurationError(f"work_dir {work_dir}: its output/ is the model directory itself, which would be "
-                                 "overwritten; name another work_dir")
-    network = network or initial_network(files, configuration)
+    for folder in ("output", "output_best"):
+        if Path(work_dir, folder).resolve() == files.path.resolve():
+            raise ConfigurationError(f"work_dir {work_dir}: its {folder}/ is the model directory itself, which would be "
+                                     "overwritten; name another work_dir")
+    network, ranks = network or initial_network(files, configuration), Ranks.join()
     config = configuration.train
     dataset = LineDataset([LmdbReader(path) for path in train], files.vocabulary, augment=config.augment,
                           seed=config.seed, on_bad_sample=config.on_bad_sample)
-    dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration)
+    dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration, ranks)
     held_out = LineDataset([LmdbReader(path) for path in evaluation], vocabulary, on_bad_sample=config.on_bad_sample,
                            unknown="omit") if evaluation else None
     return Training(network, vocabulary, raw, configuration, dataset, held_out,
-                    WorkDir(work_dir, config.save.save_dir), Ranks.join())
+                    WorkDir(work_dir, config.save.save_dir), ranks)
+
+
+def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None:
+    """Let `raw` say that all files go to `work_dir`: as upstream, it stands for the other folders too."""
+    train = raw["train"] = raw.get("train") or {}
+    train["work_dir"] = os.fspath(work_dir)
+    checkpoint = train.get("checkpoint") or {}
+    for section in (checkpoint.get("period"), checkpoint.get("best"), *(train.get("hooks") or [])):
+        if section:
+            section.pop("save_dir", None)
 
 
 def evaluate_model_dir(model_dir: str | os.PathLike[str], raw: dict[str, Any], evaluation: Sequence[str], *,

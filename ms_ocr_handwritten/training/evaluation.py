@@ -1,0 +1,60 @@
+"""Batches of lines in a given order, and the scores of a network on them."""
+
+import functools
+import math
+import sys
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from ..config import LoaderConfig
+from ..nets.convnextvit import ConvNextViT
+from ..vocab import Vocabulary, fold_full_width
+from .dataset import Batch, LineDataset, collate
+from .distributed import Ranks
+from .loss import LineLoss, read_batch
+from .metrics import Scores
+
+
+def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
+    """Batches in the given order, from worker processes where the configuration asks for them.
+
+    The loader has a generator of its own, so that it draws nothing from the random state that dropout goes on with.
+    """
+    return DataLoader(dataset, batch_sampler=batches, num_workers=config.workers_per_gpu, generator=torch.Generator(),
+                      collate_fn=functools.partial(collate, skip_padding=skip_padding),
+                      multiprocessing_context=config.start_method if config.workers_per_gpu else None,
+                      worker_init_fn=_one_thread)
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+@torch.no_grad()
+def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary, config: LoaderConfig, ranks: Ranks, *,
+             precision: str = "fp32", skip_padding: bool = True) -> Scores:
+    """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
+    own, size = ranks.share(range(len(dataset))), config.batch_size_per_gpu
+    batches = [own[start: start + size] for start in range(0, len(own), size)]
+    module, scores, training = LineLoss(network), Scores.empty(), network.training
+    module.eval()
+    for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            losses, logits = module(batch)
+        for text, label, loss in zip(read_batch(logits, batch, vocabulary), batch.labels, losses.tolist()):
+            counted = math.isfinite(loss) and not vocabulary.unknown(fold_full_width(label))
+            scores.add(text, label, loss if counted else None)
+    network.train(training)
+    return ranks.sum(scores)
+
+
+def _readable(loader: DataLoader) -> Iterator[Batch]:
+    for batch in loader:
+        for reason in batch.bad:
+            print(f"left out: {reason}", file=sys.stderr)
+        if len(batch):
+            yield batch

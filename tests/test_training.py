@@ -1,0 +1,263 @@
+"""Loss against ModelScope's own, batches, accumulation, precision, workers: what makes one step right."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALPHABET, TINY_NETWORK, make_model_dir, png, random_texts, render
+from modelscope.models.cv.ocr_recognition.model import OCRRecognition as UpstreamModel
+from modelscope.models.cv.ocr_recognition.preprocessor import OCRRecognitionPreprocessor as UpstreamPreprocessor
+from PIL import Image
+from training_tools import (
+    assert_equal_weights, dataset_of, lmdb_of, network_of, prepare, read_raw, read_weights_file,
+)
+
+from ms_ocr_handwritten.config import LoaderConfig
+from ms_ocr_handwritten.errors import ConfigurationError, OcrError
+from ms_ocr_handwritten.geometry import canvas_columns
+from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
+from ms_ocr_handwritten.training.evaluation import make_loader
+from ms_ocr_handwritten.training.loss import LineLoss, read_batch
+from ms_ocr_handwritten.training.setup import evaluate_model_dir
+
+LONG = "0123456789abcdefghij" * 3  # 27:1, so four chunks
+
+
+def batch_of(dataset: LineDataset, *, skip_padding: bool) -> Batch:
+    return collate([dataset[index] for index in range(len(dataset))], skip_padding=skip_padding)
+
+
+def losses_and_gradients(network, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    network.zero_grad()
+    losses, _ = LineLoss(network)(batch)
+    losses.mean().backward()
+    return losses.detach(), {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+
+def assert_close_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    """Within `tolerance` of the greatest gradient of the same parameter."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = value.abs().max().item()
+        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance * scale + 1e-9, msg=name)
+
+
+# ---------------------------------------------------------------------- the loss
+
+def test_loss_and_gradients_equal_upstreams(official_model_dir, tmp_path):
+    """The same weights, images and labels through ModelScope's model, its preprocessor and its CTCLoss."""
+    random = np.random.default_rng(0)
+    labels = ["".join(chr(0x4E00 + i) for i in random.integers(0, 7000, n)) for n in (3, 9)] + ["\u4e01\u4e01"]
+    images = [png(render("abc123")), png(render("0123456789" * 4)), png(render("x"))]
+    path = lmdb_of(tmp_path / "lines", labels, images)
+
+    upstream, read = UpstreamModel(str(official_model_dir)).eval(), UpstreamPreprocessor(str(official_model_dir))
+    pictures = []
+    for index, image in enumerate(images):
+        (tmp_path / f"{index}.png").write_bytes(image)
+        pictures.append(read(Image.open(tmp_path / f"{index}.png"))["image"])
+    expected = upstream.do_step({"images": torch.stack(pictures), "labels": labels})
+    expected["loss"].backward()
+    gradients = {n: p.grad for n, p in upstream.recognizer.named_parameters() if p.grad is not None}
+
+    dataset = dataset_of(official_model_dir, path)
+    network, batch = network_of(official_model_dir), batch_of(dataset, skip_padding=True)
+    losses, found = losses_and_gradients(network, batch)
+    assert losses.mean().item() == pytest.approx(expected["loss"].item(), rel=1e-4)
+    assert_close_gradients(found, gradients, 1e-3)
+    with torch.no_grad():
+        _, logits = LineLoss(network)(batch)
+    assert read_batch(logits, batch, dataset.vocabulary) == expected["preds"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_skipping_padding_changes_nothing(tmp_path, training):
+    """Lines of one, two and four chunks, without dropout."""
+    model_dir = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
+    dataset = dataset_of(model_dir, lmdb_of(tmp_path / "lines", ["a", "b0" * 10, "c" * 20 + "1", LONG, "0"]))
+    skipped, full = (batch_of(dataset, skip_padding=skip) for skip in (True, False))
+    assert (len(skipped.grey), len(full.grey)) == (1 + 2 + 2 + 4 + 1 + 1, 3 + 3 + 3 + 4 + 3)
+    network = network_of(model_dir).train(training)
+    (losses, gradients), (expected_losses, expected) = (losses_and_gradients(network, b) for b in (skipped, full))
+    assert losses.std() > 0
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-4)
+    assert_close_gradients(gradients, expected, 1e-4)
+
+
+def test_batch_by_hand():
+    """A line of one inked chunk of three, and one of four chunks: 75 columns a chunk, kept 69, 63, 63, 69."""
+    def sample(inked: int, chunks: int) -> Sample:
+        return Sample(np.full((inked, 32, 300), inked, np.float32), chunks, [2], "a")
+
+    batch = collate([sample(1, 3), sample(4, 4)], skip_padding=True)
+    assert batch.grey.shape == (6, 1, 32, 300) and batch.grey[:, 0, 0, 0].tolist() == [1, 4, 4, 4, 4, 0]
+    assert batch.lengths.tolist() == [canvas_columns(3), canvas_columns(4)] == [201, 264]
+    padding = 5 * 75
+    first = [*range(69), *range(padding + 6, padding + 69), *range(padding + 6, padding + 75)]
+    second = [*range(75, 144), *range(156, 219), *range(231, 294), *range(306, 375)]
+    assert batch.columns.tolist() == [first + [0] * 63, second]
+
+
+def test_a_line_of_the_loss_is_the_mean_over_its_characters(tiny_model_dir, tmp_path):
+    dataset = dataset_of(tiny_model_dir, lmdb_of(tmp_path / "lines", ["abcd"]))
+    network, batch = network_of(tiny_model_dir), batch_of(dataset, skip_padding=True)
+    losses, logits = LineLoss(network)(batch)
+    log_probs = logits[batch.columns[0]].log_softmax(-1)[:, None]
+    total = torch.nn.functional.ctc_loss(log_probs, torch.tensor([batch.ids[0]]), batch.lengths, torch.tensor([4]),
+                                         reduction="sum")
+    assert losses.tolist() == pytest.approx([total.item() / 4], rel=1e-5)
+
+
+# ---------------------------------------------------------------------- batches
+
+def test_batches_depend_on_seed_and_epoch_alone(tiny_model_dir, lines_lmdb, tmp_path):
+    def batches(seed: int, epoch: int, **loader) -> list[list[int]]:
+        training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", seed=seed,
+                           dataloader={"batch_size_per_gpu": 20, **loader})
+        training.epoch = epoch
+        return training._batches()
+
+    first = batches(0, 0)
+    assert [len(batch) for batch in first] == [20, 20, 8]
+    assert sorted(index for batch in first for index in batch) == list(range(48))
+    assert first == batches(0, 0)
+    assert first != batches(0, 1) and first != batches(1, 0) and batches(0, 1) != batches(1, 0)
+    assert batches(0, 0, drop_last=True) == first[:2]
+    in_order = [[*range(20)], [*range(20, 40)], [*range(40, 48)]]
+    assert batches(0, 0, shuffle=False) == batches(5, 3, shuffle=False) == in_order
+
+
+def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
+    assert len(found) == len(expected) > 1
+    for a, b in zip(found, expected):
+        assert (a.ids, a.labels, a.bad) == (b.ids, b.labels, b.bad)
+        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("grey", "columns", "lengths"))
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_give_the_same_batches(tiny_model_dir, lines_lmdb, start_method):
+    """Augmented ones too: what is drawn depends on seed, epoch and line, not on who draws it."""
+    dataset = dataset_of(tiny_model_dir, lines_lmdb, augment=True, seed=3)
+    dataset.epoch = 1
+    order = [[5, 40, 2], [11], [47, 0, 33, 8]]
+    alone = list(make_loader(dataset, order, LoaderConfig(), True))
+    config = LoaderConfig(workers_per_gpu=2, start_method=start_method)
+    assert_same_batches(list(make_loader(dataset, order, config, True)), alone)
+    dataset.epoch = 2
+    assert not torch.equal(next(iter(make_loader(dataset, order, LoaderConfig(), True))).grey, alone[0].grey)
+
+
+def test_loaders_leave_the_random_state_alone(tiny_model_dir, lines_lmdb):
+    """Dropout goes on with it: a resumed training, which makes one loader more, must draw the same."""
+    before = torch.get_rng_state()
+    list(make_loader(dataset_of(tiny_model_dir, lines_lmdb), [[0], [1]], LoaderConfig(), True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---------------------------------------------------------------------- steps
+
+def trained(model_dir: Path, lines: Path, work_dir: Path, **train) -> dict[str, torch.Tensor]:
+    prepare(model_dir, lines, work_dir, max_epochs=1, **train).run()
+    return read_weights_file(work_dir / "epoch_1.pth")
+
+
+SGD = {"type": "SGD", "lr": 1e-2}
+
+
+@pytest.mark.parametrize("size, accumulate, whole", [(8, 2, 16), (8, 3, 24), (6, 4, 24)])
+def test_accumulated_gradients_equal_a_larger_batch(tiny_model_dir, tmp_path, size, accumulate, whole):
+    """20 lines: the last step of the epoch has fewer batches, and the last batch fewer lines."""
+    path = lmdb_of(tmp_path / "lines", random_texts(20, 4))
+    parts = trained(tiny_model_dir, path, tmp_path / "parts", dataloader={"batch_size_per_gpu": size},
+                    optimizer={**SGD, "options": {"cumulative_iters": accumulate}})
+    once = trained(tiny_model_dir, path, tmp_path / "once", dataloader={"batch_size_per_gpu": whole}, optimizer=SGD)
+    start, name = read_weights_file(tiny_model_dir / "pytorch_model.pt"), "recognizer.vitstr.head.bias"
+    assert (once[name] - start[name]).abs().max() > 1e-3
+    for name, value in once.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_gradients_are_clipped(tiny_model_dir, lines_lmdb, tmp_path):
+    """One step of SGD at rate 1 moves the weights by the clipped gradient, whose norm is max_norm."""
+    moved = trained(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader={"batch_size_per_gpu": 48},
+                    optimizer={"type": "SGD", "lr": 1.0, "options": {"grad_clip": {"max_norm": 0.125}}})
+    start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
+    norm = sum((moved[name] - start[name]).double().square().sum() for name in start).sqrt().item()
+    assert norm == pytest.approx(0.125, rel=1e-3)
+
+
+def test_the_unused_class_token_stays_bit_for_bit(tiny_model_dir, lines_lmdb, tmp_path):
+    start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
+    start["recognizer.vitstr.cls_token"].fill_(0.5)
+    torch.save(start, tiny_model_dir / "pytorch_model.pt")
+    end = trained(tiny_model_dir, lines_lmdb, tmp_path / "work", optimizer={"type": "AdamW", "weight_decay": 0.1})
+    assert torch.equal(end["recognizer.vitstr.cls_token"], start["recognizer.vitstr.cls_token"])
+
+
+def test_bfloat16_trains_close_to_fp32(tiny_model_dir, lines_lmdb, tmp_path):
+    figures = {}
+    for precision in ("fp32", "bf16"):
+        training = prepare(tiny_model_dir, lines_lmdb, tmp_path / precision, [lines_lmdb], precision=precision)
+        before = training.evaluate()["avg_loss"]
+        figures[precision] = (before, training.run()["avg_loss"])
+    (before, fp32), (bf16_before, bf16) = figures["fp32"], figures["bf16"]
+    assert bf16_before != before and bf16_before == pytest.approx(before, rel=0.02)
+    assert fp32 < before / 3 and bf16 == pytest.approx(fp32, rel=0.1)
+    weights = read_weights_file(tmp_path / "bf16" / "epoch_2.pth")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tiny_model_dir, lines_lmdb, tmp_path):
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", optimizer={"type": "SGD", "lr": 1e9})
+    with pytest.raises(OcrError, match=r"the loss is (nan|inf) in epoch 1, batch \d; lower train.optimizer.lr"):
+        training.run()
+
+
+def test_a_metric_that_is_not_there_is_named_before_anything_is_trained(tiny_model_dir, lines_lmdb, tmp_path):
+    with pytest.raises(ConfigurationError, match="train.checkpoint.best.metric_key is 'ned'; one of lines.* cer,"):
+        prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", checkpoint={"best": {"metric_key": "ned"}})
+
+
+# ---------------------------------------------------------------------- data
+
+def test_several_lmdbs_are_read_one_after_the_other(tiny_model_dir, tmp_path):
+    paths = [lmdb_of(tmp_path / name, texts) for name, texts in (("first", ["a", "b"]), ("second", ["c"]))]
+    dataset = dataset_of(tiny_model_dir, *paths)
+    assert [dataset[index].label for index in range(len(dataset))] == ["a", "b", "c"]
+    assert dataset.key(2) == f"{paths[1]} image-000000001"
+    assert len(prepare(tiny_model_dir, paths, tmp_path / "work").dataset) == 3
+
+
+def test_the_same_lmdb_for_training_and_evaluation(tiny_model_dir, lines_lmdb, tmp_path):
+    summary = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", [lines_lmdb]).run()
+    assert summary["lines"] == 48
+    output = tmp_path / "work" / "output"
+    assert evaluate_model_dir(output, read_raw(output), [lines_lmdb]) == pytest.approx(summary, rel=1e-5)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(tiny_model_dir, lines_lmdb):
+    raw = read_raw(tiny_model_dir)
+    summaries = []
+    for size in (1, 7, 48):
+        raw["evaluation"]["dataloader"]["batch_size_per_gpu"] = size
+        summaries.append(evaluate_model_dir(tiny_model_dir, raw, [lines_lmdb]))
+    assert all(summary == pytest.approx(summaries[0], rel=1e-5) for summary in summaries[1:])
+
+
+def test_evaluation_leaves_the_network_as_it_was(tiny_model_dir, lines_lmdb, tmp_path):
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", [lines_lmdb])
+    before = copy.deepcopy(training.network.state_dict())
+    for mode in (True, False):
+        training.network.train(mode)
+        training.evaluate()
+        assert training.network.training is mode
+    assert_equal_weights(training.network.state_dict(), before)
+
+
+def test_a_network_of_other_sizes_than_the_files_is_refused(tiny_model_dir, lines_lmdb, tmp_path):
+    raw = read_raw(tiny_model_dir)
+    raw["model"]["network"]["embed_dim"] = 24
+    with pytest.raises(OcrError, match="pytorch_model.pt: does not fit the network"):
+        evaluate_model_dir(tiny_model_dir, raw, [lines_lmdb])
