@@ -115,9 +115,10 @@ def test_help_imports_nothing_heavy():
         import sys, resource
         from ms_ocr_handwritten.cli import main
         main(["--help"], prog_name="ms-ocr", standalone_mode=False)
-        main(["lmdb", "build", "--help"], prog_name="ms-ocr", standalone_mode=False)
+        for arguments in (["lmdb", "build"], ["recognize"], ["evaluate"], ["train"], ["export", "onnx"], ["synth"]):
+            main([*arguments, "--help"], prog_name="ms-ocr", standalone_mode=False)
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        heavy = {"torch", "modelscope", "transformers", "numpy", "cv2", "PIL", "lmdb"} & sys.modules.keys()
+        heavy = {"torch", "modelscope", "transformers", "numpy", "cv2", "PIL", "lmdb", "tqdm"} & sys.modules.keys()
         print(sorted(heavy), usage.ru_utime + usage.ru_stime)"""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)

@@ -5,12 +5,19 @@ what it needs inside the command. So `ms-ocr --help` costs no more than click it
 """
 
 import importlib
+import io
+import sys
 
 import click
 
 from ..errors import OcrError
 
 COMMANDS = {
+    "recognize": "ms_ocr_handwritten.cli.recognize:recognize",
+    "evaluate": "ms_ocr_handwritten.cli.evaluate:evaluate",
+    "train": "ms_ocr_handwritten.cli.train:train",
+    "export": "ms_ocr_handwritten.cli.export:export",
+    "synth": "ms_ocr_handwritten.cli.synth:synth",
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
 }
 
@@ -48,5 +55,8 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 def main() -> None:
     """Read handwritten lines; make, check and use their training data.
 
-    Exit codes: 0 done, 1 an error or a problem found, 2 wrong usage.
+    Exit codes: 0 done, 1 an error or a problem found, 2 wrong usage. Files and pipes get UTF-8.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what an old terminal cannot show is escaped, not an error
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")

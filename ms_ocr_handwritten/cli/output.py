@@ -1,0 +1,47 @@
+"""What the commands write: rows of TSV, errors and progress on stderr, and no file that is there already."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from ..errors import OutputError
+
+Item = TypeVar("Item")
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def tsv_row(*fields: str) -> str:
+    r"""Fields separated by tabs; a backslash, tab, line feed or carriage return in one is written \\, \t, \n or \r."""
+    return "\t".join(field.translate(_ESCAPES) for field in fields)
+
+
+def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[Item]:
+    """The items; while they are taken, a bar on stderr if that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=title, total=total, unit="line", disable=None, leave=False)
+
+
+def report_unreadable(name: str, error: Exception) -> None:
+    """One line on stderr that names what could not be read."""
+    from tqdm import tqdm
+
+    message = str(error)
+    tqdm.write(f"error: {message if name in message else f'{name}: {message}'}", file=sys.stderr)
+
+
+def exit_if_unreadable(unreadable: int, total: int) -> None:
+    """With exit code 1 and a summary on stderr, if anything could not be read."""
+    if unreadable:
+        click.echo(f"{unreadable} of {total} could not be read", err=True)
+        click.get_current_context().exit(1)
+
+
+def refuse_existing(path: Path, remedy: str) -> None:
+    """Raise OutputError if there is something at `path`."""
+    if path.exists() or path.is_symlink():
+        raise OutputError(f"{path}: exists already and is left as it is; {remedy}")

@@ -1,0 +1,54 @@
+"""What the commands that read lines share: the options that choose the recogniser, and reading a stream of sources."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import tee
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import OcrError
+from .sources import Source
+
+if TYPE_CHECKING:
+    from ..recognizer import Line, Recognizer
+
+# `backends.BACKENDS` and `backends.PRECISIONS`; repeated here because help must not wait for numpy.
+BACKENDS = ("auto", "torch", "onnxruntime")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors in their place
+
+_OPTIONS = (
+    click.option("--model", metavar="DIR", help="Model directory [default: the embedded model]."),
+    click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes."),
+    click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
+    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Lines at a time."),
+    click.option("--device", metavar="D", help="cpu, gpu, gpu:1 ... [default: a GPU if there is one]."),
+)
+
+
+def recognizer_options(command: Callable) -> Callable:
+    """Adds --model, --backend, --precision, --batch-size and --device."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_recognizer(model: str | None, backend: str, precision: str, device: str | None) -> "Recognizer":
+    """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
+    from ..model_dir import default_model_dir
+    from ..recognizer import Recognizer
+
+    return Recognizer.from_pretrained(model or default_model_dir(), backend, precision, device=device)
+
+
+def reader_of(recognizer: "Recognizer", batch_size: int) -> ReadMany:
+    return lambda images: recognizer.read_many(images, batch_size, errors="yield")
+
+
+def read_sources(read: ReadMany, sources: Iterable[Source]) -> "Iterator[tuple[Source, Line | OcrError]]":
+    """Each source with its line, or with the reason why there is none; no more than a batch is held in memory."""
+    sources, ahead = tee(sources)
+    lines = read(source.image for source in ahead if not isinstance(source.image, OcrError))
+    for source in sources:
+        yield source, source.image if isinstance(source.image, OcrError) else next(lines)

@@ -1,0 +1,57 @@
+"""`ms-ocr recognize`: images in, their texts on stdout, one line each, in input order."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import OcrError
+from .output import exit_if_unreadable, progress, report_unreadable, tsv_row
+from .reading import open_recognizer, read_sources, reader_of, recognizer_options
+from .sources import count, expand, is_one_image
+
+if TYPE_CHECKING:
+    from ..recognizer import Line
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--format", "layout", type=click.Choice(["text", "tsv", "jsonl"]), default="text", show_default=True)
+@recognizer_options
+def recognize(paths: tuple[str, ...], layout: str, model: str | None, backend: str, precision: str, batch_size: int,
+              device: str | None) -> None:
+    """Read images of single lines.
+
+    PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name), a pattern such
+    as 'scans/*.png', or the folder of an LMDB (its keys are the names).
+
+    \b
+    text   the text alone if the one PATH is an image, else path TAB text
+    tsv    a header, then path, score, text; \\t, \\n, \\r and \\\\ stand for what they do in Python
+    jsonl  one object a line: path, text, score, chars (character, score, x0, x1 in px of the image)
+
+    What cannot be read is named on stderr, the rest is read, and the exit code is 1.
+    """
+    recognizer = open_recognizer(model, backend, precision, device)
+    alone = len(paths) == 1 and is_one_image(paths[0])
+    if layout == "tsv":
+        click.echo(tsv_row("path", "score", "text"))
+    done = unreadable = 0
+    results = read_sources(reader_of(recognizer, batch_size), expand(paths))
+    for source, line in progress(results, "recognize", count(paths)):
+        done += 1
+        if isinstance(line, OcrError):
+            unreadable += 1
+            report_unreadable(source.name, line)
+        else:
+            click.echo(_formatted(source.name, line, layout, alone))
+    exit_if_unreadable(unreadable, done)
+
+
+def _formatted(name: str, line: "Line", layout: str, alone: bool) -> str:
+    if layout == "jsonl":
+        return json.dumps({"path": name, **dataclasses.asdict(line)}, ensure_ascii=False)
+    if layout == "tsv":
+        return tsv_row(name, f"{line.score:.6f}", line.text)
+    return line.text if alone else f"{name}\t{line.text}"

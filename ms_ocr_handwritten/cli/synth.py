@@ -1,0 +1,28 @@
+"""`ms-ocr synth`: lines of the synthesiser as an LMDB to train on; thin over `synth.line` and `lmdb_store`."""
+
+from pathlib import Path
+
+import click
+
+from .output import progress
+
+
+@click.command()
+@click.option("--inputs", type=click.Path(path_type=Path), metavar="DIR", required=True,
+              help="What `python -m ms_ocr_handwritten.synth.fetch DIR` fetched.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="LMDB", required=True, help="Folder to make.")
+@click.option("--lines", type=click.IntRange(min=1), required=True, help="How many.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Line N of a seed is always the same.")
+@click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first line.")
+@click.option("--max-width", type=click.IntRange(min=32), default=252, show_default=True, help="Px at 32 px height.")
+@click.option("--degrade", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="How much paper and scanner harm the ink; 0 is dark ink on clean paper.")
+def synth(inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float) -> None:
+    """Draw handwritten lines with their labels into a new LMDB."""
+    from ..lmdb_store import write_lmdb
+    from ..synth.line import generate
+
+    samples = generate(inputs, lines, seed, start, max_width=max_width, degrade=degrade)
+    written = write_lmdb(out, progress(samples, "synth", lines))
+    click.echo(f"{out}: {written} samples written")
