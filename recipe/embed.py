@@ -1,0 +1,30 @@
+"""Turn a training's output/ into the embedded model: weights as fp16, configuration and vocabulary beside them.
+
+    python recipe/embed.py WORK_DIR/output ms_ocr_handwritten/assets
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets.convnextvit import read_weights
+from ms_ocr_handwritten.training.checkpoints import as_json, save_torch, write_atomically
+
+
+def main(source: Path, assets: Path) -> None:
+    files = ModelDir.open(source)
+    weights = {f"recognizer.{name}": value.half() for name, value in read_weights(files.require_weights()).items()}
+    save_torch(weights, assets / "pytorch_model.pt")
+    write_atomically(assets / "vocab.txt", (source / "vocab.txt").read_bytes())
+    raw = json.loads(json.dumps(files.raw))
+    raw["train"].pop("work_dir", None)
+    write_atomically(assets / "configuration.json", as_json(raw).encode("utf-8"))
+    size = (assets / "pytorch_model.pt").stat().st_size
+    print(f"{sum(map(torch.numel, weights.values())):,} parameters, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
