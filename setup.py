@@ -22,7 +22,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "modelscope[framework]>=1.30",
-        "opencv-python-headless>=4.8",
+        "opencv-python>=4.8",
         "numpy>=1.26",
         "lmdb>=1.4",
         "datasets>=3.0",
