@@ -5,10 +5,12 @@ Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each o
 `chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks: `Recognizer` reads those.
 """
 
+import copy
 import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,18 +47,11 @@ def export_onnx(network: ConvNextViT, path: str | os.PathLike[str], opset: int =
     _require("onnx", "onnxruntime")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    network = network.eval().cpu().float()
+    network = copy.deepcopy(network).eval().cpu().float()  # the caller's stays where and as it is
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(descriptor)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked below
-            torch.onnx.export(
-                _Exported(network), (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),), temporary,
-                input_names=["images"], output_names=["logits", *CHUNK_OUTPUTS], opset_version=opset, dynamo=False,
-                dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}} | {
-                    name: {0: "chunks"} for name in CHUNK_OUTPUTS},
-            )
+        _write(network, temporary, opset)
         check_onnx(network, temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -65,20 +60,32 @@ def export_onnx(network: ConvNextViT, path: str | os.PathLike[str], opset: int =
     return path
 
 
+def _write(network: ConvNextViT, path: str, opset: int) -> None:
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
+            torch.onnx.export(
+                _Exported(network), (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),), path,
+                input_names=["images"], output_names=["logits", *CHUNK_OUTPUTS], opset_version=opset, dynamo=False,
+                dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}} | {
+                    name: {0: "chunks"} for name in CHUNK_OUTPUTS},
+            )
+    except RuntimeError as error:  # torch.onnx.errors derive from it
+        reason = str(error).strip().splitlines()[0]
+        raise BackendError(f"PyTorch cannot export this network with opset {opset} ({reason}); try {OPSET}") from error
+
+
 def check_onnx(network: ConvNextViT, path: str | os.PathLike[str]) -> float:
     """Greatest difference of logits between `network` and the file at `path`, relative to the greatest logit.
 
-    Raises BackendError if it exceeds TOLERANCE, or if a column far from a tie is read as another class.
+    Raises BackendError if it exceeds TOLERANCE, if a column far from a tie is read as another class, or if onnxruntime
+    cannot run the file.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    run = _session(path)
     images = np.random.default_rng(0).random((3 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
     for chunks in (len(images), OFFICIAL_CHUNKS, 1):  # three lines, one line, one chunk
         part = images[:chunks]
-        logits, ids, log_probs = session.run(["logits", *CHUNK_OUTPUTS], {"images": part})
+        logits, ids, log_probs = run(part)
         with torch.inference_mode():
             expected = [value.numpy() for value in _Exported(network)(torch.from_numpy(part))]
         scale = max(1.0, float(np.abs(expected[0]).max(initial=0)))
@@ -92,6 +99,31 @@ def check_onnx(network: ConvNextViT, path: str | os.PathLike[str]) -> float:
                                f"logit (at most {TOLERANCE:.0e}); it was not kept. Try another onnxruntime or opset")
     logging.getLogger(__name__).info("%s: differs from PyTorch by %.1e of the greatest logit", path, difference)
     return difference
+
+
+def _session(path: str | os.PathLike[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function from images to logits, ids and log-probabilities, which raises BackendError."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own extension module
+        raise _not_run(path, error) from error
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        try:
+            return session.run(["logits", *CHUNK_OUTPUTS], {"images": images})
+        except Exception as error:
+            raise _not_run(path, error) from error
+
+    return run
+
+
+def _not_run(path: str | os.PathLike[str], error: Exception) -> BackendError:
+    return BackendError(f"{path}: onnxruntime cannot run the exported model ({error}); it was not kept. Try another "
+                        "onnxruntime or opset")
 
 
 def _require(*packages: str) -> None:

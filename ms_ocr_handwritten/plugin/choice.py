@@ -1,9 +1,11 @@
 """Ours or upstream's: CRNN and LightweightEdge models share every name with ConvNextViT ones and stay upstream's."""
 
+import inspect
 import os
 from typing import Any
 
 from ..config import CONFIGURATION_FILE, UPSTREAM_RECOGNIZERS, read_json, recognizer_name
+from ..errors import ConfigurationError
 from .registration import upstream_class
 
 
@@ -28,4 +30,14 @@ class OursOrUpstreams:
         model_dir = cls.model_dir_of(arguments)
         if model_dir is not None and belongs_upstream(model_dir):
             return upstream_class(*cls.registered_as)(**arguments)
+        cls.refuse_unknown(arguments)
         return cls(**arguments)
+
+    @classmethod
+    def refuse_unknown(cls, arguments: dict[str, Any]) -> None:
+        """Raise ConfigurationError for arguments that the class does not take, naming those it does."""
+        allowed = inspect.signature(cls).parameters
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in allowed.values()):
+            return
+        if unknown := sorted(arguments.keys() - allowed.keys()):
+            raise ConfigurationError(f"unknown argument {', '.join(unknown)}; allowed here: {', '.join(allowed)}")

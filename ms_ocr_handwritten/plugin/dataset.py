@@ -1,5 +1,6 @@
 """Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without asking the hub."""
 
+import inspect
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -66,13 +67,17 @@ class OCRRecognitionDataset(TorchCustomDataset):
                 "labels": fold_full_width(record["label"])}
 
 
-def load_local(dataset_name: str | None = None, local_lmdb: Paths | None = None, local_file: Paths | None = None,
+def load_local(*args: Any, local_lmdb: Paths | None = None, local_file: Paths | None = None,
                **kwargs: Any) -> LocalLmdbDataset:
     """`MsDataset.load` with `local_lmdb` (or, as an older card has it, `local_file`): the local data and nothing else.
 
-    `dataset_name` and the other arguments of `MsDataset.load` (namespace, split, target ...) say where on the hub the
-    metadata would be, which is not needed. Raises LmdbError where a path is no LMDB.
+    The other arguments of `MsDataset.load` (dataset_name, namespace, split ...) say where on the hub the metadata would
+    be, which is not needed. Raises ConfigurationError for unknown ones, and LmdbError where a path is no LMDB.
     """
+    allowed = inspect.signature(MsDataset.load).parameters
+    if unknown := sorted(kwargs.keys() - allowed.keys()):
+        raise ConfigurationError(f"unknown argument {', '.join(unknown)}; allowed here: local_lmdb, local_file, and "
+                                 f"those of MsDataset.load: {', '.join(allowed)}")
     if (local_lmdb is None) == (local_file is None):
         raise ConfigurationError("give either local_lmdb or local_file: a path, or a list of paths, of LMDBs")
     return LocalLmdbDataset(local_lmdb if local_lmdb is not None else local_file)

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 from ..config import CONFIGURATION_FILE
 from ..errors import ConfigurationError, HubError
@@ -43,14 +44,18 @@ def _cached(model: str, revision: str | None) -> str | None:
 
 
 def _host() -> tuple[str, int]:
+    """Host and port to connect to for the hub: its own, or those of the proxy that the environment names."""
     from modelscope.hub.utils.utils import get_endpoint
 
     address = urlparse(get_endpoint())
+    proxy = getproxies().get(address.scheme)
+    if proxy and not proxy_bypass(address.hostname or ""):
+        address = urlparse(proxy if "://" in proxy else f"http://{proxy}")
     return address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
 
 
 def _reachable() -> bool:
-    """Whether the hub's port answers. In a thread: looking up a name can hang for longer than any socket's time limit."""
+    """Whether that port answers. In a thread: looking up a name can hang for longer than any socket's time limit."""
     answered = threading.Event()
 
     def connect() -> None:

@@ -7,6 +7,7 @@ from modelscope.models.base.base_torch_model import TorchModel
 from modelscope.models.builder import MODELS
 from torch import Tensor
 
+from ..config import Configuration
 from ..ctc import collapse
 from ..model_dir import ModelDir
 from ..nets.convnextvit import load_network
@@ -19,12 +20,14 @@ class OCRRecognition(OursOrUpstreams, TorchModel):
 
     registered_as = ("MODELS", "ocr-recognition", "OCRRecognition")
 
-    def __init__(self, model_dir: str, **kwargs: Any) -> None:
-        """kwargs: what ModelScope passes along (type, recognizer, inference_kwargs, network, device, task ...)."""
-        super().__init__(model_dir, **kwargs)
+    def __init__(self, model_dir: str, device: str = "gpu", **model: Any) -> None:
+        """model: keys of the section `model` of configuration.json, in place of those in the file. The network is on
+        the CPU; `device` is where a pipeline puts it. An unknown key raises ConfigurationError."""
+        super().__init__(model_dir, device=device)
         files = ModelDir.open(model_dir)
+        raw = {**files.raw, "model": {**files.raw.get("model", {}), **model}}
         self.vocabulary = files.vocabulary
-        self.recognizer = load_network(files.configuration.network, files.require_weights())
+        self.recognizer = load_network(Configuration.parse(raw).network, files.require_weights())
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB chunks (3 B, 3, 32, 300) in [0, 1], three of each line, to logits (B, 201, C)."""

@@ -1,6 +1,6 @@
 """ModelScope's pipeline for handwriting: `Recognizer` behind `pipeline(Tasks.ocr_recognition, model=...)`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -34,22 +34,26 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
     registered_as = ("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
 
     def __init__(self, model: "str | OCRRecognition", precision: str = "auto", backend: str = "auto",
-                 device: str = "gpu", limits: Limits = Limits(), config_file: str | None = None,
-                 preprocessor: Any = None, auto_collate: bool = True, trust_remote_code: bool = False) -> None:
-        """model: a model directory or a loaded model; precision, backend, device: as `Recognizer.from_pretrained`."""
-        if preprocessor is not None or config_file is not None:
-            raise ConfigurationError("preprocessor= and config_file= are not used by this pipeline, which reads images "
-                                     "itself; change the image, or the configuration.json of the model directory")
-        self.device_name, self.trust_remote_code = device, trust_remote_code
+                 device: str = "gpu", limits: Limits = Limits(), preprocessor: Any = None) -> None:
+        """model: a model directory or a loaded model, which is moved to `device`, as upstream does; precision, backend,
+        device, limits: as for `Recognizer.from_pretrained`. Raises what that raises."""
+        if preprocessor is not None:
+            raise ConfigurationError("preprocessor is not used by this pipeline, which reads images itself; change the "
+                                     "image before, or read with Recognizer.read_canvases")
+        self.device_name = device
         if isinstance(model, str):
             self.recognizer = Recognizer.from_pretrained(model, backend, precision, device=device, limits=limits)
             self.model, self.model_dir = model, model
-        else:
+        elif isinstance(model, OCRRecognition):
             if backend not in ("auto", "torch"):
                 raise ConfigurationError(f"backend is {backend!r}, but the model is a loaded one, which runs on torch; "
                                          "give its directory instead")
-            self.recognizer = Recognizer.from_network(model.recognizer, model.vocabulary, precision, limits)
+            self.recognizer = Recognizer.from_network(model.recognizer, model.vocabulary, precision, device=device,
+                                                      limits=limits)
             self.model, self.model_dir = model, model.model_dir
+        else:
+            raise ConfigurationError(f"model is a {type(model).__name__}; give one model directory, one model id, or "
+                                     "what Model.from_pretrained returned")
         self.cfg = Config(ModelDir.open(self.model_dir).raw)
 
     @property
@@ -62,16 +66,12 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
 
     def __call__(self, input: Any, batch_size: int | None = None) -> Any:
         """Read `input`; see the class for the shapes, `load_image` for what an image can be. Raises ImageError."""
-        if isinstance(input, (list, tuple)):
-            lines = self.recognizer.read_many(map(_image, input), batch_size or DATASET_BATCH)
-            return [_result(line) if batch_size else _wrapped(line) for line in lines]
         if _is_image(input):
             return _wrapped(self.recognizer.read(_image(input)))
-        return self._iterate(input, batch_size or DATASET_BATCH)
-
-    def _iterate(self, images: Iterable[Any], batch_size: int) -> Iterator[dict[str, Any]]:
-        for line in self.recognizer.read_many(map(_image, images), batch_size):
-            yield _wrapped(line)
+        lines = self.recognizer.read_many(map(_image, input), DATASET_BATCH if batch_size is None else batch_size)
+        if isinstance(input, (list, tuple)):
+            return [_wrapped(line) if batch_size is None else _result(line) for line in lines]
+        return map(_wrapped, lines)
 
     def forward(self, inputs: Any) -> Any:
         raise NotImplementedError("this pipeline reads in __call__")

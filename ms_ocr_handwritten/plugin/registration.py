@@ -7,18 +7,22 @@ names, which registers itself; then the registry is asked. Both steps are adapte
 - Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
   imported it; `upstream_class` returns it, for the recognisers that are upstream's (CRNN, LightweightEdge).
 
-`MsDataset.load(local_lmdb=...)` and `pipeline(...)` ask the hub before any registered class is reached, so those two
-functions are wrapped. Each adaptation is made when the ModelScope module in question is imported, by a finder that
-stands first in `sys.meta_path`; so importing this package imports no part of ModelScope.
+`MsDataset.load(local_lmdb=...)`, `pipeline(...)`, `build_trainer(...)` and `from_pretrained(...)` ask the hub before any
+registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
+question is imported, by a finder that stands first in `sys.meta_path`; so importing this package imports no part of
+ModelScope. A module that was imported before is adapted at once, and in place: `from modelscope.pipelines import
+pipeline` before `import ms_ocr_handwritten` works like the other order.
 """
 
 import functools
 import importlib
 import importlib.abc
 import importlib.util
+import inspect
+import os
 import sys
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 PACKAGE = __name__.rpartition(".")[0]
@@ -101,55 +105,91 @@ def _adapt_datasets(module: ModuleType) -> None:
     @_once(dataset_class.load)
     def load(*args: Any, original: Callable, **kwargs: Any) -> Any:
         if "local_lmdb" in kwargs or "local_file" in kwargs:
-            return importlib.import_module(f"{PACKAGE}.dataset").load_local(**kwargs)
+            return importlib.import_module(f"{PACKAGE}.dataset").load_local(*args, **kwargs)
         return original(*args, **kwargs)
 
     dataset_class.load = staticmethod(load)
 
 
 def _adapt_pipelines(module: ModuleType) -> None:
-    @_once(module.pipeline)
-    def pipeline(task: str | None = None, model: Any = None, *args: Any, original: Callable, **kwargs: Any) -> Any:
-        if task == TASK and isinstance(model, str):
-            resolve = importlib.import_module(f"{PACKAGE}.hub").resolve_model
-            model = resolve(model, kwargs.get("model_revision"))
-        return original(task, model, *args, **kwargs)
+    def resolve(arguments: dict[str, Any]) -> None:
+        if arguments.get("task") == TASK:
+            if arguments.get("model") is None:
+                arguments["model"] = module.get_default_pipeline_info(TASK)[1]
+            arguments["model"] = _resolved(arguments["model"], arguments.get("model_revision"))
 
-    module.pipeline = pipeline
+    _wrap_in_place(module.pipeline, resolve)
 
 
 def _adapt_trainers(module: ModuleType) -> None:
-    @_once(module.build_trainer)
-    def build_trainer(name: str = "trainer", default_args: dict | None = None, *, original: Callable) -> Any:
-        if name == TASK and isinstance((default_args or {}).get("model"), str):
-            resolve = importlib.import_module(f"{PACKAGE}.hub").resolve_model
-            default_args = {**default_args, "model": resolve(default_args["model"], default_args.get("model_revision"))}
-        return original(name, default_args)
+    def resolve(arguments: dict[str, Any]) -> None:
+        given = arguments.get("default_args") or {}
+        if arguments.get("name") == TASK and "model" in given:
+            arguments["default_args"] = given | {"model": _resolved(given["model"], given.get("model_revision"))}
 
-    module.build_trainer = build_trainer
+    _wrap_in_place(module.build_trainer, resolve)
+
+
+def _adapt_from_pretrained(class_name: str, module: ModuleType) -> None:
+    def resolve(arguments: dict[str, Any]) -> None:
+        model = arguments["model_name_or_path"]  # an id: the official ones name the task, others are not our affair
+        if TASK in os.fspath(model) and not os.path.exists(model):
+            arguments["model_name_or_path"] = _resolved(model, arguments.get("revision"))
+
+    _wrap_in_place(getattr(module, class_name).from_pretrained.__func__, resolve)
+
+
+def _resolved(model: Any, revision: str | None) -> Any:
+    """A directory or id (see hub.py) for a path or an id; a loaded model, or a list, as it is."""
+    if not isinstance(model, (str, os.PathLike)):
+        return model
+    return importlib.import_module(f"{PACKAGE}.hub").resolve_model(os.fspath(model), revision)
+
+
+def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let `change` edit the arguments of every call of `function`, under whatever names callers have imported it."""
+    if hasattr(function, _WRAPPED):
+        return
+    original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    signature = inspect.signature(original)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        change(bound.arguments)
+        return original(*bound.args, **bound.kwargs)
+
+    def entry(*args, _call=call, **kwargs):
+        return _call(*args, **kwargs)
+
+    function.__code__, function.__defaults__, function.__kwdefaults__ = entry.__code__, None, entry.__kwdefaults__
+    function.__signature__ = signature
+    setattr(function, _WRAPPED, True)
 
 
 def _once(original: Callable) -> Callable[[Callable], Callable]:
     """Wrap `original`, which the wrapper receives as a keyword; an already wrapped function is returned as it is."""
     def decorate(wrapper: Callable) -> Callable:
-        if getattr(original, "_ms_ocr_handwritten", False):
+        if hasattr(original, _WRAPPED):
             return original
 
         @functools.wraps(original)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             return wrapper(*args, original=original, **kwargs)
 
-        wrapped._ms_ocr_handwritten = True
+        setattr(wrapped, _WRAPPED, True)
         return wrapped
     return decorate
 
 
+_WRAPPED = "_ms_ocr_handwritten"
 _ADAPTATIONS: dict[str, Callable[[ModuleType], None]] = {
     "modelscope.utils.import_utils": _adapt_imports,
     "modelscope.utils.registry": _adapt_registry,
     "modelscope.msdatasets.ms_dataset": _adapt_datasets,
     "modelscope.pipelines.builder": _adapt_pipelines,
     "modelscope.trainers.builder": _adapt_trainers,
+    "modelscope.models.base.base_model": functools.partial(_adapt_from_pretrained, "Model"),
+    "modelscope.preprocessors.base": functools.partial(_adapt_from_pretrained, "Preprocessor"),
 }
 
 
@@ -164,12 +204,11 @@ class _Finder(importlib.abc.MetaPathFinder):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
-
-                def exec_module(module: ModuleType) -> None:
-                    execute(module)
-                    _ADAPTATIONS[name](module)
-
-                spec.loader.exec_module = exec_module
+                spec.loader.exec_module = functools.partial(_execute_and_adapt, spec.loader.exec_module)
                 return spec
         return None
+
+
+def _execute_and_adapt(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    execute(module)
+    _ADAPTATIONS[module.__name__](module)

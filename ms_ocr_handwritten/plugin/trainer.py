@@ -5,16 +5,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from modelscope.msdatasets.ms_dataset import MsDataset
 from modelscope.trainers.base import BaseTrainer
 from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.config import Config
 
 from ..config import CONFIGURATION_FILE
 from ..errors import ConfigurationError
-from ..training.setup import evaluate_model_dir, prepare_training
+from ..training.setup import evaluate_model_dir, name_work_dir, prepare_training
 from .choice import OursOrUpstreams
 from .dataset import LocalLmdbDataset
 from .model import OCRRecognition
+
+HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
 
 
 @TRAINERS.register_module(module_name="ocr-recognition")
@@ -27,38 +30,39 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
                  work_dir: str | None = None, cfg_modify_fn: Callable[[Config], Config] | None = None,
                  cfg_file: str | None = None, cfg_options: dict[str, Any] | None = None, max_epochs: int | None = None,
                  seed: int | None = None, launcher: str | None = None, model_revision: str | None = None,
-                 arg_parse_fn: Callable | None = None, trust_remote_code: bool = False) -> None:
+                 arg_parse_fn: Callable | None = None) -> None:
         """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
-        local_lmdb=...)` returned, a path of an LMDB, or a list of either. The other arguments override the
-        configuration, in this order: cfg_options (dotted keys), cfg_modify_fn, work_dir, max_epochs, seed.
+        local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, or a list
+        of these. The other arguments override the configuration, in this order: cfg_modify_fn, cfg_options (dotted
+        keys), work_dir, max_epochs, seed.
 
         Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
         """
+        if not isinstance(model, (str, OCRRecognition)):
+            raise ConfigurationError(f"model is a {type(model).__name__}; give one model directory, one model id, or "
+                                     "what Model.from_pretrained returned")
         self.model_dir = model if isinstance(model, str) else model.model_dir
         super().__init__(cfg_file or os.path.join(self.model_dir, CONFIGURATION_FILE), arg_parse_fn)
         if launcher not in (None, "pytorch"):
             raise ConfigurationError(f"launcher is {launcher!r}; start the script with torchrun and leave it out")
         self.cfg_modify_fn = cfg_modify_fn
-        self.cfg = self.rebuild_config(self.cfg, cfg_options)
+        self.cfg = self.rebuild_config(self.cfg)
+        if cfg_options:
+            self.cfg.merge_from_dict(cfg_options)
         raw = _plain(self.cfg)
         train = raw.setdefault("train", {})
-        for key, value in (("work_dir", work_dir), ("max_epochs", max_epochs), ("seed", seed)):
+        for key, value in (("max_epochs", max_epochs), ("seed", seed)):
             if value is not None:
                 train[key] = value
-        if work_dir is not None:  # as upstream: it stands for the other folders too
-            for section in (train.get("checkpoint", {}).get("period", {}), train.get("checkpoint", {}).get("best", {})):
-                section.pop("save_dir", None)
-            for hook in train.get("hooks", []):
-                hook.pop("save_dir", None)
+        if work_dir is not None:
+            name_work_dir(raw, work_dir)
         self.work_dir = train.get("work_dir", "./work_dir")
         self.train_paths, self.eval_paths = _paths(train_dataset, "train_dataset"), _paths(eval_dataset, "eval_dataset")
         self.raw = raw
         self.network = None if isinstance(model, str) else model.recognizer
         self._training = None
 
-    def rebuild_config(self, cfg: Config, cfg_options: dict[str, Any] | None = None) -> Config:
-        if cfg_options:
-            cfg.merge_from_dict(cfg_options)
+    def rebuild_config(self, cfg: Config) -> Config:
         if self.cfg_modify_fn is None:
             return cfg
         modified = self.cfg_modify_fn(cfg)
@@ -114,5 +118,7 @@ def _paths(dataset: Any, name: str) -> list[str]:
         return dataset.paths
     if isinstance(dataset, (str, os.PathLike)):
         return [os.fspath(dataset)]
+    if isinstance(dataset, MsDataset) and "split_config" in (dataset.config_kwargs or {}):
+        return [os.path.join(folder, HUB_LMDB) for folder in dataset.config_kwargs["split_config"].values()]
     raise ConfigurationError(f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
                              "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)")

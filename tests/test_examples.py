@@ -1,0 +1,48 @@
+"""The examples run as they stand, one after the other, without the network."""
+
+from pathlib import Path
+
+from conftest import ALPHABET, ROOT, TINY_NETWORK, make_model_dir, png, render
+from fresh import fresh
+
+from ms_ocr_handwritten import Recognizer
+
+EXAMPLES = ROOT / "examples"
+RUN = """
+import contextlib, io, runpy
+printed = []
+for name, *arguments in VALUES["runs"]:
+    sys.argv = [name, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        runpy.run_path(os.path.join(VALUES["examples"], name), run_name="__main__")
+    printed.append(output.getvalue())
+answer(printed=printed)
+"""
+
+
+def test_examples_run_in_order(tmp_path, lines_lmdb, served):
+    model = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
+    line = tmp_path / "line.png"
+    line.write_bytes(png(render("b4d")))
+    first = Recognizer.from_pretrained(model).read(line)
+    runs = [
+        ["recognize.py", str(line), "--model", str(model)],
+        ["recognize.py", f"{served}/line.png", "--model", str(model)],
+        ["finetune.py", str(model), str(lines_lmdb), "--epochs", "2"],
+        ["reload.py", str(line), "--epoch", "1"],
+        ["onnx_inference.py", "./work_dir/output", str(line)],
+    ]
+    assert {run[0] for run in runs} == {path.name for path in Path(EXAMPLES).glob("*.py")}
+    got = fresh(RUN, tmp_path, examples=EXAMPLES, runs=runs)
+    assert got["attempts"] == []
+
+    by_path, by_url, scores, reloaded, by_onnx = got["printed"]
+    assert by_path == by_url
+    assert by_path.splitlines()[0] == f"{first.text} {first.score:.3f}"
+    assert len(by_path.splitlines()) == 1 + len(first.chars)
+    assert "'lines': 48" in scores and "'cer':" in scores
+    tuned = Recognizer.from_pretrained(tmp_path / "work_dir" / "output").read(line)
+    assert tuned.text
+    assert reloaded == by_onnx == tuned.text + "\n"
+    assert sorted(path.name for path in (tmp_path / "work_dir" / "output").iterdir()) == [
+        "configuration.json", "model.onnx", "pytorch_model.pt", "vocab.txt"]
