@@ -21,7 +21,7 @@ setup(
     package_data={"ms_ocr_handwritten": ["assets/*"]},
     install_requires=[
         "torch>=2.4",
-        "modelscope[framework]>=1.30",
+        "modelscope[framework]>=1.35",
         "opencv-python>=4.8",
         "numpy>=1.26",
         "lmdb>=1.4",

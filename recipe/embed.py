@@ -1,14 +1,17 @@
 """Turn a training's output/ into the embedded model: weights as fp16, configuration and vocabulary beside them.
 
+How to train goes with the recipe; what the embedded configuration says of training is the repository's default, meant
+for fine-tuning.
+
     python recipe/embed.py WORK_DIR/output ms_ocr_handwritten/assets
 """
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 
+from ms_ocr_handwritten.config import read_json
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import read_weights
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch, write_atomically
@@ -19,8 +22,8 @@ def main(source: Path, assets: Path) -> None:
     weights = {f"recognizer.{name}": value.half() for name, value in read_weights(files.require_weights()).items()}
     save_torch(weights, assets / "pytorch_model.pt")
     write_atomically(assets / "vocab.txt", (source / "vocab.txt").read_bytes())
-    raw = json.loads(json.dumps(files.raw))
-    raw["train"].pop("work_dir", None)
+    default = read_json(Path(__file__).parent.parent / "configuration.json")
+    raw = files.raw | {part: default[part] for part in ("train", "evaluation")}
     write_atomically(assets / "configuration.json", as_json(raw).encode("utf-8"))
     size = (assets / "pytorch_model.pt").stat().st_size
     print(f"{sum(map(torch.numel, weights.values())):,} parameters, {size / 1e6:.1f} MB")
