@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {"Recognizer": "recognizer", "Line": "recognizer", "Character": "recognizer", "default_model_dir": "model_dir"}
-__all__ = [*_LAZY, "__version__"]
+__all__ = ["Character", "Line", "Recognizer", "__version__", "default_model_dir"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ms_ocr_handwritten  # noqa: F401  (registers, before any test imports modelscope)
 from ms_ocr_handwritten.config import Configuration
@@ -29,6 +31,18 @@ OFFICIAL = ROOT.parent / "shared" / "official"
 ALPHABET = "abcdefghij0123456789"
 TINY_NETWORK = {"depths": [1, 1, 1, 1], "dims": [16, 24, 32, 48], "layer_scale": 1.0, "embed_dim": 48, "blocks": 1,
                 "heads": 3, "dropout": 0.0}
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Random uint8 (height, width, channels)."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
+    """A Pillow image as the bytes of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
 
 
 def render(text: str, height: int = 40) -> np.ndarray:

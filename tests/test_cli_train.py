@@ -37,15 +37,6 @@ def evaluations(work_dir: Path) -> dict[int, dict]:
     return {entry["epoch"]: entry for entry in entries if entry["mode"] == "eval"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads cost more than they gain on lines this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_train_writes_the_work_dir_and_prints_the_last_scores(tiny_model_dir, lines_lmdb, tmp_path):
     work = tmp_path / "work"
     result = train(tiny_model_dir, lines_lmdb, work, "--set", "train.optimizer.lr=0.0005",

@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 
 import onnxruntime
-import pytest
-import torch
 from conftest import TINY_NETWORK, make_model_dir, png, random_texts, render
 from modelscope.exporters import Exporter
 from modelscope.metainfo import Trainers
@@ -38,16 +36,7 @@ def modify(cfg):
     return cfg
 
 
-@pytest.fixture
-def one_thread():
-    """Threads that wait for each other cost more than they give on a network this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_from_lines_to_the_exported_file(tmp_path, one_thread, blocked_network):
+def test_from_lines_to_the_exported_file(tmp_path, blocked_network):
     model_dir, work_dir = make_model_dir(tmp_path / "model", CHARACTERS, **NETWORK), tmp_path / "work_dir"
     (model_dir / "pytorch_model.pt").unlink()  # from scratch
     write_lmdb(tmp_path / "local_lmdb", [(png(render(text)), text) for text in TEXTS])
