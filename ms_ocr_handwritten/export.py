@@ -65,7 +65,7 @@ def _write(network: ConvNextViT, path: str, opset: int) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
             torch.onnx.export(
-                _Exported(network), (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),), path,
+                _Exported(network).eval(), (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),), path,
                 input_names=["images"], output_names=["logits", *CHUNK_OUTPUTS], opset_version=opset, dynamo=False,
                 dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}} | {
                     name: {0: "chunks"} for name in CHUNK_OUTPUTS},

@@ -194,3 +194,13 @@ def test_an_opset_that_fails_leaves_nothing(network, tmp_path, capfd):
         with pytest.raises(BackendError, match=f"opset {opset}.*try 17"):
             export_onnx(network, tmp_path / "model.onnx", opset)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_network_with_dropout_is_exported_as_it_reads(tmp_path):
+    """PyTorch's exporter puts a module back into the mode it was in: in training mode, dropout would spoil the check."""
+    folder = make_model_dir(tmp_path / "model", ALPHABET, **{**TINY_NETWORK, "dropout": 0.5})
+    files = ModelDir.open(folder)
+    network = load_network(files.configuration.network, files.require_weights()).train()
+    path = export_onnx(network, tmp_path / "model.onnx")
+    assert network.training  # the caller's own stays as it is
+    assert export.check_onnx(network.eval(), path) < 1e-5
