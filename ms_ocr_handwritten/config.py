@@ -279,8 +279,9 @@ def _save(section: Section) -> SaveConfig:
         best_metric=metric,
         best_rule=best.choice("rule", ("min", "max"), "min" if metric.startswith(LESS_IS_BETTER) else "max"),
     )
-    for name in ("interval", "save_dir", "max_checkpoint_num", "save_file_name", "by_epoch"):
-        best.take(name, object)
+    best.take("by_epoch", bool)
+    for name in ("interval", "save_dir", "max_checkpoint_num", "save_file_name"):
+        best.without_effect(name, "the best model of all evaluations is kept in work_dir/output_best")
     period.finish(), best.finish(), section.finish()
     return save
 

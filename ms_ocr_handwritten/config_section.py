@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,11 @@ class Section:
             expected = " and ".join(f"{word} {bound}" for bound, word in bounds if math.isfinite(bound))
             raise self.fail(key, f"is {value}; {expected or 'a finite number'} expected")
         return value
+
+    def without_effect(self, key: str, reason: str) -> None:
+        """Accept a key of ModelScope's schema that changes nothing here, and warn of it where it is given."""
+        if self.take(key, object) is not None:
+            warnings.warn(f"{self.source}: {self.dotted(key)} has no effect: {reason}", stacklevel=2)
 
     def choice(self, key: str, allowed: tuple[str | None, ...], default: str | None) -> str | None:
         value = self.take(key, str, default)

@@ -109,6 +109,7 @@ HOOKS = {"train": {"hooks": [
 ]}}
 
 
+@pytest.mark.filterwarnings("ignore:.*has no effect")
 def test_both_schemas_say_the_same():
     by_period, by_hooks = Configuration.parse(PERIOD), Configuration.parse(HOOKS)
     assert by_hooks == by_period
@@ -282,3 +283,9 @@ def test_errors_name_the_file(tmp_path):
 def test_recognizer_name():
     assert [recognizer_name(raw) for raw in ({}, {"model": {}}, {"model": 3})] == ["ConvNextViT"] * 3
     assert recognizer_name({"model": {"recognizer": "CRNN"}}) == "CRNN"
+
+
+def test_a_key_without_effect_is_warned_of():
+    raw = {"train": {"checkpoint": {"best": {"save_file_name": "best.pth"}}}}
+    with pytest.warns(UserWarning, match="x.json: train.checkpoint.best.save_file_name has no effect.*output_best"):
+        Configuration.parse(raw, "x.json")
