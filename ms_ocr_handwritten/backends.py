@@ -15,7 +15,7 @@ import numpy as np
 
 from .ctc import best_path
 from .errors import BackendError, CheckpointError
-from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
+from .geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
 from .image import LineCanvas
 from .model_dir import ModelDir
 
@@ -168,7 +168,7 @@ class OfficialOnnxBackend:
 
 def _undo_grey_weights(grey: np.ndarray) -> np.ndarray:
     """The value v for which the network's own grey of (v, v, v) is `grey`: its weights sum to 0.9999, not to 1."""
-    return grey / np.float32(0.2989 + 0.5870 + 0.1140)
+    return grey / np.float32(sum(GREY_WEIGHTS))
 
 
 def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None):

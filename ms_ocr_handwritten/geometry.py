@@ -25,6 +25,7 @@ TRIM = _exact_div(CHUNK_OVERLAP, 2 * COLUMN_WIDTH)  # 6 columns given up at each
 
 OFFICIAL_CHUNKS = 3  # upstream always computes three
 OFFICIAL_WIDTH = OFFICIAL_CHUNKS * CHUNK_STEP + CHUNK_OVERLAP  # 804 px, the canvas of a line up to 25:1
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as upstream's forward has them; they sum to 0.9999
 MAX_CHUNKS = 80  # 20,208 px, a line of 631:1; a limit on memory, not on the method
 
 
@@ -41,6 +42,16 @@ def canvas_columns(chunks: int) -> int:
 def chunks_for_width(width: int) -> int:
     """Chunks whose canvas is the least that is at least `width` px wide (1 or more)."""
     return max(1, -(-(width - CHUNK_OVERLAP) // CHUNK_STEP))
+
+
+def line_chunks(scaled_width: int) -> int:
+    """Chunks of the canvas of a line of `scaled_width` px at 32 px height: three, or more if it needs them."""
+    return max(OFFICIAL_CHUNKS, chunks_for_width(scaled_width))
+
+
+def scaled_width(width: int, height: int) -> int:
+    """Width in px of a line of `width` x `height` px at 32 px height, rounded as upstream rounds."""
+    return int(LINE_HEIGHT * (width / float(height)))
 
 
 def inked_chunks(width: int) -> int:

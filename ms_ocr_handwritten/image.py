@@ -18,12 +18,13 @@ from .errors import ImageError
 from .geometry import (
     CHUNK_STEP,
     CHUNK_WIDTH,
+    GREY_WEIGHTS,
     LINE_HEIGHT,
     MAX_CHUNKS,
-    OFFICIAL_CHUNKS,
     canvas_width,
-    chunks_for_width,
     inked_chunks,
+    line_chunks,
+    scaled_width,
 )
 from .source import Limits, check_bytes, read_source, shortened
 
@@ -95,11 +96,12 @@ def line_canvas(rgb: np.ndarray) -> LineCanvas:
     """The canvas of an RGB uint8 (H, W, 3) line. Raises ImageError if it is far too tall or too long to be one."""
     scaled, chunks = _scaled_line(rgb)
     height, width = rgb.shape[:2]
-    red, green, blue = np.moveaxis(scaled.astype(np.float32) / 255.0, 2, 0)
+    channels = zip(np.moveaxis(scaled.astype(np.float32) / 255.0, 2, 0), GREY_WEIGHTS)
+    red, green, blue = (channel * weight for channel, weight in channels)
     inked = min(inked_chunks(scaled.shape[1]), chunks)
     grey = np.zeros((LINE_HEIGHT, canvas_width(inked)), np.float32)
     # Upstream's weights, in upstream's order: float sums depend on it.
-    grey[:, : scaled.shape[1]] = red * 0.2989 + green * 0.5870 + blue * 0.1140
+    grey[:, : scaled.shape[1]] = red + green + blue
     return LineCanvas(grey, scaled.shape[1], width, height, chunks)
 
 
@@ -117,9 +119,9 @@ def rgb_chunks(rgb: np.ndarray) -> np.ndarray:
 def _scaled_line(rgb: np.ndarray) -> tuple[np.ndarray, int]:
     """The line at 32 px height, uint8 (32, width, 3), and the chunks of its whole canvas."""
     height, width = rgb.shape[:2]
-    scaled_width = int(LINE_HEIGHT * (width / float(height)))  # upstream's rounding
-    chunks = max(OFFICIAL_CHUNKS, chunks_for_width(scaled_width))
-    if scaled_width == 0:
+    line_width = scaled_width(width, height)
+    chunks = line_chunks(line_width)
+    if line_width == 0:
         raise ImageError(
             f"an image of {_size(width, height)} is 0 px wide at a height of {LINE_HEIGHT} px; "
             "a line of text runs from left to right: rotate the image, or crop it to one line"
@@ -127,10 +129,10 @@ def _scaled_line(rgb: np.ndarray) -> tuple[np.ndarray, int]:
     if chunks > MAX_CHUNKS:
         longest = canvas_width(MAX_CHUNKS)
         raise ImageError(
-            f"an image of {_size(width, height)} is {scaled_width} px wide at a height of {LINE_HEIGHT} px, over the "
+            f"an image of {_size(width, height)} is {line_width} px wide at a height of {LINE_HEIGHT} px, over the "
             f"limit of {longest} px (aspect ratio {longest / LINE_HEIGHT}:1); cut the line into shorter ones"
         )
-    return cv2.resize(rgb, (scaled_width, LINE_HEIGHT)), chunks
+    return cv2.resize(rgb, (line_width, LINE_HEIGHT)), chunks
 
 
 def _chunked(canvas: np.ndarray) -> np.ndarray:

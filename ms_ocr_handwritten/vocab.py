@@ -75,7 +75,7 @@ class Vocabulary:
         or the file cannot be written.
         """
         path = Path(path)
-        data = "".join(f"{character}\n" for character in self.characters).encode("utf-8")
+        data = self.text.encode("utf-8")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             if path.exists():
@@ -91,6 +91,11 @@ class Vocabulary:
             raise VocabularyError(
                 f"{path}: cannot be written ({error.strerror}); check the folder, its permissions and its free space"
             ) from error
+
+    @property
+    def text(self) -> str:
+        """What vocab.txt holds: one character a line."""
+        return "".join(f"{character}\n" for character in self.characters)
 
     def __len__(self) -> int:
         """Number of lines, empty ones included; ids run from FIRST_ID to FIRST_ID + len - 1."""

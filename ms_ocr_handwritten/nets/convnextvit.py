@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import CheckpointError
-from ..geometry import OFFICIAL_CHUNKS, kept_columns
+from ..geometry import GREY_WEIGHTS, OFFICIAL_CHUNKS, kept_columns
 from .convnext import ConvNeXt
 from .vit import ViTEncoder
 
-GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as upstream's forward has them
 PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
 
 

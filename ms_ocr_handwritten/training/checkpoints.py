@@ -25,11 +25,11 @@ import torch
 
 from ..config import CONFIGURATION_FILE
 from ..errors import CheckpointError, ConfigurationError
+from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
 from ..nets.convnextvit import ConvNextViT, read_torch_file
 from ..vocab import Vocabulary
 
-WEIGHTS_FILE = "pytorch_model.pt"
-VOCABULARY_FILE = "vocab.txt"
+WEIGHTS_FILE = WEIGHTS_FILES[0]
 STATE_SUFFIX = "_trainer_state.pth"
 STATE_FORMAT = 2
 TEMPORARY_SUFFIX = ".saving"  # of hidden files that are being written
@@ -74,7 +74,7 @@ def save_model_dir(folder: Path, network: ConvNextViT, vocabulary: Vocabulary, c
     """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
     for path, text in (
         (folder / CONFIGURATION_FILE, as_json(configuration)),
-        (folder / VOCABULARY_FILE, "".join(f"{character}\n" for character in vocabulary.characters)),
+        (folder / VOCABULARY_FILE, vocabulary.text),
     ):
         if not path.exists() or path.read_bytes() != text.encode("utf-8"):
             write_atomically(path, text.encode("utf-8"))

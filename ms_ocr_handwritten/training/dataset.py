@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from ..ctc import required_columns
 from ..errors import ImageError, LabelError, LmdbError
 from ..geometry import (
-    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, MAX_CHUNKS, OFFICIAL_CHUNKS, canvas_columns, chunks_for_width,
-    kept_columns,
+    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, MAX_CHUNKS, OFFICIAL_CHUNKS, canvas_columns, kept_columns, line_chunks,
+    scaled_width,
 )
 from ..image import line_canvas, load_image
 from ..lmdb_store import LmdbReader
@@ -173,7 +173,7 @@ def _columns(dataset: LineDataset, index: int) -> int:
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored lying on its side
             width, height = height, width
-        return canvas_columns(max(OFFICIAL_CHUNKS, chunks_for_width(int(LINE_HEIGHT * (width / height)))))
+        return canvas_columns(line_chunks(scaled_width(width, height)))
     except Exception:  # Pillow raises almost anything; the record is named when it is read
         return canvas_columns(MAX_CHUNKS)
 

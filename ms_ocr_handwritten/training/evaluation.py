@@ -18,6 +18,11 @@ from .loss import LineLoss, read_batch
 from .metrics import Scores
 
 
+def in_batches(indices: list[int], size: int) -> list[list[int]]:
+    """`indices` in order, `size` at a time, the rest last."""
+    return [indices[start: start + size] for start in range(0, len(indices), size)]
+
+
 def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
     """Batches in the given order, from worker processes where the configuration asks for them.
 
@@ -38,8 +43,7 @@ def _one_thread(worker: int) -> None:
 def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary, config: LoaderConfig, ranks: Ranks, *,
              precision: str = "fp32", skip_padding: bool = True) -> Scores:
     """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
-    own, size = ranks.share(range(len(dataset))), config.batch_size_per_gpu
-    batches = [own[start: start + size] for start in range(0, len(own), size)]
+    batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
     module.eval()
     for batch in _readable(make_loader(dataset, batches, config, skip_padding)):

@@ -25,7 +25,7 @@ from .checkpoints import (
 )
 from .dataset import Batch, LineDataset
 from .distributed import Ranks
-from .evaluation import evaluate, make_loader
+from .evaluation import evaluate, in_batches, make_loader
 from .loss import LineLoss
 from .metrics import Scores
 from .optimisation import Schedule, build_optimizer, learning_plan, moving_average
@@ -155,8 +155,8 @@ class Training:
         if loader.shuffle:
             order = np.random.default_rng((self.config.seed, self.epoch)).permutation(order)
         order = np.resize(order, -(-len(order) // world) * world)
-        own, size = self.ranks.share(order.tolist()), loader.batch_size_per_gpu
-        batches = [own[start: start + size] for start in range(0, len(own), size)]
+        size = loader.batch_size_per_gpu
+        batches = in_batches(self.ranks.share(order.tolist()), size)
         return batches[:-1] if loader.drop_last and len(batches) > 1 and len(batches[-1]) < size else batches
 
     # ------------------------------------------------------------------ after an epoch
@@ -216,7 +216,7 @@ class Training:
             "random_states": random_states,
             "batches": self._batch_plan(),
             "learning": learning_plan(self.config.optimizer, self.config.scheduler),
-            "vocabulary": "".join(f"{character}\n" for character in self.vocabulary.characters),
+            "vocabulary": self.vocabulary.text,
         }, path, self.finished)
 
     def _batch_plan(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class Training:
         if state["iteration"]:  # in the middle of an epoch
             then, now = {**then, **state["batches"]}, {**now, **self._batch_plan()}
         changed = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
-        if state["vocabulary"].split("\n")[:-1] != list(self.vocabulary.characters):
+        if state["vocabulary"] != self.vocabulary.text:
             changed.append("the vocabulary is another")
         if changed:
             raise ConfigurationError(f"{path}: the training began otherwise: {'; '.join(changed)}; go on with the same, "
