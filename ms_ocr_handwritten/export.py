@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .backends import CHUNK_OUTPUTS
+from .backends.onnx import CHUNK_OUTPUTS
 from .errors import BackendError
 from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
 from .nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey

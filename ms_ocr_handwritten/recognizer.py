@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from .backends import ColumnPath, open_backend, torch_backend
+from .backends import open_backend, torch_backend
+from .backends.base import ColumnPath
 from .ctc import collapse, line_score
 from .errors import ConfigurationError, ImageError
 from .geometry import COLUMN_WIDTH

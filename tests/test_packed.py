@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ms_ocr_handwritten.backends import TorchBackend
+from ms_ocr_handwritten.backends.pytorch import TorchBackend
 from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.nets import packed
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT

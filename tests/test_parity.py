@@ -11,7 +11,7 @@ from conftest import ALPHABET, TINY_NETWORK, configuration, make_model_dir, png,
 from fresh import fresh
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.backends import OfficialOnnxBackend, OnnxBackend
+from ms_ocr_handwritten.backends.onnx import OfficialOnnxBackend, OnnxBackend
 from ms_ocr_handwritten.export import export_onnx
 from ms_ocr_handwritten.lmdb_store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir

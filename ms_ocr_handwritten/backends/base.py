@@ -1,0 +1,57 @@
+"""What every backend shares: lines to chunks, chunks to the best class of each column, columns back to lines.
+
+A backend maps lines to column paths: for each line the best id of each column and its log-probability. Chunks that hold
+only padding give the same columns whatever stands beside them, so they are computed once and reused.
+
+Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, kept_columns
+from ..image import LineCanvas
+
+CHUNKS_PER_BATCH = 24  # of one forward pass: enough to fill two cores, little enough to stay in the cache
+
+ColumnPath = tuple[np.ndarray, np.ndarray]  # ids int64 (T,), log-probabilities float32 (T,)
+
+
+class ChunkBackend:
+    """A backend that computes chunks one by one, of any number of lines at a time."""
+
+    name: str
+    precision: str
+
+    def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
+        """Chunks float32 (N, 32, 300) in [0, 1] to ids int64 (N, 75) and log-probabilities float32 (N, 75)."""
+        raise NotImplementedError
+
+    def padding_columns(self) -> ColumnPath:
+        """The columns of a black chunk, (75,) each."""
+        ids, log_probs = self.chunk_columns(np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32))
+        return ids[0], log_probs[0]
+
+    def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
+        """The column path of each line, over all its chunks."""
+        chunks = [line.chunk_array() for line in lines]
+        inked = np.concatenate(chunks)
+        parts = [self.chunk_columns(inked[start: start + CHUNKS_PER_BATCH])
+                 for start in range(0, len(inked), CHUNKS_PER_BATCH)]
+        ids, log_probs = (np.concatenate(part) for part in zip(*parts))
+        paths, start = [], 0
+        for line, own in zip(lines, chunks):
+            stop = start + len(own)
+            padding = self.padding_columns() if len(own) < line.chunks else None
+            paths.append((_join(ids[start:stop], padding and padding[0], line.chunks),
+                          _join(log_probs[start:stop], padding and padding[1], line.chunks)))
+            start = stop
+        return paths
+
+
+def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.ndarray:
+    """Columns of the inked chunks (N, 75), then of padding, to those kept of the line (T,)."""
+    return np.concatenate([
+        (columns[i] if i < len(columns) else padding)[kept_columns(i, chunks)] for i in range(chunks)
+    ])
