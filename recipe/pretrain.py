@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,12 +31,19 @@ from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.training.checkpoints import save_torch
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
-LINES_PER_CHUNK = 4  # at most: as many as fit
-TARGETS = 40  # columns a line at most; the others are left out of the loss
+LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no wider than the room left
+HEAD = "vitstr.head."   # the parameters that give the classes
+LEAST_ROOM = 28  # px; less stays empty
+TARGETS = 44  # columns of a chunk that are learnt from
+BLANK_WEIGHT = 0.3  # of a column that is not the middle of a character
 
 
 class ColumnDataset(Dataset):
-    """Chunks of synthetic lines side by side: grey (32, 300), and the class of up to TARGETS of its columns (-1: none)."""
+    """Chunks of synthetic lines side by side, and what TARGETS of their columns show.
+
+    grey float32 (32, 300) in [0, 1]; int64 (3, TARGETS): column (-1: none), class, and 1 where blank is as good (the
+    columns beside the middle of a character), 0 elsewhere.
+    """
 
     def __init__(self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int) -> None:
         self.synthesizer, self.vocabulary, self.start, self.stop = synthesizer, vocabulary, start, stop
@@ -45,37 +51,85 @@ class ColumnDataset(Dataset):
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         grey = np.zeros((LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-        classes = np.full(CHUNK_COLUMNS, -1, np.int64)
+        classes = np.zeros(CHUNK_COLUMNS, np.int64)  # blank
+        either = np.zeros(CHUNK_COLUMNS, np.int64)
+        wanted: list[int] = []
         left = 0
         for part in range(LINES_PER_CHUNK):
-            line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part)
+            line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part, CHUNK_WIDTH - left)
             image = line.image if line.image.ndim == 3 else cv2.cvtColor(line.image, cv2.COLOR_GRAY2BGR)
             canvas = line_canvas(image[:, :, ::-1])
             if left + canvas.width > CHUNK_WIDTH:
-                break
-            grey[:, left: left + canvas.width] = canvas.grey[:, : canvas.width]
+                continue
+            grey[:, left : left + canvas.width] = canvas.grey[:, : canvas.width]
             scale = LINE_HEIGHT / image.shape[0]
-            middles = [int((left + (x0 + x1) / 2 * scale) / COLUMN_WIDTH) for x0, x1 in line.boxes]
+            at = [(left + (x0 + x1) / 2 * scale) / COLUMN_WIDTH for x0, x1 in line.boxes]
+            middles = [min(int(x), CHUNK_COLUMNS - 1) for x in at]
             ids = self.vocabulary.encode(fold_full_width(line.text))
-            for blank in [left // COLUMN_WIDTH, *((a + b) // 2 for a, b in zip(middles, middles[1:]))]:
-                classes[blank] = Vocabulary.BLANK
             for middle, id in zip(middles, ids):
-                classes[min(middle, CHUNK_COLUMNS - 1)] = id
+                for beside in (middle - 1, middle + 1):
+                    if 0 <= beside < CHUNK_COLUMNS:
+                        classes[beside], either[beside] = id, 1
+            for blank in [left // COLUMN_WIDTH, *((a + b) // 2 for a, b in zip(middles, middles[1:]) if b - a > 1)]:
+                classes[blank] = either[blank] = 0
+                wanted.append(blank)
+            for middle, id in zip(middles, ids):
+                classes[middle], either[middle] = id, 0
+            wanted = middles + wanted
             left += canvas.width
-        classes[min(CHUNK_COLUMNS - 1, left // COLUMN_WIDTH + 1):: 9] = Vocabulary.BLANK  # of the padding
-        columns = np.flatnonzero(classes >= 0)[:TARGETS]
-        padded = np.full((2, TARGETS), -1, np.int64)
-        padded[:, : len(columns)] = columns, classes[columns]
-        return grey, padded[0], padded[1]
+            if CHUNK_WIDTH - left < LEAST_ROOM:
+                break
+        others = np.random.default_rng((self.synthesizer.seed, 1, self.start + index)).permutation(CHUNK_COLUMNS)
+        columns = np.array(list(dict.fromkeys([*wanted, *others.tolist()]))[:TARGETS])
+        return grey, np.stack([columns, classes[columns], either[columns]])
 
 
-def rate_at(step: int, steps: int, peak: float, warmup: int = 300) -> float:
-    """Linear warm-up, then a cosine to a tenth of the peak (CTC goes on from there)."""
+class ColumnLoss(torch.autograd.Function):
+    """Weighted sum over columns of -log p(class), or of -log(p(class) + p(blank)) where `either`.
+
+    The gradient, softmax less the target, is formed at once in the memory of the softmax: over thousands of classes
+    the passes over memory are what the plain formula costs.
+    """
+
+    @staticmethod
+    def forward(context, logits, classes, either, weight):  # (M, C) any float type, (M,), (M,) bool, (M,)
+        probabilities = logits.float().softmax(-1)
+        rows = torch.arange(len(classes), device=classes.device)
+        named = probabilities[rows, classes]
+        blank = probabilities[:, Vocabulary.BLANK] * either
+        sure = (named + blank).clamp(min=1e-30)
+        probabilities[rows, classes] -= named / sure
+        probabilities[:, Vocabulary.BLANK] -= blank / sure
+        context.save_for_backward(probabilities.mul_(weight[:, None]).to(logits.dtype))
+        return -(weight * sure.log()).sum()
+
+    @staticmethod
+    def backward(context, gradient):
+        return context.saved_tensors[0] * gradient, None, None, None
+
+
+def column_loss(logits: torch.Tensor, classes: torch.Tensor, either: torch.Tensor) -> torch.Tensor:
+    """(M, C), (M,), (M,) bool -> scalar: the mean over characters, blanks weighing BLANK_WEIGHT."""
+    middles = (classes != Vocabulary.BLANK) & ~either
+    weight = torch.where(middles, 1.0, BLANK_WEIGHT) / middles.sum().clamp(min=1)
+    return ColumnLoss.apply(logits, classes, either, weight)
+
+
+def rate_at(step: int, steps: int, peak: float, warmup: int = 200) -> float:
+    """Linear warm-up, then a cosine to a fiftieth of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+    return peak * (0.02 + 0.49 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+
+
+def build_optimizers(network: ConvNextViT, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices within the network, AdamW for its ends, convolutions and vectors."""
+    inner = [p for name, p in network.named_parameters() if p.ndim == 2 and not name.startswith(HEAD)]
+    outer = [p for name, p in network.named_parameters() if p.ndim != 2 or name.startswith(HEAD)]
+    return [torch.optim.Muon(inner, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(outer, lr=lr, weight_decay=0.02, fused=True)]
 
 
 def main() -> None:
@@ -98,55 +152,58 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.lr, weight_decay=0.02, fused=True)
+    optimizers = build_optimizers(network, arguments.lr)
     state_file, step = arguments.out / "pretrain_state.pth", 0
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         state = read_torch_file(state_file)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         step = state["step"]
     except CheckpointError:
         if state_file.exists():
             raise
 
-    synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed)
+    synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7)
     dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch)
     loader = DataLoader(dataset, arguments.batch, num_workers=arguments.workers, prefetch_factor=8,
                         multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0))
     started, seen, right, count, total = time.time(), 0, 0, 0, 0.0
-    for grey, columns, classes in loader:
-        for group in optimizer.param_groups:
+    for grey, targets in loader:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate_at(step, arguments.steps, arguments.lr)
-        grey, columns, classes = grey[:, None].to(device), columns.to(device), classes.to(device)
+        grey, (columns, classes, either) = grey[:, None].to(device), targets.to(device).unbind(1)
         with torch.autocast(device.type, torch.bfloat16):
             encoded = network.encode(grey)  # (N, 75, D)
-            rows, cells = (classes >= 0).nonzero(as_tuple=True)
-            logits = network.classify(encoded[rows, columns[rows, cells]])
-        target = classes[rows, cells]
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=0.0)
+            rows = torch.arange(len(grey), device=device)[:, None].expand_as(columns).flatten()
+            logits = network.classify(encoded[rows, columns.flatten()])
+        classes, either = classes.flatten(), either.flatten() > 0
+        loss = column_loss(logits, classes, either)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         average.update_parameters(network)
         step += 1
         seen += len(grey)
-        characters = target > 0
-        right += ((logits.argmax(-1) == target) & characters).sum().item()
+        characters = (classes != Vocabulary.BLANK) & ~either
+        right += ((logits.argmax(-1) == classes) & characters).sum().item()
         count += characters.sum().item()
         total += loss.item()
         if step % 100 == 0 or step == arguments.steps:
             entry = {"step": step, "loss": total / 100, "accuracy": right / max(1, count),
-                     "lines_per_second": seen / (time.time() - started), "lr": optimizer.param_groups[0]["lr"]}
+                     "characters": count / 100, "chunks_per_second": seen / (time.time() - started),
+                     "lr": rate_at(step - 1, arguments.steps, arguments.lr)}
             print(json.dumps(entry), flush=True)
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             right, count, total, started, seen = 0, 0, 0.0, time.time(), 0
-        if step % 1000 == 0 or step == arguments.steps:
+        if step % 500 == 0 or step == arguments.steps:
             save_torch({"step": step, "network": network.state_dict(), "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict()}, state_file)
+                        "optimizers": [o.state_dict() for o in optimizers]}, state_file)
             save_torch(average.module.state_dict(), arguments.out / "pytorch_model.pt")
 
 

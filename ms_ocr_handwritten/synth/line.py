@@ -1,7 +1,7 @@
 """Whole lines: text, layout, ink, paper. A line depends on the seed, its index and the settings alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -80,15 +80,15 @@ class LineSynthesizer:
         self._mixed_case = [(s, w) for s, w in self._latin if not s.name.startswith(_CAPITALS_ONLY)]
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
-    def sample(self, index: int) -> SynthLine:
-        """Line number `index`."""
+    def sample(self, index: int, max_width: int | None = None) -> SynthLine:
+        """Line number `index`; `max_width` (px at 32 px height) in place of the settings'."""
         rng = np.random.default_rng((self.seed, index))
-        settings = self.settings
+        settings = self.settings if max_width is None else replace(self.settings, max_width=max_width)
         limit = settings.max_width / LINE_HEIGHT * float(rng.uniform(0.9, 1.25))
         if rng.random() < settings.short:
             limit = min(limit, 3.0)
         label = self.texts.sample(rng, max(1.0, limit), dict(settings.kinds))
-        return self.draw(label, rng)
+        return self._draw(label, settings, rng)
 
     def draw(self, label: str, rng: np.random.Generator) -> SynthLine:
         """Draw `label` in a new hand. The end of the text is dropped where it does not fit in max_width.
@@ -98,10 +98,13 @@ class LineSynthesizer:
         lacking = [c for c in dict.fromkeys(label) if c not in self.texts.allowed]
         if lacking or not label or label != label.strip():
             raise LabelError(f"cannot draw {label!r}: no glyphs for {''.join(lacking)!r}, or nothing to draw at an end")
+        return self._draw(label, self.settings, rng)
+
+    def _draw(self, label: str, settings: Settings, rng: np.random.Generator) -> SynthLine:
         style = writer.draw_style(rng)
         sources = self._choose(label, rng)
         placed = Placed(label, sources, style, rng)
-        return _render(placed, style, self.settings, rng)
+        return _render(placed, style, settings, rng)
 
     def _choose(self, label: str, rng: np.random.Generator) -> list[GlyphSet | None]:
         """The source of each character: the writer's own, else one that has it. None for the space."""
