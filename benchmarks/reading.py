@@ -1,92 +1,126 @@
-"""Our time and the builtin's for lines of one, two and three chunks: same process, same random weights, fp32.
+"""Reading with the official size: ModelScope's builtin and this package, the same random weights, the same lines.
 
-    python benchmarks/reading.py [--rounds 15] [--threads 2]
-
-Both pipelines read the same grey arrays one by one, in turn (A B A B ...), so that a drifting machine hits both alike.
-Each timed call follows an untimed one of the same pipeline, which brings its own weights into the cache, as in a run of
-its own. Prints the median milliseconds per line of each and the median of the ratios, pair by pair; stops if a text
-differs.
+Single calls of lines of one, two and three chunks, then lists: the builtin in the way of reading lists that is fastest
+for it, this package through the pipeline with batch_size. In fp32 every text must equal the builtin's, but for lines
+in which the builtin's own two best logits of a column tie; else the run stops.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
-import torch
+from clock import Timing, ratio, single_calls, whole_lists
+from facts import has_bf16
+from floor import Floor, chunk_flop
+from images import CHUNK_WIDTHS, evenly, folder_lines, inked, mixed, noise
+from options import Options
+from peers import COMPETING, Builtin, OwnPipeline, official_model_dir, those_there_are
+from rapidfuzz.distance import Levenshtein
+from report import Claim, Section, Table, progress
 
-import ms_ocr_handwritten  # noqa: F401
 from ms_ocr_handwritten.config import NetworkConfig
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
-from ms_ocr_handwritten.plugin.registration import upstream_class
-from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
+from ms_ocr_handwritten.geometry import OFFICIAL_WIDTH, scaled_width
 
-ROOT = Path(__file__).parent.parent
-WIDTHS = {1: 240, 2: 500, 3: 800}  # px at 32 px height, by the chunks that hold ink
-
-
-def official_model_dir(folder: Path) -> str:
-    """The official sizes with random weights: the time does not depend on what they are."""
-    raw = json.loads((ROOT / "configuration.json").read_text(encoding="utf-8"))
-    raw["model"].pop("network")
-    (folder / "configuration.json").write_text(json.dumps(raw), encoding="utf-8")
-    (folder / "vocab.txt").write_text("".join(chr(0x4E00 + i) + "\n" for i in range(7642)) + "\n", encoding="utf-8")
-    torch.manual_seed(0)
-    network = ConvNextViT(NetworkConfig())
-    with torch.no_grad():
-        network.vitstr.pos_embed.normal_()
-        network.vitstr.head.weight.mul_(3)
-    torch.save(upstream_state_dict(network), folder / "pytorch_model.pt")
-    return str(folder)
+TIE = 1e-5  # of the greatest logit, as in tests/test_parity.py
+COLUMNS = ("lines", "reader", "ms a line", "builtin / ours", "% of the products' floor", "texts equal to the builtin's")
+PROMISED = {  # (lines, precision asked for): builtin / ours
+    ("mixed widths", "fp32"): 3.0,
+    ("one chunk", "auto"): 8.0,
+    ("mixed widths", "auto"): 6.0,
+    ("three chunks", "auto"): 3.5,
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    random = np.random.default_rng(0)
+def run(options: Options) -> Section:
     with tempfile.TemporaryDirectory() as folder:
-        model_dir = official_model_dir(Path(folder))
-        from modelscope.pipelines import pipeline
-
-        ours = pipeline("ocr-recognition", model=model_dir, precision="fp32", backend="torch")
-        builtin = _builtin(model_dir)
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
-        print("chunks  builtin ms  ours ms  builtin/ours")
-        for chunks, width in WIDTHS.items():
-            line = random.integers(0, 256, (32, width), np.uint8)
-            times = {ours: [], builtin: []}
-            for _ in range(arguments.rounds):
-                texts = []
-                for read in (ours, builtin):
-                    read(line)
-                    start = time.perf_counter()
-                    texts.append(read(line)["text"])
-                    times[read].append(1000 * (time.perf_counter() - start))
-                if texts[0] != texts[1]:
-                    raise SystemExit(f"the texts differ: {texts}")
-            ratio = statistics.median(b / a for a, b in zip(times[ours], times[builtin]))
-            print(f"{chunks:6d}  {statistics.median(times[builtin]):10.1f}  {statistics.median(times[ours]):7.1f}"
-                  f"  {ratio:12.2f}")
+        return Reading(options, official_model_dir(Path(folder), COMPETING)).run()
 
 
-def _builtin(model_dir: str):
-    """ModelScope's own pipeline, model and preprocessor, which this package's registration sets aside."""
-    pipeline_class = upstream_class("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
-    model = upstream_class("MODELS", "ocr-recognition", "OCRRecognition")(model_dir)
-    preprocessor = upstream_class("PREPROCESSORS", "cv", "ocr-recognition")(model_dir)
+class Reading:
+    """The readers, what they read, and what comes of it."""
 
-    class Builtin(pipeline_class):
-        def initiate_single_model(self, model_or_dir, **kwargs):
-            return model
+    def __init__(self, options: Options, model_dir: str) -> None:
+        self.options = options
+        self.own = {precision: OwnPipeline(model_dir, options.device, precision) for precision in ("fp32", "auto")}
+        if has_bf16(options.device) and self.own["auto"].precision != "bf16":
+            self.own["bf16"] = OwnPipeline(model_dir, options.device, "bf16")
+        peers, self.missing = those_there_are([partial(Builtin, model_dir, options.device)])
+        self.builtin = peers[0] if peers else None
+        self.readers = [*peers, *self.own.values()]
+        self.floor = Floor([reader.precision for reader in self.own.values()], options.device)
+        self.flop, self.samples, self.claims = chunk_flop(NetworkConfig()), {}, []
 
-    return Builtin(model_dir, preprocessor=preprocessor, device="cpu")
+    def run(self) -> Section:
+        random = np.random.default_rng(0)
+        calls = {f"{chunks} chunk{'s' * (chunks > 1)}": [noise(width, random)]
+                 for chunks, width in CHUNK_WIDTHS.items()}
+        rows = [row for name, images in calls.items() for row in self._rows(name, images, single_calls)]
+        lists = self._lists(random)
+        if self.builtin:
+            self.builtin.choose_batch_size(evenly(lists["mixed widths"], 32))
+        list_rows = [row for name, images in lists.items() for row in self._rows(name, images, whole_lists)]
+        notes = [*self.missing, self.floor.note(), f"a chunk is {self.flop / 1e9:.2f} GFLOP"]
+        return Section([
+            Table("Official size, random weights: one line at a time", COLUMNS, rows, "; ".join(notes)),
+            Table(f"Official size, random weights: lists of {self.options.list_size} lines", COLUMNS, list_rows,
+                  self._list_note()),
+        ], self.claims, self.samples)
 
+    def _lists(self, random: np.random.Generator) -> dict[str, list[np.ndarray]]:
+        count = self.options.list_size
+        lists = {
+            "one chunk": [noise(CHUNK_WIDTHS[1], random) for _ in range(count)],
+            "mixed widths": mixed(count, random),
+            "three chunks": [noise(CHUNK_WIDTHS[3], random) for _ in range(count)],
+        }
+        if self.options.images:  # grey, which both take alike; wider lines are squeezed by the builtin alone
+            given = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in folder_lines(self.options.images)]
+            lists["images given"] = evenly([image for image in given
+                                            if 0 < scaled_width(image.shape[1], image.shape[0]) <= OFFICIAL_WIDTH], count)
+        return lists
 
-if __name__ == "__main__":
-    main()
+    def _rows(self, name: str, images: list[np.ndarray], measure) -> list[tuple]:
+        """Measure, compare the texts, and note what was promised of lists."""
+        progress(f"reading: {name}, {measure.__name__}")
+        rounds = self.options.rounds if measure is single_calls else self.options.heavy_rounds
+        timings = measure(self.readers, images, rounds, self.floor.sample)
+        self.samples[f"{measure.__name__}: {name}"] = {reader: timing.ms for reader, timing in timings.items()}
+        peer = timings[self.builtin.name] if self.builtin else None
+        chunks = sum(map(inked, images)) / len(images)
+        rows = [(name, self.builtin.name, peer.median, None, None, None)] if peer else []
+        for asked, reader in self.own.items():
+            timing = timings[reader.name]
+            faster = ratio(peer.ms, timing.ms) if peer else None
+            rows.append((name, reader.name, timing.median, faster,
+                         self.floor.share(reader.precision, self.flop * chunks, timing.median),
+                         self._equal(images, peer, timing, asked == "fp32") if peer else None))
+            if measure is whole_lists and (name, asked) in PROMISED:
+                self.claims.append(Claim.at_least(f"list of {name}, {asked}: builtin / ours", PROMISED[name, asked],
+                                                  faster))
+        return rows
+
+    def _equal(self, images: list[np.ndarray], peer: Timing, own: Timing, exact: bool) -> str:
+        """How many texts equal the builtin's. Exits where `exact` and one differs that is not a tie."""
+        unequal = [index for index, texts in enumerate(zip(peer.texts, own.texts, strict=True)) if len(set(texts)) > 1]
+        counted = f"{len(images) - len(unequal)} of {len(images)}"
+        if not unequal:
+            return counted
+        if not exact:
+            distance = sum(Levenshtein.distance(*texts) for texts in zip(peer.texts, own.texts))
+            return f"{counted} ({100 * distance / sum(map(len, peer.texts)):.1f} % of characters differ)"
+        for index in unequal:
+            if (gap := self.builtin.gap(images[index])) > TIE:
+                raise SystemExit(f"line {index} ({images[index].shape[1]} px): the texts differ in fp32, and the "
+                                 f"builtin's nearest logits are {gap:.1e} of the greatest apart:\n"
+                                 f"{peer.texts[index]}\n{own.texts[index]}")
+        return f"{counted}, {len(unequal)} ties"
+
+    def _list_note(self) -> str:
+        widths = (f"mixed widths: uniform from 32 to {OFFICIAL_WIDTH} px at 32 px height; random weights leave classes "
+                  "close together, so that lower precision changes more texts than with a trained model")
+        if not self.builtin:
+            return widths
+        size = self.builtin.batch_size
+        return f"{widths}; the builtin reads a list fastest {f'with batch_size={size}' if size else 'one by one'}"

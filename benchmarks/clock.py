@@ -1,0 +1,101 @@
+"""Timing in turn: A B A B ..., so that a drifting machine hits all alike; medians, and ratios pair by pair."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+
+class Reader(Protocol):
+    """Who reads: one image at a time, or a list in the best way it has. `precision` is that of its products."""
+
+    name: str
+    precision: str
+
+    def one(self, image) -> str:
+        raise NotImplementedError
+
+    def many(self, images: list) -> list[str]:
+        raise NotImplementedError
+
+
+class Timing:
+    """Milliseconds a line of each round, and the texts, which are the same in every round."""
+
+    def __init__(self) -> None:
+        self.ms: list[float] = []
+        self.texts: list[str] = []
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ms)
+
+
+def seconds(task: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Wall time of `task(*arguments)`, what it started on a GPU included, and its result."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    result = task(*arguments)
+    _wait_for_gpu()
+    return time.perf_counter() - start, result
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def ratio(others: Sequence[float], own: Sequence[float]) -> float:
+    """Median of other/own, pair by pair."""
+    return statistics.median(other / mine for other, mine in zip(others, own, strict=True))
+
+
+def single_calls(readers: Sequence[Reader], images: list, rounds: int,
+                 after_round: Callable[[], None] = lambda: None) -> dict[str, Timing]:
+    """Every image by every reader in turn, by single calls.
+
+    Each timed call follows an untimed one of the same reader, which brings its own weights into the cache, as in a run
+    of its own.
+    """
+    timings = {reader.name: Timing() for reader in readers}
+    for _ in range(rounds):
+        spent, texts = {name: 0.0 for name in timings}, {name: [] for name in timings}
+        for image in images:
+            for reader in readers:
+                reader.one(image)
+                duration, text = seconds(reader.one, image)
+                spent[reader.name] += duration
+                texts[reader.name].append(text)
+        for name, timing in timings.items():
+            timing.ms.append(1000 * spent[name] / len(images))
+            timing.texts = texts[name]
+        after_round()
+    return timings
+
+
+def whole_lists(readers: Sequence[Reader], images: list, rounds: int,
+                after_round: Callable[[], None] = lambda: None) -> dict[str, Timing]:
+    """The list by every reader in turn; a short part of it goes before the first round, untimed."""
+    timings = {reader.name: Timing() for reader in readers}
+    for reader in readers:
+        reader.many(images[:32])
+    for _ in range(rounds):
+        for reader in readers:
+            duration, texts = seconds(reader.many, images)
+            timings[reader.name].ms.append(1000 * duration / len(images))
+            timings[reader.name].texts = texts
+        after_round()
+    return timings
+
+
+def fastest(modes: Mapping[str, Callable[[list], Any]], images: list, rounds: int = 2) -> str:
+    """The name of the mode that reads `images` in the least time (median of rounds, after an untimed one)."""
+    spent: dict[str, list[float]] = {name: [] for name in modes}
+    for timed in range(rounds + 1):
+        for name, read in modes.items():
+            duration, _ = seconds(read, images)
+            if timed:
+                spent[name].append(duration)
+    return min(spent, key=lambda name: statistics.median(spent[name]))

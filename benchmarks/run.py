@@ -1,0 +1,46 @@
+"""Times and memory of ModelScope's builtin, of RapidOCR and of this package, in turn, in one run.
+
+    python benchmarks/run.py [--only reading,training] [--rounds 15] [--threads 2] [--json FILE] [--markdown]
+
+Sections: reading (official size, against the builtin), embedded (the embedded model, against RapidOCR), first_text
+(whole processes), memory (20,000 lines), training (a step, against the builtin's), scaling (how our time grows).
+Tables go to stdout, progress to stderr. All figures are medians, all ratios are taken pair by pair. Exits with 1 where
+a text differs in fp32, a loss differs, or memory grows; a promised ratio that a machine misses is only reported.
+"""
+
+import importlib
+import os
+
+from options import parse
+from report import Section, claims_table, facts_table, progress, save_json
+
+os.environ.setdefault("MODELSCOPE_LOG_LEVEL", "40")
+
+
+def main() -> None:
+    options = parse()
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    import torch
+    from facts import machine
+
+    torch.set_num_threads(options.threads)
+    facts = machine(options.threads, options.device)
+    print(facts_table(facts).text(options.markdown), flush=True)
+    sections: dict[str, Section] = {}
+    for name in options.only:
+        progress(f"{name} ...")
+        section = importlib.import_module(name).run(options)
+        sections[name] = section
+        for table in section.tables:
+            print(f"\n{table.text(options.markdown)}", flush=True)
+        if options.json:
+            save_json(options.json, facts, sections)
+    claims = [claim for section in sections.values() for claim in section.claims]
+    if claims:
+        print(f"\n{claims_table(claims).text(options.markdown)}")
+    if failed := [claim.what for claim in claims if claim.required and claim.met is False]:
+        raise SystemExit(f"not met: {'; '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
