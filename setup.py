@@ -33,6 +33,8 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
+        # Not in `test`: rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
+        "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": ["fonttools>=4.50", "brotli>=1.1"],
         "test": ["pytest>=8.0", *ONNX],
     },

@@ -45,7 +45,8 @@ def sets(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_json_holds_the_figures_of_every_set(always_a, sets):  # noqa: F811
-    result = evaluate("--model", always_a, "table", "lines", "--format", "json", "--batch-size", 3)
+    result = evaluate("--model", always_a, "--backend", "torch", "--precision", "fp32", "table", "lines", "--format",
+                      "json", "--batch-size", 3)
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     assert (report["backend"], report["precision"]) == ("torch", "fp32")

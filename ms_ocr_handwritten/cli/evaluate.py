@@ -1,4 +1,7 @@
-"""`ms-ocr evaluate`: how well a model reads labelled lines. Needs no ModelScope and, for a model in ONNX, no torch."""
+"""`ms-ocr evaluate`: how well a model reads labelled lines, and a peer beside it.
+
+Needs no ModelScope and, for a model in ONNX, no torch.
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,7 @@ import click
 
 from ..errors import LabelError, OcrError, OutputError
 from .output import exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
+from .peer import PEERS, RapidOcr
 from .reading import ReadMany, open_recognizer, read_sources, reader_of, recognizer_options
 from .sources import LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
 
@@ -28,13 +33,23 @@ _COUNTS = {"lines": "lines", "characters": "chars"}
 _RATES = {"cer": "CER", "cer_loose": "CER loose", "accuracy": "lines right", "accuracy_loose": "right loose",
           "AR": "AR", "CR": "CR"}
 _PROBLEMS = {"unknown_characters": "unknown chars", "unreadable": "unreadable"}
+_BESIDE_PEER = {"in_neither_characters": "in neither", "reader": "reader"}
 
 OnLine = Callable[[Source, "Line | OcrError"], None]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What is evaluated: the model, or a peer beside it."""
+
+    name: str  # '' for the model alone
+    read: ReadMany
+    vocabulary: "Vocabulary"
+
+
 @dataclass
 class Result:
-    """The scores of one set, what of its labels the model cannot write, and how many lines could not be read."""
+    """The scores of one set, what of its labels the reader cannot write, and how many lines could not be read."""
 
     scores: "Scores"
     unknown: Counter[str] = field(default_factory=Counter)  # characters of the folded labels, counted in scores as well
@@ -52,9 +67,10 @@ class Result:
 @click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--per-line", type=click.Path(path_type=Path), metavar="FILE",
               help="Write path, label, text and score of every line to a new TSV file.")
+@click.option("--peer", type=click.Choice(PEERS), help="Read the same images with this recogniser too.")
 @recognizer_options
-def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, model: str | None, backend: str,
-             precision: str, batch_size: int, device: str | None) -> None:
+def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, peer: str | None, model: str | None,
+             backend: str, precision: str, batch_size: int, device: str | None) -> None:
     """Compare what the model reads with the labels.
 
     PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). One row each; labels and texts are
@@ -62,27 +78,41 @@ def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, model: 
     AR = 1 - CER; CR: AR without insertions; unknown chars: characters of the labels that the model's vocabulary
     lacks (they count as errors too). Lines that cannot be read are named on stderr and left out; the exit code is
     then 1.
+
+    --peer rapidocr (PP-OCRv6 small, after `pip install ms_ocr_handwritten[peer]`) gets a row of its own below the
+    model's, with its own unknown chars and unreadable lines; in neither: unknown chars that neither vocabulary holds
+    (errors of both).
     """
     sets = [labelled_sources(path) for path in paths]  # checks the paths before anything slow begins
     recognizer = open_recognizer(model, backend, precision, device)
-    read = reader_of(recognizer, batch_size)
-    with _per_line_writer(per_line) as on_line:
-        results = [evaluate_sources(read, progress(sources, path, size), recognizer.vocabulary, on_line)
-                   for path, (sources, size) in zip(paths, sets)]
-    rows = [result.row(click.format_filename(path)) for path, result in zip(paths, results)]
+    readers = [Reader("model" if peer else "", reader_of(recognizer, batch_size), recognizer.vocabulary)]
+    if peer:
+        rapidocr = RapidOcr()
+        readers.append(Reader(peer, rapidocr.read_many, rapidocr.vocabulary))
+    rows = []
+    with _per_line_writer(per_line, peer is not None) as on_line:
+        for path, (open_sources, size) in zip(paths, sets):
+            for reader in readers:
+                sources = progress(open_sources(), f"{path} {reader.name}".rstrip(), size)
+                result = evaluate_sources(reader.read, sources, reader.vocabulary, partial(on_line, reader.name),
+                                          reader.name)
+                row = result.row(click.format_filename(path))
+                rows.append(row | _beside_peer(result, reader, readers) if peer else row)
     if layout == "json":
         report = {"backend": recognizer.backend, "precision": recognizer.precision, "sets": rows}
         click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
-        click.echo(_table(rows))
+        click.echo(_table(rows, _COUNTS | _RATES | _PROBLEMS | (_BESIDE_PEER if peer else {})))
     unreadable = sum(row["unreadable"] for row in rows)
     exit_if_unreadable(unreadable, unreadable + sum(row["lines"] for row in rows))
 
 
-def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Vocabulary", on_line: OnLine) -> Result:
+def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Vocabulary", on_line: OnLine,
+                     name: str = "") -> Result:
     """Score what `read` makes of the images against their labels; `read` may be any recogniser's.
 
-    `on_line` is called with each source and its line. Unreadable lines are reported on stderr and counted.
+    `on_line` is called with each source and its line. Unreadable lines are reported on stderr, with the reader's
+    `name` if there is one, and counted.
     """
     from ..training.metrics import Scores
     from ..vocab import fold_full_width
@@ -92,7 +122,7 @@ def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Voc
         on_line(source, line)
         if isinstance(line, OcrError):
             result.unreadable += 1
-            report_unreadable(source.name, line)
+            report_unreadable(source.name, OcrError(f"{name}: {line}") if name else line)
             continue
         result.scores.add(line.text, source.label)
         label = fold_full_width(source.label)
@@ -101,10 +131,13 @@ def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Voc
     return result
 
 
-def labelled_sources(path: str) -> tuple[Iterable[Source], int]:
-    """The lines of an LMDB, or of a folder with labels.tsv, and their number. Raises LabelError if it is neither."""
+def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
+    """What gives the lines of an LMDB, or of a folder with labels.tsv, to each reader anew; and their number.
+
+    Raises LabelError if `path` is neither.
+    """
     if is_lmdb(path):
-        return lmdb_sources(path), count((path,))
+        return partial(lmdb_sources, path), count((path,))
     table = os.path.join(path, LABELS_FILE)
     if not os.path.isfile(table):
         raise LabelError(f"{click.format_filename(path)}: neither an LMDB (a folder with {LMDB_FILE}) nor a folder "
@@ -112,14 +145,21 @@ def labelled_sources(path: str) -> tuple[Iterable[Source], int]:
     from ..lmdb_build import read_labels_file
 
     rows = read_labels_file(table)
-    return [file_source(os.fspath(image), label) for image, label in rows], len(rows)
+    return lambda: (file_source(os.fspath(image), label) for image, label in rows), len(rows)
+
+
+def _beside_peer(result: Result, reader: Reader, readers: list[Reader]) -> dict[str, Any]:
+    """What a row holds beyond that of a model alone."""
+    in_neither = {character: number for character, number in result.unknown.most_common()
+                  if all(other.vocabulary.unknown(character) for other in readers)}
+    return {"reader": reader.name, "in_neither_characters": sum(in_neither.values()), "in_neither": in_neither}
 
 
 @contextmanager
-def _per_line_writer(path: Path | None) -> Iterator[OnLine]:
-    """A function that writes a line's row to the new file `path`, or does nothing. Raises OutputError."""
+def _per_line_writer(path: Path | None, with_reader: bool) -> "Iterator[Callable[[str, Source, Line | OcrError], None]]":
+    """A function that writes a reader's line to the new file `path`, or does nothing. Raises OutputError."""
     if path is None:
-        yield lambda source, line: None
+        yield lambda reader, source, line: None
         return
     refuse_existing(path, "choose another --per-line")
     try:
@@ -127,25 +167,24 @@ def _per_line_writer(path: Path | None) -> Iterator[OnLine]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --per-line") from error
     with file:
-        print(tsv_row("path", "label", "text", "score"), file=file)
+        print(tsv_row("path", *["reader"] * with_reader, "label", "text", "score"), file=file)
 
-        def write(source: Source, line: "Line | OcrError") -> None:
+        def write(reader: str, source: Source, line: "Line | OcrError") -> None:
             text, score = ("", "") if isinstance(line, OcrError) else (line.text, f"{line.score:.6f}")
-            print(tsv_row(source.name, source.label, text, score), file=file)
+            print(tsv_row(source.name, *[reader] * with_reader, source.label, text, score), file=file)
 
         yield write
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
     """Right-aligned columns; the path last, as its width on a terminal is anyone's guess."""
-    columns = {**_COUNTS, **_RATES, **_PROBLEMS}
     cells = [[*columns.values(), "path"]]
     cells += [[*(_cell(row[key], key) for key in columns), row["path"]] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)][:-1]
     return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)
 
 
-def _cell(value: float | int | None, key: str) -> str:
+def _cell(value: float | int | str | None, key: str) -> str:
     if value is None:
         return "-"
     return f"{100 * value:.2f} %" if key in _RATES else str(value)
