@@ -1,0 +1,102 @@
+"""Learning with the official size: ModelScope's builtin and this package, the same weights and lines of three chunks.
+
+Steps in turn: lines a second, data loading, optimiser and all. The losses of the first batch, without dropout, must be
+equal in fp32; else the run stops. The memory that a line takes is the difference of the peaks of a batch and of half of
+it, divided by the lines between, in a process for each.
+
+    python benchmarks/training.py KIND MODEL_DIR FOLDER BATCH DEVICE THREADS     that process: prints MiB a line
+"""
+
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from clock import Timing, ratio, seconds
+from facts import has_bf16, peak_resident_mib
+from learners import Learner, make_learner, write_lines
+from options import Options
+from peers import official_model_dir, those_there_are
+from report import Claim, Section, Table, progress
+
+STEPS = 4  # batches in the LMDB
+LOSS_TOLERANCE = 1e-4  # relative, fp32
+PROMISED = 4.0  # lines a second, ours / builtin
+COLUMNS = ("learner", "lines/s", "ours / builtin", "loss of the first batch", "memory a line, MiB")
+
+
+def run(options: Options) -> Section:
+    kinds = ["builtin", "fp32", *(["bf16"] if has_bf16(options.device) else [])]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model_dir = official_model_dir(folder / "model")
+        for lmdb in ("theirs", "ours"):
+            write_lines(folder / lmdb, STEPS * options.batch)
+        learners, missing = those_there_are([partial(make_learner, kind, model_dir, folder, options.device)
+                                             for kind in kinds])
+        kinds = kinds[len(kinds) - len(learners):]  # the builtin alone can be missing
+        losses = _first_losses(learners, options.batch)
+        if "builtin" in kinds:
+            _check_equal(losses[0], losses[1])
+        timings = _in_turn(learners, options)
+        memory = [_memory_per_line(kind, model_dir, folder, options) for kind in kinds]
+    peer = timings[0] if "builtin" in kinds else None
+    faster = [ratio(peer.ms, timing.ms) if peer and timing is not peer else None for timing in timings]
+    rows = [(learner.name, 1000 / timing.median, quotient, f"{loss:.5f}", mib)
+            for learner, timing, quotient, loss, mib in zip(learners, timings, faster, losses, memory)]
+    samples = {learner.name: timing.ms for learner, timing in zip(learners, timings)}
+    title = f"Training, official size, lines of three chunks, batches of {options.batch}"
+    return Section([Table(title, COLUMNS, rows, "; ".join(missing))],
+                   [Claim.at_least(f"training, {kinds[-1]}: lines a second, ours / builtin", PROMISED, faster[-1])],
+                   {"ms a line": samples})
+
+
+def _first_losses(learners: list[Learner], batch: int) -> list[float]:
+    losses = []
+    for learner in learners:
+        learner.take(batch)
+        losses.append(learner.loss())
+        learner.take(batch)
+    return losses
+
+
+def _check_equal(theirs: float, ours: float) -> None:
+    if abs(theirs - ours) > LOSS_TOLERANCE * abs(theirs):
+        raise SystemExit(f"training: with the same weights and lines the builtin's loss is {theirs}, ours in fp32 {ours}")
+
+
+def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
+    """Milliseconds a line of each learner's steps, the first of which is not counted."""
+    timings = [Timing() for _ in learners]
+    for number in range(options.heavy_rounds + 1):
+        progress(f"training: step {number} of {options.heavy_rounds}")
+        for learner, timing in zip(learners, timings):
+            duration, _ = seconds(learner.step)
+            if number:
+                timing.ms.append(1000 * duration / options.batch)
+    return timings
+
+
+def _memory_per_line(kind: str, model_dir: str, folder: Path, options: Options) -> float:
+    progress(f"training: memory, {kind}")
+    command = [sys.executable, __file__, kind, model_dir, str(folder), str(options.batch), options.device,
+               str(options.threads)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def print_memory_per_line(kind: str, model_dir: str, folder: str, batch: str, device: str, threads: str) -> None:
+    import torch
+
+    torch.set_num_threads(int(threads))
+    learner, peaks = make_learner(kind, model_dir, Path(folder), device), []
+    for lines in (int(batch) // 2, int(batch)):
+        learner.take(lines)
+        for _ in range(2):  # the first step of all makes the optimiser's state
+            learner.step()
+        peaks.append(torch.cuda.max_memory_allocated() / 2**20 if device == "gpu" else peak_resident_mib())
+    print((peaks[1] - peaks[0]) / (int(batch) // 2))
+
+
+if __name__ == "__main__":
+    print_memory_per_line(*sys.argv[1:])
