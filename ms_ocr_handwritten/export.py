@@ -8,7 +8,6 @@ Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each o
 import copy
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,44 +18,58 @@ from torch import Tensor, nn
 
 from .backends.onnx import CHUNK_OUTPUTS
 from .errors import BackendError
-from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
+from .geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
 from .nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
+from .onnx_file import VERSION_KEY, WEIGHTS_KEY, appearing_whole, package_version, require
 
 OPSET = 17  # the first with LayerNormalization
 TOLERANCE = 1e-3  # greatest difference of logits, relative to the greatest logit
+OTHER_RUNTIME = "try another onnxruntime or opset"
 
 
 class _Exported(nn.Module):
+    """The outputs in the forms that onnxruntime computes fastest: it has no quick argmax or log-sum-exp of floats.
+
+    It computes the logits of whole lines even for those who ask for the other outputs alone, so they are one copy.
+    """
+
     def __init__(self, network: ConvNextViT) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        chunk_logits = self.network.classify(self.network.encode(rgb_to_grey(images)))  # (N, 75, C)
-        whole_lines = chunk_logits.shape[0] // OFFICIAL_CHUNKS * OFFICIAL_CHUNKS
-        lines = chunk_logits[:whole_lines].unflatten(0, (-1, OFFICIAL_CHUNKS))  # (B, 3, 75, C)
-        top, ids = chunk_logits.max(-1)
-        return join_chunks(lines), ids, top - chunk_logits.logsumexp(-1)
+        columns = self.network.encode(rgb_to_grey(images)).flatten(0, 1)  # (75 N, D)
+        logits = self.network.classify(columns)  # (75 N, C)
+        by_chunk = logits.unflatten(0, (-1, CHUNK_COLUMNS))  # (N, 75, C)
+        is_top = by_chunk >= by_chunk.amax(-1, keepdim=True)
+        ids = is_top.to(torch.uint8).argmax(-1)  # (N, 75), the first of equals
+        return logits[_line_rows(images.shape[0])], ids, by_chunk.log_softmax(-1).amax(-1)
 
 
-def export_onnx(network: ConvNextViT, path: str | os.PathLike[str], opset: int = OPSET) -> Path:
+def _line_rows(chunks: int) -> Tensor:
+    """Of all columns (75 N, ...) in one row, the indices of those that each whole line keeps, (B, 201)."""
+    columns = torch.arange(OFFICIAL_CHUNKS * CHUNK_COLUMNS).view(1, OFFICIAL_CHUNKS, CHUNK_COLUMNS, 1)
+    starts = torch.arange(chunks // OFFICIAL_CHUNKS) * (OFFICIAL_CHUNKS * CHUNK_COLUMNS)
+    return starts[:, None] + join_chunks(columns).flatten()
+
+
+def export_onnx(network: ConvNextViT, path: str | os.PathLike[str], opset: int = OPSET, *, half_weights: bool = False,
+                weights_sha256: str | None = None) -> Path:
     """Write `network` to `path`; an existing file is replaced only by one that passed the check.
+
+    half_weights: store the weights as float16, and compute in float32 all the same. It halves the file, and loses
+        nothing where the weights are values of float16.
+    weights_sha256: hex digest of the file of weights that `network` was loaded from, for `backends.onnx.made_from`.
 
     Raises BackendError, and leaves no new file, if onnx or onnxruntime is missing or if the texts or logits differ.
     """
-    _require("onnx", "onnxruntime")
+    require("exporting to ONNX", "onnx", "onnxruntime")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     network = copy.deepcopy(network).eval().cpu().float()  # the caller's stays where and as it is
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    try:
+    with appearing_whole(path) as temporary:
         _write(network, temporary, opset)
-        check_onnx(network, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        _complete(temporary, half_weights, weights_sha256)
+        check_onnx(network, temporary, "export without half weights" if half_weights else OTHER_RUNTIME)
     return path
 
 
@@ -75,61 +88,85 @@ def _write(network: ConvNextViT, path: str, opset: int) -> None:
         raise BackendError(f"PyTorch cannot export this network with opset {opset} ({reason}); try {OPSET}") from error
 
 
-def check_onnx(network: ConvNextViT, path: str | os.PathLike[str]) -> float:
+def _complete(path: str, half_weights: bool, weights_sha256: str | None) -> None:
+    """Add the metadata, and halve the weights if asked to."""
+    import onnx
+
+    model = onnx.load(path)
+    if half_weights:
+        _halve_weights(model.graph)
+    known = {VERSION_KEY: package_version()} | ({WEIGHTS_KEY: weights_sha256} if weights_sha256 else {})
+    onnx.helper.set_model_props(model, known)
+    onnx.save(model, path)
+
+
+def _halve_weights(graph) -> None:
+    """Store the float32 weights of an onnx.GraphProto as float16, each followed by a cast back to float32.
+
+    Runtimes fold the casts when they open the file.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        name, stored = weight.name, f"{weight.name}.half"
+        with np.errstate(over="ignore"):  # what becomes infinite does not pass the check
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.float", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
     """Greatest difference of logits between `network` and the file at `path`, relative to the greatest logit.
 
     Raises BackendError if it exceeds TOLERANCE, if a column far from a tie is read as another class, or if onnxruntime
-    cannot run the file.
+    cannot run the file; its message ends with `remedy`.
     """
-    run = _session(path)
+    run = _session(path, remedy)
     images = np.random.default_rng(0).random((3 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-    for chunks in (len(images), OFFICIAL_CHUNKS, 1):  # three lines, one line, one chunk
-        part = images[:chunks]
-        logits, ids, log_probs = run(part)
+    greatest = 0.0
+    for lines, chunks in ((3, len(images)), (1, OFFICIAL_CHUNKS), (0, 1)):
+        logits, ids, log_probs = run(images[:chunks])
         with torch.inference_mode():
-            expected = [value.numpy() for value in _Exported(network)(torch.from_numpy(part))]
-        scale = max(1.0, float(np.abs(expected[0]).max(initial=0)))
-        difference = float(np.abs(logits - expected[0]).max(initial=0)) / scale
-        difference = max(difference, float(np.abs(log_probs - expected[2]).max()) / scale)
-        with torch.inference_mode():
-            two = network.classify(network.encode(rgb_to_grey(torch.from_numpy(part)))).topk(2, dim=-1).values
+            by_chunk = network.classify(network.encode(rgb_to_grey(torch.from_numpy(images[:chunks]))))  # (N, 75, C)
+            by_line = join_chunks(by_chunk[: lines * OFFICIAL_CHUNKS].unflatten(0, (lines, OFFICIAL_CHUNKS)))
+            best = by_chunk.log_softmax(-1).max(-1)
+            two = by_chunk.topk(2, dim=-1).values
+        scale = max(1.0, float(by_chunk.abs().max()))
+        differences = np.abs(logits - by_line.numpy()).max(initial=0), np.abs(log_probs - best.values.numpy()).max()
+        difference = float(np.max(differences)) / scale  # nan where either is
         certain = (two[..., 0] - two[..., 1]).numpy() > TOLERANCE * scale
-        if difference > TOLERANCE or (ids != expected[1])[certain].any():
+        if not difference <= TOLERANCE or (ids != best.indices.numpy())[certain].any():
             raise BackendError(f"{path}: the exported model differs from PyTorch's by {difference:.1e} of the greatest "
-                               f"logit (at most {TOLERANCE:.0e}); it was not kept. Try another onnxruntime or opset")
-    logging.getLogger(__name__).info("%s: differs from PyTorch by %.1e of the greatest logit", path, difference)
-    return difference
+                               f"logit (at most {TOLERANCE:.0e}); it was not kept. To remedy it, {remedy}")
+        greatest = max(greatest, difference)
+    logging.getLogger(__name__).info("%s: differs from PyTorch by %.1e of the greatest logit", path, greatest)
+    return greatest
 
 
-def _session(path: str | os.PathLike[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _session(path: str | os.PathLike[str], remedy: str) -> Callable[[np.ndarray], list[np.ndarray]]:
     """A function from images to logits, ids and log-probabilities, which raises BackendError."""
     import onnxruntime
+
+    def refused(error: Exception) -> BackendError:
+        return BackendError(f"{path}: onnxruntime cannot run the exported model ({error}); it was not kept. To remedy "
+                            f"it, {remedy}")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own extension module
-        raise _not_run(path, error) from error
+        raise refused(error) from error
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         try:
             return session.run(["logits", *CHUNK_OUTPUTS], {"images": images})
         except Exception as error:
-            raise _not_run(path, error) from error
+            raise refused(error) from error
 
     return run
-
-
-def _not_run(path: str | os.PathLike[str], error: Exception) -> BackendError:
-    return BackendError(f"{path}: onnxruntime cannot run the exported model ({error}); it was not kept. Try another "
-                        "onnxruntime or opset")
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            __import__(package)
-        except ImportError:
-            raise BackendError(f"exporting to ONNX needs the package {package}; "
-                               "`pip install ms_ocr_handwritten[onnx]`") from None

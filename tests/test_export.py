@@ -1,5 +1,6 @@
 """ONNX files: what the model card's snippet reads from them, what Recognizer does, and that a bad one is never left."""
 
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -8,17 +9,21 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir, random_texts, render, weaken_positions
 from fresh import fresh
 from modelscope.exporters import Exporter
 from modelscope.models import Model
 
 from ms_ocr_handwritten import Recognizer, export
+from ms_ocr_handwritten.backends.onnx import made_from
+from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
 from ms_ocr_handwritten.export import export_onnx
 from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx_file import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def card_text(logits: np.ndarray) -> str:
 
 
 def test_the_cards_snippet_reads_our_text(model_dir, exported):
-    session, recognizer = card_session(exported), Recognizer.from_pretrained(model_dir)
+    session, recognizer = card_session(exported), Recognizer.from_pretrained(model_dir, "torch", "fp32")
     for text in random_texts(6, 8):
         chunks = rgb_chunks(load_image(render(text)))
         assert chunks.shape == (3, 3, 32, 300)
@@ -106,6 +111,74 @@ def test_exporting_leaves_the_network_as_it_is(network, tmp_path):
     assert network.training and network.vitstr.head.weight.dtype == torch.float64
 
 
+def test_the_first_of_equal_classes_is_read(network, tmp_path):
+    with torch.no_grad():
+        network.vitstr.head.weight.zero_()
+        network.vitstr.head.bias.copy_(torch.tensor([0.0, 1.0] * (len(network.vitstr.head.bias) // 2)))
+    session = onnxruntime.InferenceSession(str(export_onnx(network, tmp_path / "model.onnx")))
+    logits, ids, log_probs = session.run(None, {"images": np.zeros((3, 3, 32, 300), np.float32)})
+    assert (logits.argmax(-1) == 1).all() and (ids == 1).all()
+    np.testing.assert_allclose(log_probs, 1 - np.log((1 + np.e) * logits.shape[-1] / 2), rtol=1e-6)
+
+
+# ------------------------------------------------------------------ half weights
+
+def test_half_weights_of_a_half_network_lose_nothing(network, tmp_path):
+    network.half().float()
+    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    export_onnx(network, whole)
+    export_onnx(network, half, half_weights=True)
+    assert 0.5 * whole.stat().st_size < half.stat().st_size < 0.62 * whole.stat().st_size  # the graph itself is small
+    images = np.random.default_rng(0).random((6, 3, 32, 300), np.float32)
+    sessions = [onnxruntime.InferenceSession(str(path)) for path in (whole, half)]
+    for session in sessions:
+        assert [(value.name, value.type) for value in (*session.get_inputs(), *session.get_outputs())] == [
+            ("images", "tensor(float)"), ("logits", "tensor(float)"), ("chunk_ids", "tensor(int64)"),
+            ("chunk_log_probs", "tensor(float)")]
+    for one, other in zip(*(session.run(None, {"images": images}) for session in sessions)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_half_weights_that_lose_too_much_are_refused(network, tmp_path):
+    export_onnx(network, tmp_path / "rounded.onnx", half_weights=True)  # no values of float16, but near enough
+    with torch.no_grad():
+        network.vitstr.head.bias[5] = 1e5  # float16 ends at 65504
+    with pytest.raises(BackendError, match="differs from PyTorch's.*not kept. To remedy it, export without half"):
+        export_onnx(network, tmp_path / "infinite.onnx", half_weights=True)
+    assert os.listdir(tmp_path) == ["rounded.onnx"]
+    export_onnx(network, tmp_path / "infinite.onnx")
+
+
+def test_a_network_that_gives_no_numbers_is_refused(network, tmp_path):
+    with torch.no_grad():
+        network.vitstr.head.bias[5] = float("nan")
+    with pytest.raises(BackendError, match="differs from PyTorch's by nan"):
+        export_onnx(network, tmp_path / "model.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+# ------------------------------------------------------------------ where it came from
+
+def test_the_command_writes_down_its_weights_and_version(model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    path, weights = folder / "model.onnx", folder / "pytorch_model.pt"
+    arguments = ["export", "onnx", "--model", str(folder), "--half-weights"]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.output) == (0, f"{path}: {path.stat().st_size} bytes, opset 17\n")
+    assert made_from(path, weights)
+    assert read_metadata(path)["ms_ocr_handwritten.version"] == importlib.metadata.version("ms_ocr_handwritten")
+    saved = torch.load(weights, weights_only=True)
+    saved["recognizer.vitstr.head.bias"][5] += 0.5
+    torch.save(saved, weights)  # as if another epoch were copied over them
+    assert not made_from(path, weights)
+    assert CliRunner().invoke(main, [*arguments, "--force"]).exit_code == 0
+    assert made_from(path, weights)
+
+
+def test_a_file_that_was_not_told_its_weights_is_from_none(model_dir, exported):
+    assert not made_from(exported / "model.onnx", model_dir / "pytorch_model.pt")
+
+
 # ------------------------------------------------------------------ what Recognizer reads
 
 WITHOUT_TORCH = """
@@ -123,7 +196,7 @@ def test_a_directory_without_weights_reads_without_torch(model_dir, exported, tm
 
     cv2.imwrite(str(tmp_path / "line.png"), render("b4d"))
     got = fresh(WITHOUT_TORCH, tmp_path, directory=exported, image=tmp_path / "line.png")
-    line = Recognizer.from_pretrained(model_dir).read(render("b4d"))
+    line = Recognizer.from_pretrained(model_dir, "torch", "fp32").read(render("b4d"))
     assert (got["text"], got["chosen"], got["torch"]) == (line.text, ["onnxruntime", "fp32"], False)
     assert got["score"] == pytest.approx(line.score, rel=1e-3)
 
@@ -131,9 +204,9 @@ def test_a_directory_without_weights_reads_without_torch(model_dir, exported, tm
 def test_options_that_a_backend_lacks_are_refused(model_dir, exported):
     with pytest.raises(BackendError, match="'bf16' is not available with backend 'onnxruntime'"):
         Recognizer.from_pretrained(exported, "onnxruntime", "bf16")
-    with pytest.raises(BackendError, match="threads is for backend 'onnxruntime'"):
+    with pytest.raises(BackendError, match="threads is for .*'onnxruntime'"):
         Recognizer.from_pretrained(model_dir, threads=2)
-    with pytest.raises(CheckpointError, match="holds no model.onnx; make one with `ms-ocr export`"):
+    with pytest.raises(CheckpointError, match="holds no model.onnx; make one with `ms-ocr export"):
         Recognizer.from_pretrained(model_dir, "onnxruntime")
 
 

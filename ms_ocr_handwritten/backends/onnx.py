@@ -1,32 +1,32 @@
-"""onnxruntime: files of our own export, and files as ModelScope publishes them."""
+"""onnxruntime, and what all readers of ONNX files share: files of our own export, and as ModelScope publishes them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..ctc import best_path
-from ..errors import BackendError, CheckpointError
+from ..errors import CheckpointError
 from ..geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
 from ..image import LineCanvas
+from ..onnx_file import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
 from .base import ChunkBackend, ColumnPath
 
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, 300), RGB in [0, 1], to `wanted_outputs`
 
 
 class OnnxBackend(ChunkBackend):
     """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
 
-    name, precision = "onnxruntime", "fp32"
-
-    def __init__(self, session) -> None:
-        self.session, self._padding = session, None
-        self.input = session.get_inputs()[0].name
+    def __init__(self, name: str, precision: str, run: Run) -> None:
+        self.name, self.precision, self._run = name, precision, run
+        self._padding: ColumnPath | None = None
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
-        rgb = np.repeat(_undo_grey_weights(grey)[:, None], 3, axis=1)  # (N, 3, 32, 300)
-        ids, log_probs = self.session.run(list(CHUNK_OUTPUTS), {self.input: rgb})
+        ids, log_probs = self._run(_rgb(grey))
         return ids, log_probs
 
     def padding_columns(self) -> ColumnPath:
@@ -42,11 +42,8 @@ class OfficialOnnxBackend:
     the last window give those of the line's ends as well.
     """
 
-    name, precision = "onnxruntime", "fp32"
-
-    def __init__(self, session) -> None:
-        self.session = session
-        self.input, self.output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    def __init__(self, name: str, precision: str, run: Run) -> None:
+        self.name, self.precision, self._run = name, precision, run
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
         return [self._read(line) for line in lines]
@@ -55,30 +52,51 @@ class OfficialOnnxBackend:
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         inked = line.chunk_array()
         chunks[: len(inked)] = inked
-        rgb = np.repeat(_undo_grey_weights(chunks)[:, None], 3, axis=1)
+        rgb = _rgb(chunks)
         middle_start = kept_columns(0, OFFICIAL_CHUNKS).stop  # 69 of the window's 201 columns
         inner = kept_columns(1, OFFICIAL_CHUNKS)
         middle_stop = middle_start + inner.stop - inner.start  # 132
         parts, windows = [], line.chunks - OFFICIAL_CHUNKS + 1
         for start in range(windows):
-            (logits,) = self.session.run([self.output], {self.input: rgb[start: start + OFFICIAL_CHUNKS]})
+            (logits,) = self._run(rgb[start: start + OFFICIAL_CHUNKS])
             first, last = start == 0, start == windows - 1
             parts.append(best_path(logits[0, 0 if first else middle_start: None if last else middle_stop]))
         ids, log_probs = zip(*parts)
         return np.concatenate(ids), np.concatenate(log_probs)
 
 
-def _undo_grey_weights(grey: np.ndarray) -> np.ndarray:
-    """The value v for which the network's own grey of (v, v, v) is `grey`: its weights sum to 0.9999, not to 1."""
-    return grey / np.float32(sum(GREY_WEIGHTS))
+def _rgb(grey: np.ndarray) -> np.ndarray:
+    """Grey (N, 32, 300) to the RGB (N, 3, 32, 300) of which the network's own grey is that again.
+
+    Its weights sum to 0.9999, not to 1.
+    """
+    return np.repeat((grey / np.float32(sum(GREY_WEIGHTS)))[:, None], 3, axis=1)
 
 
-def open_onnx(path: Path, threads: int | None):
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BackendError("backend 'onnxruntime' needs the package onnxruntime; "
-                           "`pip install ms_ocr_handwritten[onnx]`") from None
+def wanted_outputs(offered: Sequence[str]) -> list[str]:
+    """Of the outputs that a file offers, those that are read: of our own files the columns, of others the logits."""
+    return list(CHUNK_OUTPUTS) if set(CHUNK_OUTPUTS) <= set(offered) else [offered[0]]
+
+
+def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> OnnxBackend | OfficialOnnxBackend:
+    """The backend for a file of which `run` computes the outputs `wanted`."""
+    return (OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend)(name, precision, run)
+
+
+def made_from(path: Path, weights: Path) -> bool:
+    """Whether the ONNX file at `path` says that it was made from the very bytes of `weights`. Raises OSError."""
+    digest = read_metadata(path).get(WEIGHTS_KEY)
+    return digest is not None and digest == sha256_of(weights)
+
+
+def open_onnx(path: Path, threads: int | None) -> OnnxBackend | OfficialOnnxBackend:
+    """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
+
+    threads: of onnxruntime; None takes all cores. Raises BackendError or CheckpointError.
+    """
+    require("backend 'onnxruntime'", "onnxruntime")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
@@ -86,5 +104,7 @@ def open_onnx(path: Path, threads: int | None):
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own extension module
         raise CheckpointError(f"{path}: not readable by onnxruntime ({error}); export or download it again") from error
-    outputs = {output.name for output in session.get_outputs()}
-    return (OnnxBackend if outputs.issuperset(CHUNK_OUTPUTS) else OfficialOnnxBackend)(session)
+    wanted = wanted_outputs([output.name for output in session.get_outputs()])
+    entrance = session.get_inputs()[0].name
+    precision = read_metadata(path).get(PRECISION_KEY, "fp32")
+    return file_backend("onnxruntime", precision, lambda images: session.run(wanted, {entrance: images}), wanted)
