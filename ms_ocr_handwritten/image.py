@@ -83,6 +83,11 @@ class LineCanvas:
     source_height: int
     chunks: int
 
+    @property
+    def inked(self) -> int:
+        """The number of chunks that are not padding alone, at most `chunks`."""
+        return (self.grey.shape[1] - CHUNK_WIDTH) // CHUNK_STEP + 1
+
     def chunk_array(self) -> np.ndarray:
         """The inked chunks, 300 px every 252 px: contiguous float32 (n, 32, 300), n <= chunks."""
         return _chunked(self.grey)

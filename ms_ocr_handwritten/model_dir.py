@@ -11,6 +11,7 @@ from .vocab import Vocabulary
 
 WEIGHTS_FILES = ("pytorch_model.pt", "pytorch_model.bin")  # the first that exists is read; we write the first
 ONNX_FILE = "model.onnx"
+INT8_FILE = "model_int8.onnx"
 VOCABULARY_FILE = "vocab.txt"
 
 
@@ -52,6 +53,11 @@ class ModelDir:
     @property
     def onnx(self) -> Path | None:
         file = self.path / ONNX_FILE
+        return file if file.exists() else None
+
+    @property
+    def int8(self) -> Path | None:
+        file = self.path / INT8_FILE
         return file if file.exists() else None
 
     def require_weights(self) -> Path:

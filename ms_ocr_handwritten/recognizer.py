@@ -8,9 +8,10 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 from .backends import open_backend, torch_backend
 from .backends.base import ColumnPath
@@ -22,6 +23,8 @@ from .model_dir import ModelDir
 from .vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+LOADERS = 4  # threads that load and scale images: more than cores, since URLs are waited for
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ class Recognizer:
                         limits: Limits = Limits()) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx).
 
-        backend: "auto" (torch where there are weights for it, else onnxruntime), "torch" or "onnxruntime".
-        precision: "auto" (fp32), "fp32" (the texts of ModelScope's builtin) or "bf16" (torch).
+        backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see `backends`.
+        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "fp16" (torch on a GPU), "int8" (onnxruntime) or
+            "auto": bf16 with torch on processors that multiply it faster, else fp32.
         device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
-        threads: of onnxruntime; None takes all cores.
+        threads: of onnxruntime or OpenVINO; None takes all cores.
 
         Raises ConfigurationError, VocabularyError, CheckpointError or BackendError.
         """
@@ -88,26 +92,57 @@ class Recognizer:
 
     def read(self, image) -> Line:
         """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""
-        (line,) = self.read_many([image])
+        (line,) = self.read_canvases([line_canvas(load_image(image, limits=self.limits))])
         return line
 
     def read_many(self, images: Iterable, batch_size: int = 32, *, errors: str = "raise") -> Iterator[Line | ImageError]:
-        """Read many images, in input order, `batch_size` at a time; memory does not grow with their number.
+        """Read many images, in input order; memory does not grow with their number.
 
-        errors: "raise" stops at the first image that cannot be read; "yield" gives its ImageError in its place.
+        Lines of all widths are computed together, as many as fill a batch of chunks, at most `batch_size` lines.
+        Meanwhile the next images are loaded in other threads: up to twice `batch_size` are taken from `images` ahead
+        of the line that is given out, so an array must not be written to again before its line has come.
+
+        errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
+        ImageError in its place.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; at least 1 expected")
         if errors not in ("raise", "yield"):
             raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
-        return self._read_batches(iter(images), batch_size, errors)
+        return self._read_groups(images, batch_size, errors)
 
-    def _read_batches(self, source: Iterator, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
-        while batch := list(islice(source, batch_size)):
-            canvases = [self._canvas(image, errors) for image in batch]
-            lines = iter(self.read_canvases([item for item in canvases if isinstance(item, LineCanvas)]))
-            for item in canvases:
-                yield next(lines) if isinstance(item, LineCanvas) else item
+    def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
+        group: list[LineCanvas | ImageError] = []
+        chunks = 0
+        for item in self._loaded(images, batch_size):
+            if isinstance(item, ImageError) and errors == "raise":
+                yield from self._read_group(group)
+                raise item
+            group.append(item)
+            chunks += item.inked if isinstance(item, LineCanvas) else 0
+            if len(group) == batch_size or chunks >= self._backend.chunks_per_batch:
+                yield from self._read_group(group)
+                group, chunks = [], 0
+        yield from self._read_group(group)
+
+    def _loaded(self, images: Iterable, ahead: int) -> Iterator[LineCanvas | ImageError]:
+        """The canvas of each image, or why there is none, in order; `ahead` images are loaded or being loaded."""
+        pool = ThreadPoolExecutor(LOADERS, "ms-ocr-load")
+        try:
+            pending: deque[Future] = deque()
+            for image in images:
+                pending.append(pool.submit(self._canvas, image))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_group(self, group: list[LineCanvas | ImageError]) -> Iterator[Line | ImageError]:
+        lines = iter(self.read_canvases([item for item in group if isinstance(item, LineCanvas)]))
+        for item in group:
+            yield next(lines) if isinstance(item, LineCanvas) else item
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `line_canvas` prepared."""
@@ -115,12 +150,10 @@ class Recognizer:
             return []
         return [self._line(canvas, path) for canvas, path in zip(canvases, self._backend.read(canvases))]
 
-    def _canvas(self, image, errors: str) -> LineCanvas | ImageError:
+    def _canvas(self, image) -> LineCanvas | ImageError:
         try:
             return line_canvas(load_image(image, limits=self.limits))
         except ImageError as error:
-            if errors == "raise":
-                raise
             return error
 
     def _line(self, canvas: LineCanvas, path: ColumnPath) -> Line:

@@ -147,7 +147,7 @@ def test_export_writes_model_onnx_and_replaces_it_only_when_told(tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{path}: {path.stat().st_size} bytes, opset {OPSET}\n"
     images = [render(text) for text in random_texts(5, 40)]
-    expected, lines = ([line.text for line in Recognizer.from_pretrained(model, backend).read_many(images)]
+    expected, lines = ([line.text for line in Recognizer.from_pretrained(model, backend, "fp32").read_many(images)]
                        for backend in ("torch", "onnxruntime"))
     assert lines == expected and any(expected)
 

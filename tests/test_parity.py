@@ -154,7 +154,7 @@ def read_by_hand(model_dir: Path, image: np.ndarray) -> str:
 def test_chunks_equal_those_cut_by_hand(tmp_path, ratio):
     model_dir = weaken_positions(make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK))
     image = line_image(np.random.default_rng(1), ratio)
-    text = Recognizer.from_pretrained(model_dir).read(image).text
+    text = Recognizer.from_pretrained(model_dir, precision="fp32").read(image).text
     assert text == read_by_hand(model_dir, image)
     assert len(text) > 20
 
@@ -184,7 +184,7 @@ def test_backends_give_one_text(tmp_path):
 
     random = np.random.default_rng(2)
     images = [line_image(random, ratio) for ratio in (0.4, 1, 3, 7.9, 8, 15.7, 16, 25, 25.2, 33, 50)]
-    expected = list(Recognizer.from_pretrained(torch_dir, "torch").read_many(images))
+    expected = list(Recognizer.from_pretrained(torch_dir, "torch", "fp32").read_many(images))
     assert len({line.text for line in expected}) == len(images)
     for folder, backend in ((ours, OnnxBackend), (legacy, OfficialOnnxBackend)):
         recognizer = Recognizer.from_pretrained(folder, "onnxruntime")

@@ -32,12 +32,12 @@ def model_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reader(model_dir):
-    return pipeline(Tasks.ocr_recognition, model=str(model_dir))
+    return pipeline(Tasks.ocr_recognition, model=str(model_dir), precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def recognizer(model_dir) -> Recognizer:
-    return Recognizer.from_pretrained(model_dir)
+    return Recognizer.from_pretrained(model_dir, precision="fp32")
 
 
 @pytest.fixture
@@ -126,13 +126,13 @@ def test_a_generator_is_read_a_batch_at_a_time(reader, files):
     got = reader(source, batch_size=2)
     assert taken == []
     next(got)
-    assert taken == files[:2]
+    assert taken == files[:4]  # the next batch is loaded while this one is computed
     assert len(list(got)) == len(files) - 1
 
 
 def test_a_loaded_model_reads_as_its_directory(reader, model_dir, files):
     model = Model.from_pretrained(str(model_dir))
-    assert pipeline(Tasks.ocr_recognition, model=model)(files[0]) == reader(files[0])
+    assert pipeline(Tasks.ocr_recognition, model=model, precision="fp32")(files[0]) == reader(files[0])
     chunks = Preprocessor.from_pretrained(str(model_dir))(files[:2])["image"]
     assert tuple(chunks.shape) == (6, 3, 32, 300)
     output = model(chunks)

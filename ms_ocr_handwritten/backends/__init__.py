@@ -1,46 +1,104 @@
-"""What computes, and how it is chosen: PyTorch or onnxruntime."""
+"""What computes, and how it is chosen: PyTorch, onnxruntime or OpenVINO. Nothing is imported before it is chosen."""
 
 import importlib.util
+import os
+import shutil
+import sys
 
 from ..errors import BackendError, CheckpointError
-from ..model_dir import ModelDir
+from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
+from .base import Backend
 
-BACKENDS = ("auto", "torch", "onnxruntime")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS_OF = {  # beside "auto"
+    "torch": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16"),
+}
+BACKENDS = ("auto", *PRECISIONS_OF)
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
-def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None):
+def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None) -> Backend:
     """The backend for a model directory. Raises BackendError, or CheckpointError if the files it needs are missing."""
-    _check(backend, precision)
+    check(backend, precision)
     if backend == "auto":
-        backend = "torch" if model.weights and importlib.util.find_spec("torch") else "onnxruntime"
+        backend, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
+        check(backend, precision)
     if backend == "torch":
         from ..nets.convnextvit import load_network
 
         if threads is not None:
-            raise BackendError("threads is for backend 'onnxruntime'; for 'torch' call torch.set_num_threads")
+            raise BackendError("threads is for backends 'onnxruntime' and 'openvino'; for 'torch' call "
+                               "torch.set_num_threads")
         network = load_network(model.configuration.network, model.require_weights())
         return torch_backend(network, precision, device or "gpu")
-    if precision == "bf16":
-        raise BackendError("precision 'bf16' is not available with backend 'onnxruntime'; use 'fp32' or backend 'torch'")
+    if precision == "int8":
+        if model.int8 is None:
+            raise CheckpointError(f"{model.path}: holds no {INT8_FILE}; make one with `ms-ocr export int8`, or use "
+                                  "precision='fp32'")
+        from .onnx import open_onnx
+
+        return open_onnx(model.int8, threads)
     if model.onnx is None:
-        raise CheckpointError(f"{model.path}: holds no model.onnx; make one with `ms-ocr export`, or use backend='torch'")
+        raise CheckpointError(f"{model.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`, or use "
+                              "backend='torch'")
+    if backend == "openvino":
+        from .openvino import open_openvino
+
+        return open_openvino(model.onnx, precision, threads)
     from .onnx import open_onnx
 
     return open_onnx(model.onnx, threads)
 
 
-def torch_backend(network, precision: str, device: str | None = None):
-    """A backend for a network that is loaded already; without a device it stays where it is."""
+def automatic_backend(model: ModelDir, precision: str, device: str | None, torch_imported: bool) -> tuple[str, str]:
+    """What "auto" stands for, and why.
+
+    torch, unless the same weights can be read without the seconds that importing it takes: when model.onnx was made
+    from the very weights beside it, onnxruntime is installed, and neither GPU nor another precision is in question.
+    """
+    if precision == "int8":
+        return "onnxruntime", f"precision 'int8' reads {INT8_FILE}"
+    if model.weights is None:
+        return "onnxruntime", f"{model.path} holds no weights for torch"
+    if not importlib.util.find_spec("torch"):
+        return "onnxruntime", "torch is not installed"
+    if precision not in ("auto", "fp32"):
+        return "torch", f"precision {precision!r} is torch's"
+    if torch_imported:
+        return "torch", "torch is imported already, and is fastest then"
+    if device not in (None, "cpu") or device is None and gpu_possible():
+        return "torch", "there may be a GPU"
+    if model.onnx is None or not importlib.util.find_spec("onnxruntime"):
+        return "torch", f"{ONNX_FILE} or onnxruntime is missing"
+    from .onnx import made_from
+
+    if not made_from(model.onnx, model.weights):
+        return "torch", f"{ONNX_FILE} was not made from {model.weights.name}, or does not say so"
+    return "onnxruntime", f"{ONNX_FILE} was made from {model.weights.name}, and torch is not imported yet"
+
+
+def gpu_possible() -> bool:
+    """Whether this machine has the driver of a GPU, as far as can be seen without importing torch."""
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
+
+
+def torch_backend(network, precision: str, device: str | None = None) -> Backend:
+    """A backend for a network that is loaded already; without a device it stays where it is. Raises BackendError."""
     from .pytorch import TorchBackend, torch_device
 
-    _check("torch", precision)
+    check("torch", precision)
     if device is not None:
         network = network.to(torch_device(device))
-    return TorchBackend(network.eval(), "fp32" if precision == "auto" else precision)
+    return TorchBackend(network.eval(), precision)
 
 
-def _check(backend: str, precision: str) -> None:
+def check(backend: str, precision: str) -> None:
+    """Raises BackendError unless both are known and go together."""
     for name, value, allowed in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in allowed:
             raise BackendError(f"{name} is {value!r}; this version offers {', '.join(map(repr, allowed))}")
+    offered = PRECISIONS_OF.get(backend, PRECISIONS)
+    if precision not in ("auto", *offered):
+        raise BackendError(f"precision {precision!r} is not available with backend {backend!r}, which offers "
+                           f"{', '.join(map(repr, offered))}")

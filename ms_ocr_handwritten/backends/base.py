@@ -18,11 +18,20 @@ CHUNKS_PER_BATCH = 24  # of one forward pass: enough to fill two cores, little e
 ColumnPath = tuple[np.ndarray, np.ndarray]  # ids int64 (T,), log-probabilities float32 (T,)
 
 
-class ChunkBackend:
-    """A backend that computes chunks one by one, of any number of lines at a time."""
+class Backend:
+    """What computes lines; `chunks_per_batch` inked chunks of them at a time are enough to be fast."""
 
     name: str
     precision: str
+    chunks_per_batch = CHUNKS_PER_BATCH
+
+    def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
+        """The column path of each line, over all its chunks."""
+        raise NotImplementedError
+
+
+class ChunkBackend(Backend):
+    """A backend that computes chunks one by one, of any number of lines at a time."""
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
         """Chunks float32 (N, 32, 300) in [0, 1] to ids int64 (N, 75) and log-probabilities float32 (N, 75)."""
@@ -34,11 +43,10 @@ class ChunkBackend:
         return ids[0], log_probs[0]
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
-        """The column path of each line, over all its chunks."""
         chunks = [line.chunk_array() for line in lines]
         inked = np.concatenate(chunks)
-        parts = [self.chunk_columns(inked[start: start + CHUNKS_PER_BATCH])
-                 for start in range(0, len(inked), CHUNKS_PER_BATCH)]
+        batches = max(1, round(len(inked) / self.chunks_per_batch))  # of like size: small ones are slower
+        parts = [self.chunk_columns(batch) for batch in np.array_split(inked, batches)]
         ids, log_probs = (np.concatenate(part) for part in zip(*parts))
         paths, start = [], 0
         for line, own in zip(lines, chunks):

@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ..geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
 from ..image import LineCanvas
 from ..onnx_file import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
-from .base import ChunkBackend, ColumnPath
+from .base import Backend, ChunkBackend, ColumnPath
 
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits
 
@@ -35,7 +35,7 @@ class OnnxBackend(ChunkBackend):
         return self._padding
 
 
-class OfficialOnnxBackend:
+class OfficialOnnxBackend(Backend):
     """An ONNX file as ModelScope publishes it: float32 (3, 3, 32, 300), one line, to logits (1, 201, C).
 
     A longer line is read in windows of three chunks, each of which gives the columns of its middle chunk; the first and
@@ -78,7 +78,7 @@ def wanted_outputs(offered: Sequence[str]) -> list[str]:
     return list(CHUNK_OUTPUTS) if set(CHUNK_OUTPUTS) <= set(offered) else [offered[0]]
 
 
-def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> OnnxBackend | OfficialOnnxBackend:
+def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> Backend:
     """The backend for a file of which `run` computes the outputs `wanted`."""
     return (OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend)(name, precision, run)
 
@@ -89,7 +89,7 @@ def made_from(path: Path, weights: Path) -> bool:
     return digest is not None and digest == sha256_of(weights)
 
 
-def open_onnx(path: Path, threads: int | None) -> OnnxBackend | OfficialOnnxBackend:
+def open_onnx(path: Path, threads: int | None) -> Backend:
     """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
 
     threads: of onnxruntime; None takes all cores. Raises BackendError or CheckpointError.

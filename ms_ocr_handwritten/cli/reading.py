@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..recognizer import Line, Recognizer
 
 # `backends.BACKENDS` and `backends.PRECISIONS`; repeated here because help must not wait for numpy.
-BACKENDS = ("auto", "torch", "onnxruntime")
-PRECISIONS = ("auto", "fp32", "bf16")
+BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors in their place
 

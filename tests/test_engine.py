@@ -1,0 +1,142 @@
+"""The engine: batches of chunks from lines of any width, order, errors in their place, how far it looks ahead."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALPHABET, TINY_NETWORK, make_model_dir
+
+from ms_ocr_handwritten import Recognizer
+from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible
+from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
+from ms_ocr_handwritten.backends.pytorch import WORTHWHILE, automatic_precision, best_columns, gemm_rates
+from ms_ocr_handwritten.errors import BackendError, ImageError
+from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx_file import sha256_of
+
+WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height
+CHUNKS = [1, 3, 1, 8, 2, 1, 2, 3, 1, 6, 3, 1]  # with ink: every 252 px, but 804 px are 3
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    return make_model_dir(tmp_path_factory.mktemp("model"), ALPHABET, scale=3.0, **TINY_NETWORK)
+
+
+@pytest.fixture
+def recognizer(model_dir):
+    return Recognizer.from_pretrained(model_dir, precision="fp32")
+
+
+def images(widths):
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (32, width, 3), np.uint8) for width in widths]
+
+
+@pytest.fixture
+def computed(recognizer, monkeypatch) -> list[list[int]]:
+    """The inked chunks of the lines of each group that the backend computes."""
+    groups, read = [], recognizer._backend.read
+    monkeypatch.setattr(recognizer._backend, "read",
+                        lambda lines: groups.append([line.inked for line in lines]) or read(lines))
+    return groups
+
+
+def test_lines_of_all_widths_share_batches_of_chunks(recognizer, computed):
+    lines = images(WIDTHS * 3)
+    got = list(recognizer.read_many(lines))
+    assert [chunks for group in computed for chunks in group] == CHUNKS * 3
+    assert all(sum(group) >= CHUNKS_PER_BATCH > sum(group[:-1]) for group in computed[:-1])
+    assert [line.text for line in got] == [recognizer.read(line).text for line in lines]
+
+
+def test_no_group_has_more_lines_than_asked_for(recognizer, computed):
+    list(recognizer.read_many(images(WIDTHS), batch_size=2))
+    assert [len(group) for group in computed] == [2] * 6
+
+
+def test_what_cannot_be_read_keeps_its_place(recognizer):
+    first, second = images([100, 300])
+    got = list(recognizer.read_many([b"?", first, b"!", second, b"."], errors="yield"))
+    assert [str(item).split(":")[0] if isinstance(item, ImageError) else item.text for item in got] == [
+        "1 encoded bytes", recognizer.read(first).text, "1 encoded bytes", recognizer.read(second).text,
+        "1 encoded bytes"]
+
+
+def test_the_lines_before_an_unreadable_one_are_given_out(recognizer):
+    first, second, third = images([100, 300, 60])
+    lines = recognizer.read_many([first, second, b"no image", third])
+    assert [next(lines).text, next(lines).text] == [recognizer.read(first).text, recognizer.read(second).text]
+    with pytest.raises(ImageError, match="8 encoded bytes"):
+        next(lines)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_it_looks_one_batch_ahead_and_stops_when_closed(recognizer, batch_size):
+    taken = []
+    lines = recognizer.read_many((taken.append(1) or image for image in images([50] * 40)), batch_size)
+    assert not taken
+    next(lines)
+    assert len(taken) == 2 * batch_size
+    lines.close()
+    assert len(taken) == 2 * batch_size
+
+
+def test_an_error_of_the_callers_own_iterator_reaches_him(recognizer):
+    def broken():
+        yield images([50])[0]
+        raise KeyError("page 7")
+
+    with pytest.raises(KeyError, match="page 7"):
+        list(recognizer.read_many(broken()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_best_columns_are_those_of_the_plain_formula(dtype):
+    logits = (torch.randn(3, 75, 500, generator=torch.Generator().manual_seed(0)) * 8).to(dtype)
+    logits[0, 5, [7, 300]] = 100.0  # a tie: the first counts, as numpy's and upstream's argmax have it
+    ids, log_probs = best_columns(logits)
+    expected = logits.double().numpy() - np.logaddexp.reduce(logits.double().numpy(), axis=-1, keepdims=True)
+    assert (ids.numpy() == expected.argmax(-1)).all() and ids[0, 5] == 7
+    np.testing.assert_allclose(log_probs.numpy(), expected.max(-1), atol=1e-5)
+
+
+def test_precisions_that_a_backend_lacks_are_refused(model_dir):
+    with pytest.raises(BackendError, match="'int8' is not available with backend 'torch', which offers 'fp32', 'bf16'"):
+        check("torch", "int8")
+    with pytest.raises(BackendError, match="'bf16' is not available with backend 'onnxruntime'"):
+        check("onnxruntime", "bf16")
+    with pytest.raises(BackendError, match="'fp16' needs a GPU with backend 'torch'"):
+        Recognizer.from_pretrained(model_dir, "torch", "fp16", device="cpu")
+
+
+def test_automatic_precision_follows_what_was_measured(model_dir):
+    faster = gemm_rates()["bf16"] > WORTHWHILE * gemm_rates()["fp32"]
+    chosen = "bf16" if faster else "fp32"
+    assert automatic_precision(torch.device("cpu")) == chosen
+    assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen
+
+
+def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp_path):
+    folder = make_model_dir(tmp_path, ALPHABET, scale=3.0, **TINY_NETWORK)
+    model = ModelDir.open(folder)
+    lean = "torch" if gpu_possible() else "onnxruntime"
+
+    def chosen(precision="auto", device=None, torch_imported=False):
+        return automatic_backend(model, precision, device, torch_imported)[0]
+
+    assert chosen() == "torch"  # there is no model.onnx
+    network = load_network(model.configuration.network, model.weights)
+    export_onnx(network, folder / "model.onnx")
+    assert chosen() == "torch"  # it does not say what it was made from
+    export_onnx(network, folder / "model.onnx", weights_sha256=sha256_of(model.weights))
+    assert chosen() == lean
+    assert chosen(device="cpu") == "onnxruntime"
+    assert [chosen(torch_imported=True), chosen("bf16"), chosen(device="gpu")] == ["torch"] * 3
+    assert chosen("int8") == "onnxruntime"
+    weights = torch.load(model.weights)
+    torch.save({name: value + 1 for name, value in weights.items()}, model.weights)  # another epoch was copied here
+    assert chosen() == "torch"
+    model.weights.unlink()
+    assert chosen() == "onnxruntime"
