@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "ms_ocr_handwritten.cli.export:export",
     "synth": "ms_ocr_handwritten.cli.synth:synth",
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
+    "doctor": "ms_ocr_handwritten.cli.doctor:doctor",
 }
 
 
