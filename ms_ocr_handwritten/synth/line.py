@@ -124,6 +124,20 @@ class LineSynthesizer:
         return chosen
 
 
+def draw_in_hand(
+    label: str, hand: GlyphSet, style: writer.Style, settings: Settings, rng: np.random.Generator
+) -> SynthLine:
+    """Draw `label` with the glyphs and the style of one hand, cut as `LineSynthesizer.draw` cuts it.
+
+    Raises LabelError where the hand lacks a character.
+    """
+    lacking = "".join(dict.fromkeys(c for c in label if c != " " and c not in hand))
+    if lacking or not label or label != label.strip():
+        raise LabelError(f"cannot draw {label!r}: no glyphs for {lacking!r}, or nothing to draw at an end")
+    placed = Placed(label, [None if c == " " else hand for c in label], style, rng)
+    return _render(placed, style, settings, rng)
+
+
 def _draw_from(weighted: list[tuple[GlyphSet, float]], rng: np.random.Generator) -> GlyphSet:
     sums = np.cumsum([weight for _, weight in weighted])
     return weighted[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))][0]
