@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -170,6 +171,7 @@ def main() -> None:
     dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch)
     loader = DataLoader(dataset, arguments.batch, num_workers=arguments.workers, prefetch_factor=8,
                         multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0))
+    end = time.time() + 60 * arguments.minutes
     started, seen, right, count, total = time.time(), 0, 0, 0, 0.0
     for grey, targets in loader:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -201,10 +203,13 @@ def main() -> None:
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             right, count, total, started, seen = 0, 0, 0.0, time.time(), 0
-        if step % 500 == 0 or step == arguments.steps:
+        late = time.time() > end
+        if step % 500 == 0 or step == arguments.steps or late:
             save_torch({"step": step, "network": network.state_dict(), "average": average.state_dict(),
                         "optimizers": [o.state_dict() for o in optimizers]}, state_file)
             save_torch(average.module.state_dict(), arguments.out / "pytorch_model.pt")
+        if late:
+            break
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""The first training phase: what it says each column shows, and the gradient of its loss. A hand from Pillow's font."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ImageFont
+
+pytest.importorskip("fontTools")
+
+from ms_ocr_handwritten.ctc import collapse  # noqa: E402
+from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
+from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
+from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
+from ms_ocr_handwritten.synth.writer import draw_style  # noqa: E402
+from ms_ocr_handwritten.vocab import Vocabulary  # noqa: E402
+
+LABELS = ["ab cd", "Noon", "e", "fig 3", "seen", "q"]
+
+
+@pytest.fixture(scope="module")
+def pretrain():
+    path = Path(__file__).parent.parent / "recipe" / "pretrain.py"
+    spec = importlib.util.spec_from_file_location("pretrain", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def hand(tmp_path_factory):
+    path = tmp_path_factory.mktemp("font") / "font.ttf"
+    path.write_bytes(ImageFont.load_default(20).font_bytes)
+    return read_fonts([path], tuple(sorted(set("".join(LABELS)) - {" "})))
+
+
+class OneHand:
+    """Draws LABELS in turn, as a LineSynthesizer draws its texts."""
+
+    seed = 5
+
+    def __init__(self, hand):
+        self.hand, self.drawn = hand, []
+
+    def sample(self, index, max_width):
+        rng = np.random.default_rng(index)
+        line = draw_in_hand(LABELS[index % len(LABELS)], self.hand, draw_style(rng), Settings(max_width=max_width), rng)
+        self.drawn.append((line, max_width))
+        return line
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(sorted(set("".join(LABELS)) - {" "})) + "\n \n", encoding="utf-8")
+    return Vocabulary.load(path)
+
+
+def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monkeypatch):
+    monkeypatch.setattr(pretrain, "TARGETS", 75)  # all of them
+    for index in range(8):
+        synthesizer = OneHand(hand)
+        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8)[index]
+        assert sorted(columns) == list(range(75)) and grey.shape == (32, 300)
+        order = np.argsort(columns)
+        classes, either = classes[order], either[order]
+        sure = np.where(either > 0, 0, classes)
+        read = "".join(vocabulary.character(run.id) for run in collapse(sure, np.zeros(75, np.float32)))
+        widths, texts, left = [], "", 0
+        for line, room in synthesizer.drawn:
+            assert room == 300 - left  # each line is drawn into the room that is left
+            width = scaled_width(line.image.shape[1], line.image.shape[0])
+            if left + width <= 300:
+                texts, left = texts + line.text, left + width
+                widths.append(width)
+        assert read == texts
+        assert len(widths) >= 2 and 300 - left < 60  # the chunk is full
+        assert (grey[:, left + 1:] == 0).all() and grey[:, : left - 1].any()
+        for column in np.flatnonzero(either):  # beside the middle of that character
+            assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
+
+
+def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(pretrain):
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(60, 30, generator=generator)).requires_grad_()
+    classes = torch.randint(0, 30, (60,), generator=generator)
+    either = (torch.rand(60, generator=generator) < 0.3) & (classes > 0)
+    loss = pretrain.column_loss(logits, classes, either)
+    (gradient,) = torch.autograd.grad(2 * loss, logits)
+    log_probs = logits.log_softmax(-1)
+    named = log_probs.gather(1, classes[:, None])[:, 0]
+    score = torch.where(either, torch.logaddexp(named, log_probs[:, 0]), named)
+    middles = (classes != 0) & ~either
+    expected = -(torch.where(middles, 1.0, pretrain.BLANK_WEIGHT) * score).sum() / middles.sum()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(2 * expected, logits)[0])
