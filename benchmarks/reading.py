@@ -61,6 +61,7 @@ class Reading:
         if self.builtin:
             self.builtin.choose_batch_size(evenly(lists["mixed widths"], 32))
         list_rows = [row for name, images in lists.items() for row in self._rows(name, images, whole_lists)]
+        self.samples["products, FLOP/s"] = self.floor.samples
         notes = [*self.missing, self.floor.note(), f"a chunk is {self.flop / 1e9:.2f} GFLOP"]
         return Section([
             Table("Official size, random weights: one line at a time", COLUMNS, rows, "; ".join(notes)),
