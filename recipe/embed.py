@@ -1,4 +1,4 @@
-"""Turn a training's output/ into the embedded model: weights as fp16, configuration and vocabulary beside them.
+"""Turn a training's output/ into the embedded model: fp16 weights, the same as ONNX, configuration and vocabulary.
 
 How to train goes with the recipe; what the embedded configuration says of training is the repository's default, meant
 for fine-tuning.
@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from ms_ocr_handwritten.config import read_json
-from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import read_weights
+from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.model_dir import ONNX_FILE, ModelDir
+from ms_ocr_handwritten.nets.convnextvit import load_network, read_weights
+from ms_ocr_handwritten.onnx_file import sha256_of
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch, write_atomically
 
 
@@ -25,8 +27,10 @@ def main(source: Path, assets: Path) -> None:
     default = read_json(Path(__file__).parent.parent / "configuration.json")
     raw = files.raw | {part: default[part] for part in ("train", "evaluation")}
     write_atomically(assets / "configuration.json", as_json(raw).encode("utf-8"))
-    size = (assets / "pytorch_model.pt").stat().st_size
-    print(f"{sum(map(torch.numel, weights.values())):,} parameters, {size / 1e6:.1f} MB")
+    network = load_network(ModelDir.open(assets).configuration.network, assets / "pytorch_model.pt")
+    export_onnx(network, assets / ONNX_FILE, half_weights=True, weights_sha256=sha256_of(assets / "pytorch_model.pt"))
+    sizes = ", ".join(f"{name} {(assets / name).stat().st_size / 1e6:.1f} MB" for name in ("pytorch_model.pt", ONNX_FILE))
+    print(f"{sum(map(torch.numel, weights.values())):,} parameters: {sizes}")
 
 
 if __name__ == "__main__":

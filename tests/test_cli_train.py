@@ -19,6 +19,8 @@ from ms_ocr_handwritten.cli.train import override
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.export import OPSET
 from ms_ocr_handwritten.lmdb_store import LmdbReader, write_lmdb
+from ms_ocr_handwritten.model_dir import default_model_dir
+from ms_ocr_handwritten.nets.convnextvit import read_weights
 from ms_ocr_handwritten.training.distributed import Ranks
 
 FAST = ("--set", "train.max_epochs=2", "--set", "train.dataloader.batch_size_per_gpu=16")
@@ -35,6 +37,16 @@ def train(model: Path, lines: Path, work_dir: Path, *more: object) -> Result:
 def evaluations(work_dir: Path) -> dict[int, dict]:
     entries = [json.loads(line) for line in (work_dir / "train_log.jsonl").read_text().splitlines()]
     return {entry["epoch"]: entry for entry in entries if entry["mode"] == "eval"}
+
+
+def test_without_a_model_the_embedded_one_is_trained_on(lines_lmdb, tmp_path):
+    work = tmp_path / "work"
+    result = ms_ocr("train", "--train", lines_lmdb, "--work-dir", work, "--set", "train.max_epochs=1",
+                    "--set", "train.optimizer.lr=0.0")
+    assert result.exit_code == 0, result.stderr
+    expected, trained = (read_weights(Path(folder) / "pytorch_model.pt")
+                         for folder in (default_model_dir(), work / "output"))
+    assert all(torch.equal(value.float(), trained[name]) for name, value in expected.items())  # at a rate of 0
 
 
 def test_train_writes_the_work_dir_and_prints_the_last_scores(tiny_model_dir, lines_lmdb, tmp_path):

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from conftest import ALPHABET, ROOT, TINY_NETWORK, make_model_dir, png, render
 from fresh import fresh
+from PIL import ImageFont
 
 from ms_ocr_handwritten import Recognizer
+from ms_ocr_handwritten.lmdb_store import LmdbReader
 
 EXAMPLES = ROOT / "examples"
 RUN = """
@@ -24,6 +26,8 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
     model = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
     line = tmp_path / "line.png"
     line.write_bytes(png(render("b4d")))
+    font = tmp_path / "font.ttf"
+    font.write_bytes(ImageFont.load_default(20).font_bytes)
     first = Recognizer.from_pretrained(model).read(line)
     runs = [
         ["recognize.py", str(line), "--model", str(model)],
@@ -31,12 +35,13 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
         ["finetune.py", str(model), str(lines_lmdb), "--epochs", "2"],
         ["reload.py", str(line), "--epoch", "1"],
         ["onnx_inference.py", "./work_dir/output", str(line)],
+        ["new_hand.py", str(font), "hand", "--lines", "5", "--held-out", "2"],
     ]
     assert {run[0] for run in runs} == {path.name for path in Path(EXAMPLES).glob("*.py")}
     got = fresh(RUN, tmp_path, examples=EXAMPLES, runs=runs)
     assert got["attempts"] == []
 
-    by_path, by_url, scores, reloaded, by_onnx = got["printed"]
+    by_path, by_url, scores, reloaded, by_onnx, drawn = got["printed"]
     assert by_path == by_url
     assert by_path.splitlines()[0] == f"{first.text} {first.score:.3f}"
     assert len(by_path.splitlines()) == 1 + len(first.chars)
@@ -46,3 +51,8 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
     assert reloaded == by_onnx == tuned.text + "\n"
     assert sorted(path.name for path in (tmp_path / "work_dir" / "output").iterdir()) == [
         "configuration.json", "model.onnx", "pytorch_model.pt", "vocab.txt"]
+    assert drawn == f"{Path('hand/train')}: 5 lines\n{Path('hand/test')}: 2 lines\n"
+    words = set((Path(EXAMPLES).parent / "LICENSE").read_text(encoding="utf-8").split())
+    reader = LmdbReader(tmp_path / "hand" / "train")
+    assert all(word in words for index in range(5)
+               for word in reader.label(index).split()[:-1])  # the last may be cut

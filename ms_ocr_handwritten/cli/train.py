@@ -15,8 +15,8 @@ _folder = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--model", type=_folder, metavar="DIR", required=True,
-              help="Model directory to start from; random weights if it holds none.")
+@click.option("--model", type=_folder, metavar="DIR",
+              help="Model directory to start from; random weights if it holds none [default: the embedded model].")
 @click.option("--train", "train_paths", type=_folder, metavar="LMDB", multiple=True, required=True,
               help="Lines to learn from; may be repeated.")
 @click.option("--eval", "eval_paths", type=_folder, metavar="LMDB", multiple=True,
@@ -27,7 +27,7 @@ _folder = click.Path(path_type=Path)
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True,
               help="Override the configuration: dotted key, JSON value; may be repeated.")
 @click.option("--from", "checkpoint", metavar="WORK_DIR/epoch_N", help="Go on from the end of that epoch.")
-def train(model: Path, train_paths: tuple[Path, ...], eval_paths: tuple[Path, ...], work_dir: Path,
+def train(model: Path | None, train_paths: tuple[Path, ...], eval_paths: tuple[Path, ...], work_dir: Path,
           config: Path | None, assignments: tuple[str, ...], checkpoint: str | None) -> None:
     """Train on LMDBs; the scores of the last evaluation go to stdout as JSON.
 
@@ -36,8 +36,10 @@ def train(model: Path, train_paths: tuple[Path, ...], eval_paths: tuple[Path, ..
         --set train.max_epochs=10 --set train.optimizer.lr=0.0005
     """
     from ..config import CONFIGURATION_FILE, Configuration, read_json
+    from ..model_dir import default_model_dir
     from ..training.setup import name_work_dir, prepare_training
 
+    model = model or Path(default_model_dir())
     config = config or model / CONFIGURATION_FILE
     raw = read_json(config)
     Configuration.parse(raw, str(config))
