@@ -119,7 +119,8 @@ class OwnRecognizer:
         """Raises Missing for a backend that is not installed, or that the embedded model has no file for."""
         threads = {} if backend in ("auto", "torch") else {"threads": threads}  # torch's are set for the process
         try:
-            self.recognizer = Recognizer.from_pretrained(default_model_dir(), backend, precision, device="cpu", **threads)
+            self.recognizer = Recognizer.from_pretrained(default_model_dir(), backend, precision, device="cpu",
+                                                         **threads)
         except OcrError as error:
             reason = str(error).replace(default_model_dir(), "the embedded model")
             raise Missing(f"ours, {backend} {precision}: {reason}") from error

@@ -78,8 +78,9 @@ class Reading:
         }
         if self.options.images:  # grey, which both take alike; wider lines are squeezed by the builtin alone
             given = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in folder_lines(self.options.images)]
-            lists["images given"] = evenly([image for image in given
-                                            if 0 < scaled_width(image.shape[1], image.shape[0]) <= OFFICIAL_WIDTH], count)
+            narrow = [image for image in given if 0 < scaled_width(*image.shape[::-1]) <= OFFICIAL_WIDTH]
+            if narrow:
+                lists["images given"] = evenly(narrow, count)
         return lists
 
     def _rows(self, name: str, images: list[np.ndarray], measure) -> list[tuple]:

@@ -63,7 +63,8 @@ def _first_losses(learners: list[Learner], batch: int) -> list[float]:
 
 def _check_equal(theirs: float, ours: float) -> None:
     if abs(theirs - ours) > LOSS_TOLERANCE * abs(theirs):
-        raise SystemExit(f"training: with the same weights and lines the builtin's loss is {theirs}, ours in fp32 {ours}")
+        raise SystemExit(f"training: with the same weights and lines the builtin's loss is {theirs}, ours in fp32 "
+                         f"{ours}")
 
 
 def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
