@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ms_ocr_handwritten/__init__.py").read_text("utf-8"), re.M)[1]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+OPENVINO = ["openvino>=2025.0"]
 
 setup(
     name="ms_ocr_handwritten",
@@ -33,10 +34,11 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
+        "openvino": OPENVINO,
         # Not in `test`: rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": ["fonttools>=4.50", "brotli>=1.1"],
-        "test": ["pytest>=8.0", *ONNX],
+        "test": ["pytest>=8.0", *ONNX, *OPENVINO],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

@@ -1,0 +1,64 @@
+"""OpenVINO on a CPU: the same ONNX files as onnxruntime, in fp32 or, where the CPU computes with it, in bf16."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BackendError, CheckpointError
+from ..onnx_file import PRECISION_KEY, read_metadata
+from .base import Backend
+from .onnx import file_backend, wanted_outputs
+
+_DEVICE = "CPU"
+_HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO takes bf16 where the CPU has it
+
+
+def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
+    """A backend for an ONNX file of either kind (see `open_onnx`).
+
+    precision: "fp32", "bf16", or "auto", which is fp32; a file that says it is int8 computes with int8 as well.
+    threads: of OpenVINO; None takes all cores.
+
+    Raises BackendError if OpenVINO is not installed, the precision is another, or this CPU does not compute with it;
+    CheckpointError if OpenVINO cannot read the file.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise BackendError("backend 'openvino' needs the package openvino; "
+                           "`pip install ms_ocr_handwritten[openvino]`") from None
+    if precision not in _HINTS:
+        raise BackendError(f"precision {precision!r} is not available with backend 'openvino', which offers "
+                           f"{', '.join(map(repr, _HINTS))}")
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        raise BackendError("precision 'bf16' needs a CPU that computes with it, and this one does not; use 'fp32'")
+    settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = core.read_model(path)
+        wanted = wanted_outputs([output.get_any_name() for output in model.outputs])
+        for result in model.get_results():
+            if result.input_value(0).get_names().isdisjoint(wanted):
+                model.remove_result(result)  # what leads to it alone is not computed
+        request = core.compile_model(model, _DEVICE, settings).create_infer_request()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]  # after the places in OpenVINO's sources
+        raise CheckpointError(f"{path}: not readable by OpenVINO ({reason}); export or download it again") from error
+    computes = read_metadata(path).get(PRECISION_KEY, "bf16" if precision == "bf16" else "fp32")
+    return file_backend("openvino", computes, _Run(request, wanted), wanted)
+
+
+class _Run:
+    """Images to the outputs `wanted`, one call at a time: a request cannot be asked by two threads."""
+
+    def __init__(self, request, wanted: Sequence[str]) -> None:
+        self.request, self.wanted, self.lock = request, wanted, threading.Lock()
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        with self.lock:
+            results = self.request.infer({0: images}, share_inputs=True)
+            return [results[name] for name in self.wanted]
