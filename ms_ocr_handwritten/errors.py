@@ -37,6 +37,10 @@ class BackendError(OcrError, RuntimeError):
     """The backend or precision asked for is not available here, or its result was refused."""
 
 
+class QuantizationError(OcrError, RuntimeError):
+    """An int8 file cannot be made of this one, reads too much worse than it, or could not be measured."""
+
+
 class OutputError(OcrError, OSError):
     """What should be written exists already, or cannot be written."""
 

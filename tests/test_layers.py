@@ -13,8 +13,8 @@ PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
     ["errors", "geometry", "config", "config_section"],
     ["vocab", "source", "image", "ctc", "lmdb_*"],
-    ["nets", "nets.*", "model_dir", "onnx_file", "backends", "backends.*", "recognizer", "export", "training",
-     "training.*"],
+    ["nets", "nets.*", "model_dir", "onnx_file", "backends", "backends.*", "recognizer", "export", "quantize",
+     "training", "training.*"],
     ["plugin", "plugin.*"],
     ["cli", "cli.*"],
 ]

@@ -26,7 +26,7 @@ class OnnxBackend(ChunkBackend):
         self._padding: ColumnPath | None = None
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
-        ids, log_probs = self._run(_rgb(grey))
+        ids, log_probs = self._run(rgb_of_grey(grey))
         return ids, log_probs
 
     def padding_columns(self) -> ColumnPath:
@@ -52,7 +52,7 @@ class OfficialOnnxBackend(Backend):
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         inked = line.chunk_array()
         chunks[: len(inked)] = inked
-        rgb = _rgb(chunks)
+        rgb = rgb_of_grey(chunks)
         middle_start = kept_columns(0, OFFICIAL_CHUNKS).stop  # 69 of the window's 201 columns
         inner = kept_columns(1, OFFICIAL_CHUNKS)
         middle_stop = middle_start + inner.stop - inner.start  # 132
@@ -65,7 +65,7 @@ class OfficialOnnxBackend(Backend):
         return np.concatenate(ids), np.concatenate(log_probs)
 
 
-def _rgb(grey: np.ndarray) -> np.ndarray:
+def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
     """Grey (N, 32, 300) to the RGB (N, 3, 32, 300) of which the network's own grey is that again.
 
     Its weights sum to 0.9999, not to 1.

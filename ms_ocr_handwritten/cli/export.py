@@ -1,10 +1,27 @@
-"""`ms-ocr export onnx`: thin over `export.export_onnx`."""
+"""`ms-ocr export onnx` and `export int8`: thin over `export.export_onnx` and `quantize.quantize_onnx`."""
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .output import refuse_existing
+from ..errors import ImageError, OcrError, QuantizationError
+from .evaluate import evaluate_sources, labelled_sources
+from .output import exit_if_unreadable, progress, refuse_existing
+from .reading import reader_of
+from .sources import Source
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+    from ..image import LineCanvas
+    from ..quantize import Comparison
+    from ..training.metrics import Counts
+
+BATCH_SIZE = 32  # lines read at a time
+
+Labelled = tuple[Callable[[], Iterable[Source]], int]  # of `labelled_sources`
 
 
 @click.group()
@@ -37,3 +54,86 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
     path = export_onnx(load_network(files.configuration.network, weights), out, opset, half_weights=half_weights,
                        weights_sha256=sha256_of(weights))
     click.echo(f"{path}: {path.stat().st_size} bytes, opset {opset}")
+
+
+@export.command()
+@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
+@click.option("--calibrate", multiple=True, required=True, metavar="PATH", help="Lines like those to read; repeatable.")
+@click.option("--evaluate", multiple=True, required=True, metavar="PATH", help="Lines to measure with; repeatable.")
+@click.option("--lines", type=click.IntRange(min=1), default=200, show_default=True, help="To calibrate with.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model_int8.onnx in DIR]")
+@click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one reads well enough).")
+def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
+         ) -> None:
+    """Write model.onnx in int8, unless it then reads worse by 0.2 points of CER or more.
+
+    PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). Calibrate and evaluate with different
+    lines. Both files read those to evaluate with, which need 1,000 characters or more; the CER of each set is printed
+    and written into the file.
+    """
+    from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
+
+    files = ModelDir.open(model)
+    source, out = files.onnx, out or files.path / INT8_FILE
+    if source is None:
+        raise QuantizationError(f"{files.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`")
+    _refuse_other_weights(source, files.weights)
+    calibration = [labelled_sources(path) for path in calibrate]
+    sets = {path: labelled_sources(path) for path in evaluate}
+    if not force:
+        refuse_existing(out, "give --force to replace it, or another --out")
+
+    from ..quantize import quantize_onnx
+    from ..recognizer import Recognizer
+
+    def score(backend: "Backend") -> "dict[str, Counts]":
+        read = reader_of(Recognizer(backend, files.vocabulary), BATCH_SIZE)
+        results = {path: evaluate_sources(read, progress(open_sources(), f"{path} {backend.precision}", size),
+                                          files.vocabulary, lambda source, line: None)
+                   for path, (open_sources, size) in sets.items()}
+        unreadable = sum(result.unreadable for result in results.values())
+        exit_if_unreadable(unreadable, sum(size for _, size in sets.values()))
+        return {path: result.scores.folded for path, result in results.items()}
+
+    comparison = quantize_onnx(source, out, _lines_of(calibration, lines), score)
+    click.echo(_table(comparison))
+    click.echo(f"{out}: {out.stat().st_size} bytes")
+
+
+def _refuse_other_weights(onnx_file: Path, weights: Path | None) -> None:
+    """Raise QuantizationError if the file says that it was made from other weights than lie beside it."""
+    from ..backends.onnx import made_from
+    from ..onnx_file import WEIGHTS_KEY, read_metadata
+
+    if weights and WEIGHTS_KEY in read_metadata(onnx_file) and not made_from(onnx_file, weights):
+        raise QuantizationError(f"{onnx_file}: was made from other weights than {weights.name} beside it; make it anew "
+                                "with `ms-ocr export onnx --force`")
+
+
+def _lines_of(sets: list[Labelled], lines: int) -> "Iterator[LineCanvas]":
+    """At most `lines` lines, evenly spread over all those of the sets. Raises ImageError, naming the line."""
+    from ..image import line_canvas, load_image
+
+    total = sum(size for _, size in sets)
+    chosen = {index * total // lines for index in range(lines)} if lines < total else set(range(total))
+    sources = chain.from_iterable(open_sources() for open_sources, _ in sets)
+    for index, source in enumerate(progress(sources, "calibrating", total)):
+        if index not in chosen:
+            continue
+        if isinstance(source.image, OcrError):
+            raise source.image
+        try:
+            yield line_canvas(load_image(source.image))
+        except ImageError as error:
+            raise ImageError(f"{source.name}: {error}") from error
+
+
+def _table(comparison: "Comparison") -> str:
+    """Right-aligned columns; the set last."""
+    cells = [["lines", "chars", "CER fp32", "CER int8", "points", "set"]]
+    for row in (*comparison.rows(), comparison.total()):
+        fp32, int8 = 100 * row["cer_fp32"], 100 * row["cer_int8"]
+        cells.append([str(row["lines"]), str(row["characters"]), f"{fp32:.2f} %", f"{int8:.2f} %",
+                      f"{int8 - fp32:+.2f}", row["set"]])
+    widths = [max(map(len, column)) for column in zip(*cells)][:-1]
+    return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)

@@ -1,0 +1,162 @@
+"""An ONNX file of ours in int8: calibrated on real lines, measured on labelled ones, refused if it reads worse.
+
+Quantised are the products with weights, in the form that onnxruntime's x86 kernels take: weights int8, per output
+channel; inputs uint8, with one range for all lines, so that a text does not depend on the lines read beside it. All
+else stays fp32. Needs no torch.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .backends.base import Backend
+from .backends.onnx import OnnxBackend, open_onnx, rgb_of_grey
+from .errors import QuantizationError
+from .image import LineCanvas
+from .onnx_file import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, appearing_whole, package_version, read_metadata, require
+from .training.metrics import Counts
+
+LIMIT = 0.002  # CER of int8 less CER of fp32, over all sets together, from which the file is refused
+MINIMUM_CHARACTERS = 1000  # of the labels, on which a difference of LIMIT is two errors
+PRODUCTS = ("MatMul", "Gemm")  # the operators that are quantised where one factor is a weight; their sums are not
+CALIBRATION_BATCH = 8  # chunks; a range is the mean of the extremes of such batches, so that no outlier widens it alone
+EVALUATION_KEY = "ms_ocr_handwritten.evaluation"  # JSON, a list of `Comparison.rows`
+CALIBRATION_KEY = "ms_ocr_handwritten.calibration_lines"
+
+Score = Callable[[Backend], dict[str, Counts]]  # reads the labelled sets: the counts of each by its name
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What fp32 and int8 made of the same sets, by their names."""
+
+    fp32: dict[str, Counts]
+    int8: dict[str, Counts]
+
+    @property
+    def difference(self) -> float:
+        """CER of int8 less CER of fp32, over all sets together."""
+        return _total(self.int8).cer - _total(self.fp32).cer
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """One of each set; plain Python numbers, CER as a fraction."""
+        return [_row(name, self.fp32[name], self.int8[name]) for name in self.fp32]
+
+    def total(self) -> dict[str, str | int | float]:
+        """The row of all sets together."""
+        return _row("all", _total(self.fp32), _total(self.int8))
+
+
+def _total(sets: dict[str, Counts]) -> Counts:
+    return sum(sets.values(), Counts())
+
+
+def _row(name: str, fp32: Counts, int8: Counts) -> dict[str, str | int | float]:
+    return {"set": name, "lines": fp32.lines, "characters": fp32.characters, "cer_fp32": fp32.cer, "cer_int8": int8.cer}
+
+
+def quantize_onnx(source: str | os.PathLike[str], out: str | os.PathLike[str], calibration: Iterable[LineCanvas],
+                  score: Score) -> Comparison:
+    """Write `source`, an ONNX file of `export_onnx`, in int8 to `out`, if it reads the sets of `score` well enough.
+
+    calibration: lines of the kind that will be read, some hundred; labels are not needed.
+    score: called twice, with the backend of `source` and with that of the new file.
+
+    Raises QuantizationError, and leaves no new file, if the CER grows by LIMIT or more, if the sets hold fewer than
+    MINIMUM_CHARACTERS, if there is no line to calibrate with, or if `source` is of another kind; BackendError if onnx
+    or onnxruntime is missing; CheckpointError if `source` cannot be read.
+    """
+    require("quantising", "onnx", "onnxruntime")
+    source, out = Path(source), Path(out)
+    whole = open_onnx(source, None)
+    if not isinstance(whole, OnnxBackend) or whole.precision != "fp32":
+        raise QuantizationError(f"{source}: no fp32 file of this package; make one with `ms-ocr export onnx`")
+    fp32 = score(whole)
+    characters = _total(fp32).characters
+    if characters < MINIMUM_CHARACTERS:
+        raise QuantizationError(f"the labels to evaluate with hold {characters} characters, on which {100 * LIMIT} "
+                                f"points of CER cannot be told; name sets of {MINIMUM_CHARACTERS} or more")
+    with appearing_whole(out) as temporary:
+        lines = _write(source, temporary, calibration)
+        comparison = Comparison(fp32, score(open_onnx(Path(temporary), None)))
+        if not comparison.difference < LIMIT:
+            raise QuantizationError(_refusal(source, comparison))
+        _describe(source, temporary, lines, comparison)
+    return comparison
+
+
+def _refusal(source: Path, comparison: Comparison) -> str:
+    sets = "; ".join(f"{row['set']} {_both(row)}" for row in comparison.rows())
+    points = f"{100 * comparison.difference:+.2f} points"
+    return (f"{source}: its CER is {_both(comparison.total())}, {points}, of which less than {100 * LIMIT} are "
+            f"accepted ({sets}); nothing was written. Calibrate with more lines like these, or keep fp32")
+
+
+def _both(row: dict) -> str:
+    return f"{100 * row['cer_fp32']:.2f} % in fp32 and {100 * row['cer_int8']:.2f} % in int8"
+
+
+def _write(source: Path, out: str, calibration: Iterable[LineCanvas]) -> int:
+    """The number of lines it was calibrated with."""
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="ms_ocr_int8.") as folder:
+        prepared = os.path.join(folder, "prepared.onnx")
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # weights that are computed become constants
+        graph = onnx.load(prepared).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        products = [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
+        batches = _Batches(calibration, graph.input[0].name)
+        quantize_static(
+            prepared, out, batches, quant_format=QuantFormat.QDQ, nodes_to_quantize=products,
+            weight_type=QuantType.QInt8, per_channel=True, activation_type=QuantType.QUInt8,
+            reduce_range=True,  # weights of 7 bits: without VNNI, sums of 8-bit products overflow
+            extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+        )
+    _set_metadata(out, {PRECISION_KEY: "int8"})  # so that its backend says so
+    return batches.lines
+
+
+class _Batches:
+    """The batches that onnxruntime calibrates with; `lines` counts those that it has taken."""
+
+    def __init__(self, lines: Iterable[LineCanvas], input_name: str) -> None:
+        self.lines, self._source, self._input = 0, lines, input_name
+        self._chunks = self._each_chunk()
+
+    def _each_chunk(self) -> Iterator[np.ndarray]:
+        for line in self._source:
+            self.lines += 1
+            yield from line.chunk_array()
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next input, float32 (N, 3, 32, 300); None after the last. Raises QuantizationError if there is none."""
+        batch = list(islice(self._chunks, CALIBRATION_BATCH))
+        if not batch and not self.lines:
+            raise QuantizationError("there is no line to calibrate with; name sets that hold some")
+        return {self._input: rgb_of_grey(np.stack(batch))} if batch else None
+
+
+def _describe(source: Path, path: str, lines: int, comparison: Comparison) -> None:
+    """Write down in the file where it comes from and how well it reads; of the sets' paths the last name alone."""
+    rows = [row | {"set": Path(str(row["set"])).name} for row in comparison.rows()]
+    known = {PRECISION_KEY: "int8", VERSION_KEY: package_version(), CALIBRATION_KEY: str(lines),
+             EVALUATION_KEY: json.dumps(rows, ensure_ascii=False)}
+    digest = read_metadata(source).get(WEIGHTS_KEY)
+    _set_metadata(path, known | ({WEIGHTS_KEY: digest} if digest else {}))
+
+
+def _set_metadata(path: str, entries: dict[str, str]) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, entries)
+    onnx.save(model, path)
