@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ms_ocr_handwritten/__init__.py").read_text("utf-8"), re.M)[1]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 OPENVINO = ["openvino>=2025.0"]
+SYNTH = ["fonttools>=4.50", "brotli>=1.1"]
 
 setup(
     name="ms_ocr_handwritten",
@@ -37,8 +38,8 @@ setup(
         "openvino": OPENVINO,
         # Not in `test`: rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
-        "synth": ["fonttools>=4.50", "brotli>=1.1"],
-        "test": ["pytest>=8.0", *ONNX, *OPENVINO],
+        "synth": SYNTH,
+        "test": ["pytest>=8.0", *ONNX, *OPENVINO, *SYNTH],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

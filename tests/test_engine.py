@@ -9,7 +9,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible
 from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import WORTHWHILE, automatic_precision, best_columns, gemm_rates
-from ms_ocr_handwritten.errors import BackendError, ImageError
+from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
 from ms_ocr_handwritten.export import export_onnx
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
@@ -138,5 +138,7 @@ def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp
     weights = torch.load(model.weights)
     torch.save({name: value + 1 for name, value in weights.items()}, model.weights)  # another epoch was copied here
     assert chosen() == "torch"
+    with pytest.raises(CheckpointError, match="was made from other weights than pytorch_model.pt beside it"):
+        Recognizer.from_pretrained(folder, "onnxruntime")
     model.weights.unlink()
     assert chosen() == "onnxruntime"

@@ -21,10 +21,11 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None) -> Backend:
     """The backend for a model directory. Raises BackendError, or CheckpointError if the files it needs are missing."""
     check(backend, precision)
+    chosen = backend
     if backend == "auto":
-        backend, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
-        check(backend, precision)
-    if backend == "torch":
+        chosen, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
+        check(chosen, precision)
+    if chosen == "torch":
         from ..nets.convnextvit import load_network
 
         if threads is not None:
@@ -32,23 +33,21 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
                                "torch.set_num_threads")
         network = load_network(model.configuration.network, model.require_weights())
         return torch_backend(network, precision, device or "gpu")
-    if precision == "int8":
-        if model.int8 is None:
-            raise CheckpointError(f"{model.path}: holds no {INT8_FILE}; make one with `ms-ocr export int8`, or use "
-                                  "precision='fp32'")
-        from .onnx import open_onnx
-
-        return open_onnx(model.int8, threads)
-    if model.onnx is None:
-        raise CheckpointError(f"{model.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`, or use "
+    name, path = (INT8_FILE, model.int8) if precision == "int8" else (ONNX_FILE, model.onnx)
+    if path is None:
+        kind = "int8" if precision == "int8" else "onnx"
+        raise CheckpointError(f"{model.path}: holds no {name}; make one with `ms-ocr export {kind}`, or use "
                               "backend='torch'")
-    if backend == "openvino":
+    from .onnx import made_from, open_onnx
+
+    if backend != "auto" and model.weights and made_from(path, model.weights) is False:
+        raise CheckpointError(f"{path}: was made from other weights than {model.weights.name} beside it; export it "
+                              "again, or move one of the two away")
+    if chosen == "openvino":
         from .openvino import open_openvino
 
-        return open_openvino(model.onnx, precision, threads)
-    from .onnx import open_onnx
-
-    return open_onnx(model.onnx, threads)
+        return open_openvino(path, precision, threads)
+    return open_onnx(path, threads)
 
 
 def automatic_backend(model: ModelDir, precision: str, device: str | None, torch_imported: bool) -> tuple[str, str]:

@@ -83,10 +83,10 @@ def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> 
     return (OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend)(name, precision, run)
 
 
-def made_from(path: Path, weights: Path) -> bool:
-    """Whether the ONNX file at `path` says that it was made from the very bytes of `weights`. Raises OSError."""
+def made_from(path: Path, weights: Path) -> bool | None:
+    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say. Raises OSError."""
     digest = read_metadata(path).get(WEIGHTS_KEY)
-    return digest is not None and digest == sha256_of(weights)
+    return None if digest is None else digest == sha256_of(weights)
 
 
 def open_onnx(path: Path, threads: int | None) -> Backend:

@@ -103,9 +103,8 @@ def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lin
 def _refuse_other_weights(onnx_file: Path, weights: Path | None) -> None:
     """Raise QuantizationError if the file says that it was made from other weights than lie beside it."""
     from ..backends.onnx import made_from
-    from ..onnx_file import WEIGHTS_KEY, read_metadata
 
-    if weights and WEIGHTS_KEY in read_metadata(onnx_file) and not made_from(onnx_file, weights):
+    if weights and made_from(onnx_file, weights) is False:
         raise QuantizationError(f"{onnx_file}: was made from other weights than {weights.name} beside it; make it anew "
                                 "with `ms-ocr export onnx --force`")
 
