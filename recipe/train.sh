@@ -10,7 +10,7 @@ set -euo pipefail
 copiste=$1 work=$2
 recipe=$(cd "$(dirname "$0")" && pwd)
 configuration=${3:-$recipe/configuration.json}
-steps=${STEPS:-5000} batch=${BATCH:-48} lr=${LR:-1.5e-3} workers=${WORKERS:-1} lines=${LINES:-24000} repeats=${REPEATS:-8}
+steps=${STEPS:-5000} batch=${BATCH:-48} lr=${LR:-1.5e-3} workers=${WORKERS:-1} lines=${LINES:-24000} repeats=${REPEATS:-7}
 mkdir -p "$work"
 
 [ -f "$work/inputs/manifest.tsv" ] || python -m ms_ocr_handwritten.synth.fetch "$work/inputs"
@@ -26,12 +26,13 @@ python "$recipe/pretrain.py" --inputs "$work/inputs" --model "$work/model" --out
 tail -n 1 "$work/pretrained/pretrain_log.jsonl" | grep -q "\"step\": $steps," || { echo "first phase: to be continued"; exit; }
 cp "$work/pretrained/pytorch_model.pt" "$work/model/pytorch_model.pt"
 
-synth() { # name, lines, seed, width in px, how degraded (the trainer augments, too)
-    [ -d "$work/$1" ] ||
-        ms-ocr synth --inputs "$work/inputs" --out "$work/$1" --lines "$2" --seed "$3" --max-width "$4" --degrade "$5"
+synth() { # name, lines, seed, width in px, how degraded (the trainer augments, too), further options
+    [ -d "$work/$1" ] || ms-ocr synth --inputs "$work/inputs" --out "$work/$1" --lines "$2" --seed "$3" \
+        --max-width "$4" --degrade "$5" "${@:6}"
 }
 synth narrow "$lines" 101 252 0.25
 synth wide $((lines / 3)) 102 504 0.25
+synth single $((lines / 3)) 103 252 0.4 --only single
 synth held_out 400 900 504 0.7
 
 if [ ! -d "$work/real" ]; then
@@ -42,5 +43,6 @@ fi
 
 real=()
 for _ in $(seq "$repeats"); do real+=(--train "$work/real"); done
-ms-ocr train --model "$work/model" --work-dir "$work/work_dir" --train "$work/narrow" --train "$work/wide" "${real[@]}" \
+ms-ocr train --model "$work/model" --work-dir "$work/work_dir" --train "$work/narrow" --train "$work/wide" \
+    --train "$work/single" "${real[@]}" \
     --eval "$work/real_held_out" --eval "$work/held_out" --set "train.dataloader.workers_per_gpu=$workers"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import ConfigurationError
 from .output import progress
 
 
@@ -18,11 +19,19 @@ from .output import progress
 @click.option("--max-width", type=click.IntRange(min=32), default=252, show_default=True, help="Px at 32 px height.")
 @click.option("--degrade", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="How much paper and scanner harm the ink; 0 is dark ink on clean paper.")
-def synth(inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float) -> None:
+@click.option("--only", metavar="KIND", multiple=True,
+              help="Only texts of this kind (words, prose, rare, english, accented, numbers, mixed, single); may be "
+                   "repeated.")
+def synth(inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float,
+          only: tuple[str, ...]) -> None:
     """Draw handwritten lines with their labels into a new LMDB."""
     from ..lmdb_store import write_lmdb
     from ..synth.line import generate
+    from ..synth.text import KINDS
 
-    samples = generate(inputs, lines, seed, start, max_width=max_width, degrade=degrade)
+    if unknown := set(only) - set(KINDS):
+        raise ConfigurationError(f"--only {', '.join(sorted(unknown))}: no such kind of text; {', '.join(KINDS)} exist")
+    kinds = tuple((kind, weight) for kind, weight in KINDS.items() if not only or kind in only)
+    samples = generate(inputs, lines, seed, start, max_width=max_width, degrade=degrade, kinds=kinds)
     written = write_lmdb(out, progress(samples, "synth", lines))
     click.echo(f"{out}: {written} samples written")
