@@ -205,6 +205,17 @@ def test_synth_draws_the_lines_of_a_seed(small_inputs, tmp_path):  # noqa: F811
     assert sum(len(narrow.label(i)) for i in range(4)) < sum(len(lines.label(i)) for i in range(4))
 
 
+def test_synth_draws_only_the_kinds_of_text_that_are_asked_for(small_inputs, tmp_path):  # noqa: F811
+    base = ("synth", "--inputs", small_inputs, "--lines", 12, "--out")
+    assert ms_ocr(*base, tmp_path / "words", "--only", "words").exit_code == 0
+    lines = LmdbReader(tmp_path / "words")
+    allowed = set("一二十口王" + ",。、;:?!…·“”《》()「」")  # the words of the inputs, and marks between them
+    assert set("".join(lines.label(index) for index in range(12))) <= allowed
+    result = ms_ocr(*base, tmp_path / "poems", "--only", "poems", "--only", "words")
+    assert (result.exit_code, result.stdout) == (1, "") and not (tmp_path / "poems").exists()
+    assert result.stderr.startswith("error: --only poems: no such kind of text; words, prose, rare, english")
+
+
 def test_synth_refuses_an_existing_folder_and_missing_inputs(small_inputs, tmp_path):  # noqa: F811
     (tmp_path / "mine").mkdir()
     result = ms_ocr("synth", "--inputs", small_inputs, "--out", tmp_path / "mine", "--lines", 1)
