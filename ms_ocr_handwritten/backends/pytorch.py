@@ -15,6 +15,7 @@ from .base import ChunkBackend, ColumnPath
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNKS_PER_GPU_BATCH = 256
 WORTHWHILE = 1.5  # times faster that products in bf16 must be for "auto" to take it; emulated bf16 is slower than fp32
+NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
 GEMM_SIZE = 768  # rows, columns and depth of the products measured
 
 
@@ -78,7 +79,7 @@ def best_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
         chunk = chunk.float()
         top, best = chunk.max(-1, keepdim=True)
         chunk_ids.copy_(best[:, 0])
-        total = torch.sub(chunk, top, out=buffer).exp_().sum(-1)
+        total = torch.sub(chunk, top, out=buffer).clamp_(min=NEGLIGIBLE).exp_().sum(-1)
         torch.neg(total.log_(), out=chunk_log_probs)
     return ids, log_probs
 
