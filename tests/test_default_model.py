@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import ms_ocr_handwritten
-from ms_ocr_handwritten.model_dir import ModelDir
 from conftest import ROOT
+from fresh import fresh
+
+import ms_ocr_handwritten
+from ms_ocr_handwritten.backends.onnx import made_from
+from ms_ocr_handwritten.model_dir import ModelDir
 
 LINES = {"english.png": "the weather is fine today", "chinese.png": "今天天气很好"}
 
@@ -43,3 +46,20 @@ def test_weights_are_small_and_fit_the_vocabulary():
     files = ModelDir.open(ms_ocr_handwritten.default_model_dir())
     assert Path(files.weights).stat().st_size <= 12_000_000
     assert files.configuration.network.num_classes == files.vocabulary.classes
+
+
+LEAN = """
+import sys
+from ms_ocr_handwritten import Recognizer, default_model_dir
+reader = Recognizer.from_pretrained(default_model_dir(), device="cpu")
+texts = [reader.read(path).text for path in VALUES["paths"]]
+answer(texts=texts, backend=reader.backend, torch="torch" in sys.modules, modelscope="modelscope" in sys.modules)
+"""
+
+
+def test_it_reads_through_onnx_without_torch(tmp_path):
+    files = ModelDir.open(ms_ocr_handwritten.default_model_dir())
+    assert made_from(files.onnx, files.weights)
+    got = fresh(LEAN, tmp_path, paths=[ROOT / "examples" / "lines" / name for name in LINES])
+    assert (got["texts"], got["backend"]) == (list(LINES.values()), "onnxruntime")
+    assert not got["torch"] and not got["modelscope"]
