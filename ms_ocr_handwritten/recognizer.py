@@ -113,14 +113,18 @@ class Recognizer:
 
     def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
         group: list[LineCanvas | ImageError] = []
-        chunks = 0
+        chunks, full = 0, self._backend.chunks_per_batch
         for item in self._loaded(images, batch_size):
             if isinstance(item, ImageError) and errors == "raise":
                 yield from self._read_group(group)
                 raise item
+            inked = item.inked if isinstance(item, LineCanvas) else 0
+            if chunks and chunks + inked > full:  # a batch never grows beyond that, so neither does memory
+                yield from self._read_group(group)
+                group, chunks = [], 0
             group.append(item)
-            chunks += item.inked if isinstance(item, LineCanvas) else 0
-            if len(group) == batch_size or chunks >= self._backend.chunks_per_batch:
+            chunks += inked
+            if len(group) == batch_size or chunks >= full:
                 yield from self._read_group(group)
                 group, chunks = [], 0
         yield from self._read_group(group)
