@@ -8,7 +8,6 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ms_ocr_handwritten/__init__.py").read_text("utf-8"), re.M)[1]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
-OPENVINO = ["openvino>=2025.0"]
 SYNTH = ["fonttools>=4.50", "brotli>=1.1"]
 
 setup(
@@ -35,11 +34,12 @@ setup(
     ],
     extras_require={
         "onnx": ONNX,
-        "openvino": OPENVINO,
-        # Not in `test`: rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
+        "openvino": ["openvino>=2025.0"],
+        # Neither openvino nor peer is in `test`: workers forked from a process that used OpenVINO have crashed, and
+        # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": SYNTH,
-        "test": ["pytest>=8.0", *ONNX, *OPENVINO, *SYNTH],
+        "test": ["pytest>=8.0", *ONNX, *SYNTH],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

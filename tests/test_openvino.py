@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir, render, weaken_positions
@@ -18,6 +17,8 @@ from ms_ocr_handwritten.export import export_onnx
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+
+openvino = pytest.importorskip("openvino", reason="an extra of its own; run this file by itself")
 
 CLEAR = 1e-3  # of the greatest logit: by less than that, another runtime may take the second best class
 
