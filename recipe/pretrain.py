@@ -5,7 +5,7 @@ synthesiser knows where it put each character, so this phase trains the very net
 the middle of each character is given its class, columns between characters the blank. Cross entropy over a dozen
 columns a line replaces CTC; the weights then go to the package's own trainer (recipe/README.md).
 
-    python recipe/pretrain.py --inputs DIR --out DIR --steps 20000
+    python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
 
 Resumable: run the same command again.
 """
