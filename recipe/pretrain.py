@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
-from ms_ocr_handwritten.image import line_canvas
+from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.training.checkpoints import save_torch
@@ -59,12 +59,11 @@ class ColumnDataset(Dataset):
         left = 0
         for part in range(LINES_PER_CHUNK):
             line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part, CHUNK_WIDTH - left)
-            image = line.image if line.image.ndim == 3 else cv2.cvtColor(line.image, cv2.COLOR_GRAY2BGR)
-            canvas = line_canvas(image[:, :, ::-1])
+            canvas = line_canvas(load_image(line.image))
             if left + canvas.width > CHUNK_WIDTH:
                 continue
             grey[:, left : left + canvas.width] = canvas.grey[:, : canvas.width]
-            scale = LINE_HEIGHT / image.shape[0]
+            scale = LINE_HEIGHT / line.image.shape[0]
             at = [(left + (x0 + x1) / 2 * scale) / COLUMN_WIDTH for x0, x1 in line.boxes]
             middles = [min(int(x), CHUNK_COLUMNS - 1) for x in at]
             ids = self.vocabulary.encode(fold_full_width(line.text))

@@ -33,14 +33,18 @@ class Backend:
 class ChunkBackend(Backend):
     """A backend that computes chunks one by one, of any number of lines at a time."""
 
+    _padding: ColumnPath | None = None  # the columns of a black chunk, once they were computed
+
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
         """Chunks float32 (N, 32, 300) in [0, 1] to ids int64 (N, 75) and log-probabilities float32 (N, 75)."""
         raise NotImplementedError
 
     def padding_columns(self) -> ColumnPath:
         """The columns of a black chunk, (75,) each."""
-        ids, log_probs = self.chunk_columns(np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32))
-        return ids[0], log_probs[0]
+        if self._padding is None:
+            ids, log_probs = self.chunk_columns(np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32))
+            self._padding = ids[0], log_probs[0]
+        return self._padding
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
         chunks = [line.chunk_array() for line in lines]

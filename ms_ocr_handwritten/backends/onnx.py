@@ -23,16 +23,10 @@ class OnnxBackend(ChunkBackend):
 
     def __init__(self, name: str, precision: str, run: Run) -> None:
         self.name, self.precision, self._run = name, precision, run
-        self._padding: ColumnPath | None = None
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
         ids, log_probs = self._run(rgb_of_grey(grey))
         return ids, log_probs
-
-    def padding_columns(self) -> ColumnPath:
-        if self._padding is None:
-            self._padding = super().padding_columns()
-        return self._padding
 
 
 class OfficialOnnxBackend(Backend):

@@ -41,10 +41,8 @@ class TorchBackend(ChunkBackend):
             return ids.cpu().numpy(), log_probs.cpu().numpy()
 
     def padding_columns(self) -> ColumnPath:
-        self._prepare()
-        if self._padding is None:
-            self._padding = super().padding_columns()
-        return self._padding
+        self._prepare()  # forgets them if the weights have changed
+        return super().padding_columns()
 
     def _prepare(self) -> None:
         """Pack the weights anew, and forget the padding's columns, where the weights have changed since."""
