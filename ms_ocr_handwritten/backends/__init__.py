@@ -35,9 +35,8 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
         return torch_backend(network, precision, device or "gpu")
     name, path = (INT8_FILE, model.int8) if precision == "int8" else (ONNX_FILE, model.onnx)
     if path is None:
-        kind = "int8" if precision == "int8" else "onnx"
-        raise CheckpointError(f"{model.path}: holds no {name}; make one with `ms-ocr export {kind}`, or use "
-                              "backend='torch'")
+        kind, instead = ("int8", "precision='fp32'") if precision == "int8" else ("onnx", "backend='torch'")
+        raise CheckpointError(f"{model.path}: holds no {name}; make one with `ms-ocr export {kind}`, or use {instead}")
     from .onnx import made_from, open_onnx
 
     if backend != "auto" and model.weights and made_from(path, model.weights) is False:
