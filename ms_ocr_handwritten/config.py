@@ -45,7 +45,7 @@ class LoaderConfig:
     workers_per_gpu: int = 0  # worker processes
     shuffle: bool = True
     drop_last: bool = False
-    start_method: str | None = None  # of the workers: "fork", "spawn", "forkserver"; None is Python's default
+    start_method: str | None = None  # of workers: "fork", "spawn", "forkserver"; None: Python's, beside OpenVINO "spawn"
 
 
 @dataclass(frozen=True)

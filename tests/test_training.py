@@ -1,6 +1,7 @@
 """Loss against ModelScope's own, batches, accumulation, precision, workers: what makes one step right."""
 
 import copy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,8 @@ def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_give_the_same_batches(tiny_model_dir, lines_lmdb, start_method):
     """Augmented ones too: what is drawn depends on seed, epoch and line, not on who draws it."""
+    if start_method == "fork" and "openvino" in sys.modules:
+        pytest.skip("another test has imported OpenVINO: forked workers are refused, as the next test shows")
     dataset = dataset_of(tiny_model_dir, lines_lmdb, augment=True, seed=3)
     dataset.epoch = 1
     order = [[5, 40, 2], [11], [47, 0, 33, 8]]
@@ -147,6 +150,17 @@ def test_workers_give_the_same_batches(tiny_model_dir, lines_lmdb, start_method)
     assert_same_batches(list(make_loader(dataset, order, config, True)), alone)
     dataset.epoch = 2
     assert not torch.equal(next(iter(make_loader(dataset, order, LoaderConfig(), True))).grey, alone[0].grey)
+
+
+def test_beside_openvino_workers_are_not_forked(tiny_model_dir, lines_lmdb, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", sys)
+    dataset, order = dataset_of(tiny_model_dir, lines_lmdb), [[5, 40, 2], [11]]
+    loader = make_loader(dataset, order, LoaderConfig(workers_per_gpu=1), True)
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
+    assert_same_batches(list(loader), list(make_loader(dataset, order, LoaderConfig(), True)))
+    with pytest.raises(ConfigurationError, match="start_method is 'fork', but openvino is imported .* set 'spawn'"):
+        make_loader(dataset, order, LoaderConfig(workers_per_gpu=1, start_method="fork"), True)
+    make_loader(dataset, order, LoaderConfig(start_method="fork"), True)  # without workers nothing is forked
 
 
 def test_loaders_leave_the_random_state_alone(tiny_model_dir, lines_lmdb):

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..config import LoaderConfig
+from ..errors import ConfigurationError
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary, fold_full_width
 from .dataset import Batch, LineDataset, collate
@@ -27,11 +28,22 @@ def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderCo
     """Batches in the given order, from worker processes where the configuration asks for them.
 
     The loader has a generator of its own, so that it draws nothing from the random state that dropout goes on with.
+    Raises ConfigurationError where workers would be forked beside OpenVINO.
     """
     return DataLoader(dataset, batch_sampler=batches, num_workers=config.workers_per_gpu, generator=torch.Generator(),
                       collate_fn=functools.partial(collate, skip_padding=skip_padding),
-                      multiprocessing_context=config.start_method if config.workers_per_gpu else None,
+                      multiprocessing_context=_start_method(config) if config.workers_per_gpu else None,
                       worker_init_fn=_one_thread)
+
+
+def _start_method(config: LoaderConfig) -> str | None:
+    """How workers start: as configured, but never by a fork of a process that holds OpenVINO, which has crashed them."""
+    if "openvino" not in sys.modules:
+        return config.start_method
+    if config.start_method == "fork":
+        raise ConfigurationError("train.dataloader.start_method is 'fork', but openvino is imported in this process, and "
+                                 "forked workers have crashed beside it; set 'spawn', or train in another process")
+    return config.start_method or "spawn"
 
 
 def _one_thread(worker: int) -> None:
