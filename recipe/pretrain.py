@@ -3,9 +3,11 @@
 CTC over thousands of classes learns where characters are very slowly while it does not yet know what they are. The
 synthesiser knows where it put each character, so this phase trains the very network on single columns: the column under
 the middle of each character is given its class, columns between characters the blank. Cross entropy over a dozen
-columns a line replaces CTC; the weights then go to the package's own trainer (recipe/README.md).
+columns a line replaces CTC; the weights then go to the package's own trainer (recipe/README.md). Real lines, of which
+nobody knows the columns, may learn beside them by CTC, once the network knows the classes (--weights).
 
     python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
+    python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB
 
 Resumable: run the same command again.
 """
@@ -14,21 +16,27 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.image import line_canvas, load_image
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file
+from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
+from ms_ocr_handwritten.nets.ctc_loss import ctc_loss
 from ms_ocr_handwritten.synth.line import LineSynthesizer
+from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.checkpoints import save_torch
+from ms_ocr_handwritten.training.dataset import Batch, LineDataset, collate
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
 LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no wider than the room left
@@ -36,6 +44,9 @@ HEAD = "vitstr.head."   # the parameters that give the classes
 LEAST_ROOM = 28  # px; less stays empty
 TARGETS = 44  # columns of a chunk that are learnt from
 BLANK_WEIGHT = 0.3  # of a column that is not the middle of a character
+SPARSE = 0.15  # share of chunks that hold one line of any length and paper's end, as short lines do when they are read
+SINGLE = 0.25  # weight of single characters among the lines
+REAL_WEIGHT = 0.4  # of the real lines' loss beside the columns'
 
 
 class ColumnDataset(Dataset):
@@ -56,9 +67,12 @@ class ColumnDataset(Dataset):
         classes = np.zeros(CHUNK_COLUMNS, np.int64)  # blank
         either = np.zeros(CHUNK_COLUMNS, np.int64)
         wanted: list[int] = []
+        random = np.random.default_rng((self.synthesizer.seed, 1, self.start + index))
+        sparse = random.random() < SPARSE
         left = 0
         for part in range(LINES_PER_CHUNK):
-            line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part, CHUNK_WIDTH - left)
+            room = int(random.integers(LINE_HEIGHT, CHUNK_WIDTH)) if sparse else CHUNK_WIDTH - left
+            line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part, room)
             canvas = line_canvas(load_image(line.image))
             if left + canvas.width > CHUNK_WIDTH:
                 continue
@@ -78,9 +92,9 @@ class ColumnDataset(Dataset):
                 classes[middle], either[middle] = id, 0
             wanted = middles + wanted
             left += canvas.width
-            if CHUNK_WIDTH - left < LEAST_ROOM:
+            if sparse or CHUNK_WIDTH - left < LEAST_ROOM:
                 break
-        others = np.random.default_rng((self.synthesizer.seed, 1, self.start + index)).permutation(CHUNK_COLUMNS)
+        others = random.permutation(CHUNK_COLUMNS)
         columns = np.array(list(dict.fromkeys([*wanted, *others.tolist()]))[:TARGETS])
         return grey, np.stack([columns, classes[columns], either[columns]])
 
@@ -116,6 +130,17 @@ def column_loss(logits: torch.Tensor, classes: torch.Tensor, either: torch.Tenso
     return ColumnLoss.apply(logits, classes, either, weight)
 
 
+def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int) -> Iterator[Batch]:
+    """Augmented lines of an LMDB without end, `lines` at a time, in a new order each time round."""
+    dataset = LineDataset([LmdbReader(path)], vocabulary, augment=True, seed=seed)
+    sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
+    while True:
+        yield from DataLoader(dataset, lines, sampler=sampler, drop_last=True, num_workers=1, prefetch_factor=8,
+                              collate_fn=partial(collate, skip_padding=True), multiprocessing_context="fork",
+                              worker_init_fn=lambda _: cv2.setNumThreads(0))
+        dataset.epoch += 1
+
+
 def rate_at(step: int, steps: int, peak: float, warmup: int = 200) -> float:
     """Linear warm-up, then a cosine to a fiftieth of the peak."""
     if step < warmup:
@@ -142,6 +167,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--weights", help="weights to begin with; random ones otherwise")
+    parser.add_argument("--real", help="LMDB of real lines")
+    parser.add_argument("--real-lines", type=int, default=8, help="of it in each step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -149,6 +177,8 @@ def main() -> None:
 
     vocabulary = Vocabulary.load(Path(arguments.model) / "vocab.txt")
     network = ConvNextViT(Configuration.load(arguments.model).network)
+    if arguments.weights:
+        network.load_state_dict(read_weights(arguments.weights))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999))
@@ -166,22 +196,35 @@ def main() -> None:
         if state_file.exists():
             raise
 
-    synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7)
+    synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7,
+                                  kinds=tuple((KINDS | {"single": SINGLE}).items()))
     dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch)
     loader = DataLoader(dataset, arguments.batch, num_workers=arguments.workers, prefetch_factor=8,
                         multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0))
+    real = None
+    if arguments.real:  # a run that goes on begins with another order
+        real = real_batches(arguments.real, vocabulary, arguments.real_lines, seed=1000 * arguments.seed + step)
     end = time.time() + 60 * arguments.minutes
-    started, seen, right, count, total = time.time(), 0, 0, 0, 0.0
+    started, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0.0, 0.0
     for grey, targets in loader:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate_at(step, arguments.steps, arguments.lr)
         grey, (columns, classes, either) = grey[:, None].to(device), targets.to(device).unbind(1)
+        synthetic, lines = len(grey), next(real) if real else None
+        if lines:
+            grey = torch.cat([grey, lines.grey.to(device)])
         with torch.autocast(device.type, torch.bfloat16):
             encoded = network.encode(grey)  # (N, 75, D)
-            rows = torch.arange(len(grey), device=device)[:, None].expand_as(columns).flatten()
+            rows = torch.arange(synthetic, device=device)[:, None].expand_as(columns).flatten()
             logits = network.classify(encoded[rows, columns.flatten()])
+            real_logits = network.classify(encoded[synthetic:]).flatten(0, 1) if lines else None
         classes, either = classes.flatten(), either.flatten() > 0
         loss = column_loss(logits, classes, either)
+        total += loss.item()
+        if lines:
+            nll = ctc_loss(real_logits, lines.columns.to(device), lines.lengths.to(device), lines.ids)
+            real_loss = nll.sum() / sum(map(len, lines.ids))  # of a character
+            loss, total_real = loss + REAL_WEIGHT * real_loss, total_real + real_loss.item()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         for optimizer in optimizers:
@@ -193,15 +236,14 @@ def main() -> None:
         characters = (classes != Vocabulary.BLANK) & ~either
         right += ((logits.argmax(-1) == classes) & characters).sum().item()
         count += characters.sum().item()
-        total += loss.item()
         if step % 100 == 0 or step == arguments.steps:
-            entry = {"step": step, "loss": total / 100, "accuracy": right / max(1, count),
+            entry = {"step": step, "loss": total / 100, "real_loss": total_real / 100, "accuracy": right / max(1, count),
                      "characters": count / 100, "chunks_per_second": seen / (time.time() - started),
                      "lr": rate_at(step - 1, arguments.steps, arguments.lr)}
             print(json.dumps(entry), flush=True)
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            right, count, total, started, seen = 0, 0, 0.0, time.time(), 0
+            right, count, total, total_real, started, seen = 0, 0, 0.0, 0.0, time.time(), 0
         late = time.time() > end
         if step % 500 == 0 or step == arguments.steps or late:
             save_torch({"step": step, "network": network.state_dict(), "average": average.state_dict(),

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ pytest.importorskip("fontTools")
 
 from ms_ocr_handwritten.ctc import collapse  # noqa: E402
 from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
+from ms_ocr_handwritten.lmdb_store import write_lmdb  # noqa: E402
 from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
 from ms_ocr_handwritten.synth.writer import draw_style  # noqa: E402
@@ -60,6 +62,7 @@ def vocabulary(tmp_path):
 
 def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monkeypatch):
     monkeypatch.setattr(pretrain, "TARGETS", 75)  # all of them
+    monkeypatch.setattr(pretrain, "SPARSE", 0)
     for index in range(8):
         synthesizer = OneHand(hand)
         grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8)[index]
@@ -80,6 +83,30 @@ def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monk
         assert (grey[:, left + 1:] == 0).all() and grey[:, : left - 1].any()
         for column in np.flatnonzero(either):  # beside the middle of that character
             assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
+
+
+def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(pretrain, hand, vocabulary, monkeypatch):
+    monkeypatch.setattr(pretrain, "SPARSE", 1)
+    rooms = []
+    for index in range(8):
+        synthesizer = OneHand(hand)
+        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8)[index]
+        ((line, room),) = synthesizer.drawn
+        width = scaled_width(line.image.shape[1], line.image.shape[0])
+        assert grey[:, : width - 1].any() and (grey[:, width + 1:] == 0).all()
+        assert ((classes > 0) & (either == 0)).sum() == len(line.text)
+        rooms.append(room)
+    assert 32 <= min(rooms) < max(rooms) < 300
+
+
+def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tmp_path):
+    labels = ["ab", "cd", "Noon", "fig", "seen", "q"]
+    image = cv2.imencode(".png", np.full((32, 200), 255, np.uint8))[1].tobytes()
+    write_lmdb(tmp_path / "real", [(image, label) for label in labels])
+    batches = pretrain.real_batches(str(tmp_path / "real"), vocabulary, 2, seed=0)
+    rounds = [[label for _ in range(3) for label in next(batches).labels] for _ in range(2)]
+    batches.close()
+    assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(pretrain):
