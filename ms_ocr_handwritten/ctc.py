@@ -10,10 +10,12 @@ Confidence, always in [0, 1]:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, product
 
 import numpy as np
 
 BLANK = 0
+LONGEST_DOUBT = 6  # columns with rivals in a row whose 2^6 readings are compared; more are in doubt anyway
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
         for start, end, peak in zip(starts, ends, peaks)
         if ids[start] != BLANK
     ]
+
+
+def in_doubt(ids: np.ndarray, rivals: np.ndarray) -> bool:
+    """Whether the text changes if some columns read their rival: ids and rivals int (T,), equal where there is none.
+
+    Only what a rival does to its own run of columns and its neighbours counts: where a character ends may be open while
+    the character is not.
+    """
+    contested = np.flatnonzero(ids != rivals)
+    if len(contested) == 0:
+        return False
+    for run in np.split(contested, np.flatnonzero(np.diff(contested) > 1) + 1):
+        if len(run) > LONGEST_DOUBT:
+            return True
+        around = slice(max(0, run[0] - 1), run[-1] + 2)
+        readings = product(*({a, b} for a, b in zip(ids[around].tolist(), rivals[around].tolist())))
+        if len({tuple(id for id, _ in groupby(reading) if id != BLANK) for reading in readings}) > 1:
+            return True
+    return False
 
 
 def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:

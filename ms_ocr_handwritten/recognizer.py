@@ -71,8 +71,9 @@ class Recognizer:
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx).
 
         backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see `backends`.
-        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "fp16" (torch on a GPU), "int8" (onnxruntime) or
-            "auto": bf16 with torch on processors that multiply it faster, else fp32.
+        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32 where that
+            leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto": "bf16+fp32" with torch
+            on processors that multiply bf16 faster, else "fp32".
         device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
         threads: of onnxruntime or OpenVINO; None takes all cores.
 

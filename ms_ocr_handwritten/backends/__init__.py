@@ -10,12 +10,12 @@ from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
 from .base import Backend
 
 PRECISIONS_OF = {  # beside "auto"
-    "torch": ("fp32", "bf16", "fp16"),
+    "torch": ("fp32", "bf16", "bf16+fp32", "fp16"),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
 }
 BACKENDS = ("auto", *PRECISIONS_OF)
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
 
 
 def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None) -> Backend:

@@ -1,6 +1,7 @@
 """PyTorch: on a CPU with its weights packed for reading, on a GPU as it is."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 
@@ -8,11 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..ctc import in_doubt
 from ..errors import BackendError
+from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
 from .base import ChunkBackend, ColumnPath
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
+STEPS = 2**-6  # of the best logit: two steps of bf16, or up to four; logits that much apart do not change places
+NOISE_CHUNKS = 2  # on which the error of bf16 is measured
+NOISE_TIMES = 2.5  # standard deviations of that error: two logits nearer than that may change places in fp32
+LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHUNKS_PER_GPU_BATCH = 256
 WORTHWHILE = 1.5  # times faster that products in bf16 must be for "auto" to take it; emulated bf16 is slower than fp32
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
@@ -25,20 +32,39 @@ class TorchBackend(ChunkBackend):
     name = "torch"
 
     def __init__(self, network, precision: str) -> None:
-        """precision: "fp32", "bf16", "fp16" (GPUs alone) or "auto". Raises BackendError."""
+        """precision: one of DTYPES ("fp16" on GPUs alone) or "auto". Raises BackendError.
+
+        "bf16+fp32" computes in bf16, and once more in fp32 the chunks whose text may differ there: `checked` counts
+        those, `computed` all.
+        """
         device = network.vitstr.cls_token.device
         if precision == "fp16" and device.type == "cpu":
             raise BackendError("precision 'fp16' needs a GPU with backend 'torch'; use 'bf16' or 'fp32'")
         self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
         self.chunks_per_batch = self.chunks_per_batch if device.type == "cpu" else CHUNKS_PER_GPU_BATCH
+        self.computed = self.checked = 0  # chunks
         self._version: int | None = None
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
         self._prepare()
-        device = self.network.vitstr.cls_token.device
+        self.computed += len(grey)
         with torch.inference_mode():
-            ids, log_probs = best_columns(self._logits(torch.from_numpy(grey[:, None]).to(device)))
-            return ids.cpu().numpy(), log_probs.cpu().numpy()
+            columns, logits = self._fast(self._on_device(grey))
+            if self._exact is None:
+                ids, log_probs, _ = best_columns(logits)
+                return ids.cpu().numpy(), log_probs.cpu().numpy()
+            ids, log_probs, rivals = best_columns(logits, STEPS)
+            settle(ids, rivals, columns, self.network.vitstr.head, self._noise)
+            ids, log_probs, rivals = ids.cpu().numpy(), log_probs.cpu().numpy(), rivals.cpu().numpy()
+            doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
+            self.checked += len(doubtful)
+            if doubtful:
+                exact_ids, exact_log_probs, _ = best_columns(self._exact(self._on_device(grey[doubtful]))[1])
+                ids[doubtful], log_probs[doubtful] = exact_ids.cpu().numpy(), exact_log_probs.cpu().numpy()
+            return ids, log_probs
+
+    def _on_device(self, grey: np.ndarray) -> Tensor:
+        return torch.from_numpy(grey[:, None]).to(self.network.vitstr.cls_token.device)
 
     def padding_columns(self) -> ColumnPath:
         self._prepare()  # forgets them if the weights have changed
@@ -48,46 +74,78 @@ class TorchBackend(ChunkBackend):
         """Pack the weights anew, and forget the padding's columns, where the weights have changed since."""
         version = sum(parameter._version for parameter in self.network.parameters())  # grows with every change
         if version != self._version:
-            self._logits, self._padding, self._version = self._reading_network(), None, version
+            self._fast, self._padding, self._version = self._reading_network(DTYPES[self.precision]), None, version
+            self._exact = None
+            if self.precision == "bf16+fp32":
+                self._exact = self._reading_network(torch.float32)
+                self._noise = NOISE_TIMES * self._measured_noise()
 
-    def _reading_network(self) -> Callable[[Tensor], Tensor]:
-        """Grey chunks (N, 1, 32, 300) to logits (N, 75, C) in the precision asked for."""
-        device, dtype = self.network.vitstr.cls_token.device, DTYPES[self.precision]
+    def _measured_noise(self) -> float:
+        """Standard deviation of the error that columns in bf16 leave in the distance of the two best logits, relative."""
+        grey = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
+        with torch.inference_mode():
+            best, ids = self._exact(self._on_device(grey))[1].topk(2, -1)
+            rounded = self.network.classify(self._fast(self._on_device(grey))[0].float())
+            error = rounded.gather(-1, ids) - best
+            return ((error[..., 0] - error[..., 1]) / best[..., 0].abs()).std().item()
+
+    def _reading_network(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Grey chunks (N, 1, 32, 300) to columns (N, 75, D) and their logits (N, 75, C)."""
+        device = self.network.vitstr.cls_token.device
         if device.type == "cpu" and packed.available():
             return packed.PackedNetwork(self.network, dtype)
 
-        def logits(grey: Tensor) -> Tensor:
+        def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                return self.network.classify(self.network.encode(grey))
-        return logits
+                columns = self.network.encode(grey)
+                return columns, self.network.classify(columns)
+        return read
 
 
-def best_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, T, C) of any float type to the best id of each column, int64 (N, T), and its log-probability, float32.
+def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
 
-    On a CPU chunk by chunk in one buffer, so that the thousands of classes of a chunk are read from memory once.
+    int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
+    the best is LIKELY; else the best again. On a CPU chunk by chunk in one buffer, so that the thousands of classes of a
+    chunk are read from memory once.
     """
-    if logits.device.type != "cpu":
-        top, ids = logits.float().max(-1)
-        return ids, top - logits.float().logsumexp(-1)
     ids = logits.new_empty(logits.shape[:2], dtype=torch.int64)
-    log_probs = logits.new_empty(logits.shape[:2], dtype=torch.float32)
-    buffer = logits.new_empty(logits.shape[1:], dtype=torch.float32)
-    for chunk, chunk_ids, chunk_log_probs in zip(logits, ids, log_probs):
-        chunk = chunk.float()
-        top, best = chunk.max(-1, keepdim=True)
-        chunk_ids.copy_(best[:, 0])
-        total = torch.sub(chunk, top, out=buffer).clamp_(min=NEGLIGIBLE).exp_().sum(-1)
-        torch.neg(total.log_(), out=chunk_log_probs)
-    return ids, log_probs
+    log_probs, rivals = logits.new_empty(logits.shape[:2], dtype=torch.float32), torch.empty_like(ids)
+    at_once = 1 if logits.device.type == "cpu" else len(logits)
+    buffer = logits.new_empty((at_once, *logits.shape[1:]), dtype=torch.float32)
+    for start in range(0, len(logits), at_once):
+        part = slice(start, start + at_once)
+        chunks = logits[part].float()
+        top, best = chunks.max(-1, keepdim=True)
+        torch.sub(chunks, top, out=buffer).clamp_(min=NEGLIGIBLE).exp_()
+        likely = buffer.sum(-1, keepdim=True).log_().neg_()
+        ratio, second = buffer.scatter_(-1, best, 0).max(-1, keepdim=True)  # exp of the distance to the best
+        contested = (ratio.log_() >= -near * top.abs()) & (likely >= math.log(LIKELY))
+        ids[part], log_probs[part] = best[..., 0], likely[..., 0]
+        rivals[part] = torch.where(contested, second, best)[..., 0]
+    return ids, log_probs, rivals
+
+
+def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, noise: float) -> None:
+    """Compare the two candidates of contested columns by logits in fp32: the better one becomes the id, in place.
+
+    ids and rivals int64 (N, T), columns (N, T, D). The other stays its rival where it is within `noise`, a share of the
+    better logit.
+    """
+    at = (ids != rivals).nonzero(as_tuple=True)
+    candidates = torch.stack([ids[at], rivals[at]])  # (2, M)
+    logits = (columns[at].float() * head.weight[candidates]).sum(-1) + head.bias[candidates]
+    (better, worse), order = logits.sort(dim=0, descending=True, stable=True)
+    first, second = candidates.gather(0, order)
+    ids[at], rivals[at] = first, torch.where(better - worse <= noise * better.abs(), second, first)
 
 
 def automatic_precision(device: torch.device) -> str:
-    """What "auto" stands for: bf16 where it computes faster, else fp32."""
+    """What "auto" stands for: bf16 where it computes faster, with fp32 where that leaves doubt; else fp32."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16+fp32" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     rates = gemm_rates()
-    return "bf16" if packed.available() and rates["bf16"] > WORTHWHILE * rates["fp32"] else "fp32"
+    return "bf16+fp32" if packed.available() and rates["bf16"] > WORTHWHILE * rates["fp32"] else "fp32"
 
 
 @functools.cache

@@ -101,10 +101,10 @@ def _table(readers: "dict[tuple[str, str], Recognizer]", rounds: int) -> Iterato
         for name, reader in readers.items():
             for size, batch in sizes.items():
                 times[name, size].append(_milliseconds(reader, batch) / size)
-    yield f"{'backend':<12} {'precision':<9} {'ms a line alone':>16} {f'in batches of {BATCH}':>16}"
+    yield f"{'backend':<12} {'precision':<10} {'ms a line alone':>16} {f'in batches of {BATCH}':>16}"
     for backend, precision in readers:
         alone, batched = (statistics.median(times[(backend, precision), size]) for size in sizes)
-        yield f"{backend:<12} {precision:<9} {alone:16.2f} {batched:16.2f}"
+        yield f"{backend:<12} {precision:<10} {alone:16.2f} {batched:16.2f}"
 
 
 def _milliseconds(reader: "Recognizer", lines: "list[LineCanvas]") -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # `backends.BACKENDS` and `backends.PRECISIONS`; repeated here because help must not wait for numpy.
 BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
 
 ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors in their place
 

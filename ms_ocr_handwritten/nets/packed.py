@@ -48,8 +48,8 @@ class PackedNetwork:
         self.blocks = [pack.vit_block(block) for block in encoder.blocks]
         self.norm, self.head = pack.norm(encoder.norm), pack.linear(encoder.head.weight, encoder.head.bias)
 
-    def __call__(self, grey: Tensor) -> Tensor:
-        """Grey chunks float32 (N, 1, 32, 300) in [0, 1] to logits (N, 75, C) of the packed dtype."""
+    def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """Grey chunks float32 (N, 1, 32, 300) in [0, 1] to columns (N, 75, D) and their logits (N, 75, C), in dtype."""
         x = grey.to(self.dtype).contiguous(memory_format=torch.channels_last)
         x = self.stem_norm(self.stem(x).permute(0, 2, 3, 1))  # (N, 8, T, C)
         for index, stage in enumerate(self.stages):
@@ -61,7 +61,8 @@ class PackedNetwork:
         for attention, mlp in self.blocks:
             x = x + attention(x)
             x = x + mlp(x)
-        return self.head(self.norm(x))
+        x = self.norm(x)
+        return x, self.head(x)
 
 
 class _Packer:
