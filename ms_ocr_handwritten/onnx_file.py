@@ -1,4 +1,4 @@
-"""What the ONNX files of this package say of themselves, read without the rest of the file; and how they are written.
+"""What the ONNX files of this package say of themselves, read without the rest of the file.
 
 Torch is not imported here: a reader asks which weights a file was made from before it chooses what computes.
 """
@@ -7,10 +7,7 @@ import hashlib
 import importlib.metadata
 import io
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from .errors import BackendError
@@ -108,17 +105,3 @@ def require(purpose: str, *packages: str) -> None:
         except ImportError:
             raise BackendError(f"{purpose} needs the package {package}; "
                                "`pip install ms_ocr_handwritten[onnx]`") from None
-
-
-@contextmanager
-def appearing_whole(path: Path) -> Iterator[str]:
-    """A temporary name beside `path`, which becomes `path` if the block ends well and vanishes if it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from training_tools import assert_equal_weights, log, prepare, read_weights_file
 
-from ms_ocr_handwritten.training.checkpoints import TEMPORARY_SUFFIX
+from ms_ocr_handwritten.atomic import TEMPORARY_SUFFIX
 
 TRAINING = {
     "max_epochs": 3, "dataloader": {"batch_size_per_gpu": 8}, "ema_decay": 0.5,

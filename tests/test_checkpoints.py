@@ -9,7 +9,8 @@ import pytest
 from conftest import ALPHABET
 from training_tools import assert_equal_weights, hashes, log, prepare, read_weights_file
 
-from ms_ocr_handwritten.training.checkpoints import WorkDir, save_model_dir, write_atomically
+from ms_ocr_handwritten.atomic import write_atomically
+from ms_ocr_handwritten.training.checkpoints import WorkDir, save_model_dir
 from ms_ocr_handwritten.vocab import Vocabulary
 
 

@@ -11,7 +11,7 @@ import ms_ocr_handwritten
 
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
-    ["errors", "geometry", "config", "config_section"],
+    ["errors", "atomic", "geometry", "config", "config_section"],
     ["vocab", "source", "image", "ctc", "lmdb_*"],
     ["nets", "nets.*", "model_dir", "onnx_file", "backends", "backends.*", "recognizer", "export", "quantize",
      "training", "training.*"],

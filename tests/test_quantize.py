@@ -214,7 +214,7 @@ def test_the_command_needs_files_that_belong_together(always_a, sets):  # noqa: 
     torch.save(weights | {"recognizer.vitstr.head.bias": torch.rand(len(ALPHABET) + 2)}, always_a / "pytorch_model.pt")
     result = ms_ocr(*arguments)
     assert result.exit_code == 1 and not (always_a / "model_int8.onnx").exists()
-    assert "model.onnx: was made from other weights than pytorch_model.pt beside it; make it anew" in result.stderr
+    assert "model.onnx: was made from other weights than pytorch_model.pt beside it; export it again" in result.stderr
 
 
 def test_lines_that_cannot_be_read_stop_it(always_a, sets):  # noqa: F811

@@ -37,11 +37,10 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
     if path is None:
         kind, instead = ("int8", "precision='fp32'") if precision == "int8" else ("onnx", "backend='torch'")
         raise CheckpointError(f"{model.path}: holds no {name}; make one with `ms-ocr export {kind}`, or use {instead}")
-    from .onnx import made_from, open_onnx
+    from .onnx import open_onnx, refuse_other_weights
 
-    if backend != "auto" and model.weights and made_from(path, model.weights) is False:
-        raise CheckpointError(f"{path}: was made from other weights than {model.weights.name} beside it; export it "
-                              "again, or move one of the two away")
+    if backend != "auto":
+        refuse_other_weights(path, model.weights)
     if chosen == "openvino":
         from .openvino import open_openvino
 

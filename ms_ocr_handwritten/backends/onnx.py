@@ -83,6 +83,13 @@ def made_from(path: Path, weights: Path) -> bool | None:
     return None if digest is None else digest == sha256_of(weights)
 
 
+def refuse_other_weights(path: Path, weights: Path | None) -> None:
+    """Raise CheckpointError if the ONNX file at `path` says that it was made from other weights than these beside it."""
+    if weights and made_from(path, weights) is False:
+        raise CheckpointError(f"{path}: was made from other weights than {weights.name} beside it; export it again "
+                              "(`ms-ocr export onnx --force`), or move one of the two away")
+
+
 def open_onnx(path: Path, threads: int | None) -> Backend:
     """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
 

@@ -71,13 +71,14 @@ def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lin
     lines. Both files read those to evaluate with, which need 1,000 characters or more; the CER of each set is printed
     and written into the file.
     """
+    from ..backends.onnx import refuse_other_weights
     from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
 
     files = ModelDir.open(model)
     source, out = files.onnx, out or files.path / INT8_FILE
     if source is None:
         raise QuantizationError(f"{files.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`")
-    _refuse_other_weights(source, files.weights)
+    refuse_other_weights(source, files.weights)
     calibration = [labelled_sources(path) for path in calibrate]
     sets = {path: labelled_sources(path) for path in evaluate}
     if not force:
@@ -98,15 +99,6 @@ def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lin
     comparison = quantize_onnx(source, out, _lines_of(calibration, lines), score)
     click.echo(_table(comparison))
     click.echo(f"{out}: {out.stat().st_size} bytes")
-
-
-def _refuse_other_weights(onnx_file: Path, weights: Path | None) -> None:
-    """Raise QuantizationError if the file says that it was made from other weights than lie beside it."""
-    from ..backends.onnx import made_from
-
-    if weights and made_from(onnx_file, weights) is False:
-        raise QuantizationError(f"{onnx_file}: was made from other weights than {weights.name} beside it; make it anew "
-                                "with `ms-ocr export onnx --force`")
 
 
 def _lines_of(sets: list[Labelled], lines: int) -> "Iterator[LineCanvas]":

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ..atomic import TEMPORARY_SUFFIX, write_atomically
 from ..config import CONFIGURATION_FILE
 from ..errors import CheckpointError, ConfigurationError
 from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
@@ -32,23 +32,6 @@ from ..vocab import Vocabulary
 WEIGHTS_FILE = WEIGHTS_FILES[0]
 STATE_SUFFIX = "_trainer_state.pth"
 STATE_FORMAT = 2
-TEMPORARY_SUFFIX = ".saving"  # of hidden files that are being written
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, flush it to the disk, rename it: a crash leaves the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def save_torch(value: Any, path: Path) -> None:
