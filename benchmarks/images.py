@@ -1,10 +1,11 @@
-"""The lines that are read: noise of given widths, the example lines side by side, or a folder of the user's."""
+"""The lines that are read: tiles of given widths, the example lines side by side, or a folder of the user's."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tiles import tile_line
 
 from ms_ocr_handwritten.geometry import LINE_HEIGHT, OFFICIAL_WIDTH, inked_chunks, line_chunks, scaled_width
 
@@ -13,14 +14,9 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 CHUNK_WIDTHS = {1: 240, 2: 500, 3: 800}  # px at 32 px height, by the chunks that hold ink
 
 
-def noise(width: int, random: np.random.Generator) -> np.ndarray:
-    """A line of grey noise, uint8 (32, width): what it shows does not matter to the time."""
-    return random.integers(0, 256, (LINE_HEIGHT, width), np.uint8)
-
-
 def mixed(count: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Noise of widths uniform in [32, 804] px, from 1:1 to the widest that upstream does not squeeze."""
-    return [noise(int(width), random) for width in random.integers(LINE_HEIGHT, OFFICIAL_WIDTH + 1, count)]
+    """Tiles of widths uniform in [32, 804] px, from 1:1 to the widest that upstream does not squeeze."""
+    return [tile_line(int(width), random) for width in random.integers(LINE_HEIGHT, OFFICIAL_WIDTH + 1, count)]
 
 
 def inked(image: np.ndarray) -> int:

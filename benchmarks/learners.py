@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
-from images import CHUNK_WIDTHS, noise
 from peers import CHARACTERS, CONFIGURATION, Missing
 
 from ms_ocr_handwritten.lmdb_store import write_lmdb
@@ -41,11 +40,11 @@ class Learner(Protocol):
         raise NotImplementedError
 
 
-def write_lines(path: Path, count: int) -> str:
-    """An LMDB of lines of three chunks, the same at every call."""
+def write_lines(path: Path, images: list[np.ndarray]) -> str:
+    """An LMDB of the images with labels of LABEL_LENGTH random characters, the same at every call."""
     random = np.random.default_rng(0)
-    write_lmdb(path, ((cv2.imencode(".png", noise(CHUNK_WIDTHS[3], random))[1].tobytes(),
-                       "".join(random.choice(CHARACTERS, LABEL_LENGTH))) for _ in range(count)))
+    write_lmdb(path, ((cv2.imencode(".png", image)[1].tobytes(), "".join(random.choice(CHARACTERS, LABEL_LENGTH)))
+                      for image in images))
     return str(path)
 
 

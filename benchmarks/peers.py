@@ -1,11 +1,12 @@
 """Who reads: ModelScope's builtin, RapidOCR and this package, behind one interface (clock.Reader)."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from clock import Reader, fastest
+from tiles import fit_head
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.config import NetworkConfig
@@ -18,32 +19,25 @@ CONFIGURATION = Path(__file__).parent.parent / "configuration.json"
 OWN_BATCH = 32  # lines of a list at a time, here; the peers' is tried out
 BUILTIN_BATCHES = (None, 4, 16, 32)  # None: a list without batch_size
 CHARACTERS = [chr(0x4E00 + index) for index in range(7642)]  # ids 2 to 7643; id 7644 is an empty line, as upstream's
-COMPETING = range(2, 7643, 191)  # classes: with all of them some two would nearly always tie, and id 1 fails upstream
 
 
 class Missing(Exception):
     """A peer that is not installed, or does not run; the message says why."""
 
 
-def official_model_dir(folder: Path, classes: Collection[int] | None = None) -> str:
-    """The official sizes with random weights that read many characters: the time does not depend on what they are.
-
-    classes: those that may win a column beside the blank; None for all.
-    """
+def official_model_dir(folder: Path, reads: bool = True) -> str:
+    """The official sizes with random weights; if it `reads`, with a head that reads tiles (tiles.py)."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = json.loads(CONFIGURATION.read_text(encoding="utf-8"))
     raw["model"].pop("network")
     (folder / "configuration.json").write_text(json.dumps(raw), encoding="utf-8")
     (folder / "vocab.txt").write_text("".join(character + "\n" for character in CHARACTERS) + "\n", encoding="utf-8")
     torch.manual_seed(0)
-    network = ConvNextViT(NetworkConfig())
+    network = ConvNextViT(NetworkConfig()).eval()
     with torch.no_grad():
         network.vitstr.pos_embed.normal_(0, 0.3)
-        network.vitstr.head.weight.mul_(3)
-        if classes is not None:
-            others = torch.ones(NetworkConfig().num_classes, dtype=torch.bool)
-            others[[0, *classes]] = False
-            network.vitstr.head.bias[others] = -1e4
+    if reads:
+        fit_head(network)
     torch.save(upstream_state_dict(network), folder / "pytorch_model.pt")
     return str(folder)
 
@@ -104,6 +98,12 @@ class OwnPipeline:
         self.precision = self.pipeline.precision
         chosen = "" if precision == self.precision else f" ({self.precision}, {self.pipeline.backend})"
         self.name = f"ours, {precision}{chosen}"
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Chunks computed a second time in fp32, and chunks computed."""
+        backend = self.pipeline.recognizer._backend
+        return backend.checked, backend.computed
 
     def one(self, image) -> str:
         return self.pipeline(image)["text"][0]

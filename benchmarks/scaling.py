@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from clock import Timing, seconds
-from images import noise
 from options import Options
 from peers import official_model_dir
 from report import Section, Table, progress
+from tiles import tile_line
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.geometry import CHUNK_STEP
@@ -27,8 +27,8 @@ def run(options: Options) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         recognizer = Recognizer.from_pretrained(official_model_dir(Path(folder)), device=options.device)
     random = np.random.default_rng(0)
-    two = [noise(2 * CHUNK_STEP, random) for _ in range(max(COUNTS))]
-    wide = {chunks: [noise(chunks * CHUNK_STEP, random) for _ in range(WIDE)] for chunks in CHUNKS}
+    two = [tile_line(2 * CHUNK_STEP, random) for _ in range(max(COUNTS))]
+    wide = {chunks: [tile_line(chunks * CHUNK_STEP, random) for _ in range(WIDE)] for chunks in CHUNKS}
 
     def reading(images: list[np.ndarray], batch_size: int) -> Callable[[], list]:
         return lambda: list(recognizer.read_many(images, batch_size))

@@ -1,8 +1,9 @@
-"""Learning with the official size: ModelScope's builtin and this package, the same weights and lines of three chunks.
+"""Learning with the official size: ModelScope's builtin and this package, the same weights, the same lines.
 
-Steps in turn: lines a second, data loading, optimiser and all. The losses of the first batch, without dropout, must be
-equal in fp32; else the run stops. The memory that a line takes is the difference of the peaks of a batch and of half of
-it, divided by the lines between, in a process for each.
+Lines of three chunks, and of mixed widths, of which the builtin computes three chunks each. Steps in turn: lines a
+second, data loading, optimiser and all. The losses of the first batch, without dropout, must be equal in fp32; else the
+run stops. The memory that a line takes is the difference of the peaks of a batch and of half of it, divided by the lines
+between, in a process for each.
 
     python benchmarks/training.py KIND MODEL_DIR FOLDER BATCH DEVICE THREADS     that process: prints MiB a line
 """
@@ -13,43 +14,58 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from clock import Timing, ratio, seconds
 from facts import has_bf16, peak_resident_mib
+from images import CHUNK_WIDTHS, mixed
 from learners import Learner, make_learner, write_lines
 from options import Options
 from peers import official_model_dir, those_there_are
 from report import Claim, Section, Table, progress
+from tiles import tile_line
 
 STEPS = 4  # batches in the LMDB
 LOSS_TOLERANCE = 1e-4  # relative, fp32
 PROMISED = 4.0  # lines a second, ours / builtin
-COLUMNS = ("learner", "lines/s", "ours / builtin", "loss of the first batch", "memory a line, MiB")
+COLUMNS = ("lines", "learner", "lines/s", "ours / builtin", "loss of the first batch", "memory a line, MiB")
 
 
 def run(options: Options) -> Section:
+    count, random = STEPS * options.batch, np.random.default_rng(0)
+    images = {"three chunks": [tile_line(CHUNK_WIDTHS[3], random) for _ in range(count)],
+              "mixed widths": mixed(count, random)}
+    rows, claims, samples, missing = [], [], {}, []
+    for lines, drawn in images.items():
+        with tempfile.TemporaryDirectory() as folder:
+            timings, row, missing = _measure(lines, drawn, Path(folder), options)
+        rows += row
+        samples[lines] = {name: timing.ms for name, timing in timings.items()}
+        claims.append(Claim.at_least(f"training, {lines}, {list(timings)[-1]}: lines a second, ours / builtin", PROMISED,
+                                     row[-1][3]))
+    title = f"Training, official size, batches of {options.batch}"
+    return Section([Table(title, COLUMNS, rows, "; ".join(missing))], claims, {"ms a line": samples})
+
+
+def _measure(lines: str, images: list[np.ndarray], folder: Path,
+             options: Options) -> tuple[dict[str, Timing], list[tuple], list[str]]:
+    """Timings by learner, rows of the table, who is missing."""
     kinds = ["builtin", "fp32", *(["bf16"] if has_bf16(options.device) else [])]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model_dir = official_model_dir(folder / "model")
-        for lmdb in ("theirs", "ours"):
-            write_lines(folder / lmdb, STEPS * options.batch)
-        learners, missing = those_there_are([partial(make_learner, kind, model_dir, folder, options.device)
-                                             for kind in kinds])
-        kinds = kinds[len(kinds) - len(learners):]  # the builtin alone can be missing
-        losses = _first_losses(learners, options.batch)
-        if "builtin" in kinds:
-            _check_equal(losses[0], losses[1])
-        timings = _in_turn(learners, options)
-        memory = [_memory_per_line(kind, model_dir, folder, options) for kind in kinds]
+    model_dir = official_model_dir(folder / "model", reads=False)
+    for lmdb in ("theirs", "ours"):
+        write_lines(folder / lmdb, images)
+    learners, missing = those_there_are([partial(make_learner, kind, model_dir, folder, options.device)
+                                         for kind in kinds])
+    kinds = kinds[len(kinds) - len(learners):]  # the builtin alone can be missing
+    losses = _first_losses(learners, options.batch)
+    if "builtin" in kinds:
+        _check_equal(losses[0], losses[1])
+    timings = _in_turn(learners, options)
+    memory = [_memory_per_line(kind, model_dir, folder, options) for kind in kinds]
     peer = timings[0] if "builtin" in kinds else None
     faster = [ratio(peer.ms, timing.ms) if peer and timing is not peer else None for timing in timings]
-    rows = [(learner.name, 1000 / timing.median, quotient, f"{loss:.5f}", mib)
+    rows = [(lines, learner.name, 1000 / timing.median, quotient, f"{loss:.5f}", mib)
             for learner, timing, quotient, loss, mib in zip(learners, timings, faster, losses, memory)]
-    samples = {learner.name: timing.ms for learner, timing in zip(learners, timings)}
-    title = f"Training, official size, lines of three chunks, batches of {options.batch}"
-    return Section([Table(title, COLUMNS, rows, "; ".join(missing))],
-                   [Claim.at_least(f"training, {kinds[-1]}: lines a second, ours / builtin", PROMISED, faster[-1])],
-                   {"ms a line": samples})
+    return {learner.name: timing for learner, timing in zip(learners, timings)}, rows, missing
 
 
 def _first_losses(learners: list[Learner], batch: int) -> list[float]:

@@ -44,20 +44,21 @@ HEAD = "vitstr.head."   # the parameters that give the classes
 LEAST_ROOM = 28  # px; less stays empty
 TARGETS = 44  # columns of a chunk that are learnt from
 BLANK_WEIGHT = 0.3  # of a column that is not the middle of a character
-SPARSE = 0.15  # share of chunks that hold one line of any length and paper's end, as short lines do when they are read
-SINGLE = 0.25  # weight of single characters among the lines
 REAL_WEIGHT = 0.4  # of the real lines' loss beside the columns'
 
 
 class ColumnDataset(Dataset):
     """Chunks of synthetic lines side by side, and what TARGETS of their columns show.
 
+    sparse: share of chunks that hold one line and nothing behind it, as short lines do when they are read.
     grey float32 (32, 300) in [0, 1]; int64 (3, TARGETS): column (-1: none), class, and 1 where blank is as good (the
     columns beside the middle of a character), 0 elsewhere.
     """
 
-    def __init__(self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int) -> None:
-        self.synthesizer, self.vocabulary, self.start, self.stop = synthesizer, vocabulary, start, stop
+    def __init__(self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int,
+                 sparse: float) -> None:
+        self.synthesizer, self.vocabulary, self.sparse = synthesizer, vocabulary, sparse
+        self.start, self.stop = start, stop
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -68,7 +69,7 @@ class ColumnDataset(Dataset):
         either = np.zeros(CHUNK_COLUMNS, np.int64)
         wanted: list[int] = []
         random = np.random.default_rng((self.synthesizer.seed, 1, self.start + index))
-        sparse = random.random() < SPARSE
+        sparse = random.random() < self.sparse
         left = 0
         for part in range(LINES_PER_CHUNK):
             room = int(random.integers(LINE_HEIGHT, CHUNK_WIDTH)) if sparse else CHUNK_WIDTH - left
@@ -130,12 +131,12 @@ def column_loss(logits: torch.Tensor, classes: torch.Tensor, either: torch.Tenso
     return ColumnLoss.apply(logits, classes, either, weight)
 
 
-def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int) -> Iterator[Batch]:
+def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int, workers: int) -> Iterator[Batch]:
     """Augmented lines of an LMDB without end, `lines` at a time, in a new order each time round."""
     dataset = LineDataset([LmdbReader(path)], vocabulary, augment=True, seed=seed)
     sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
     while True:
-        yield from DataLoader(dataset, lines, sampler=sampler, drop_last=True, num_workers=1, prefetch_factor=8,
+        yield from DataLoader(dataset, lines, sampler=sampler, drop_last=True, num_workers=workers, prefetch_factor=8,
                               collate_fn=partial(collate, skip_padding=True), multiprocessing_context="fork",
                               worker_init_fn=lambda _: cv2.setNumThreads(0))
         dataset.epoch += 1
@@ -167,6 +168,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--single", type=float, default=0.25, help="weight of single characters among kinds of text")
+    parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks that hold one line alone")
     parser.add_argument("--weights", help="weights to begin with; random ones otherwise")
     parser.add_argument("--real", help="LMDB of real lines")
     parser.add_argument("--real-lines", type=int, default=8, help="of it in each step")
@@ -197,15 +200,17 @@ def main() -> None:
             raise
 
     synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7,
-                                  kinds=tuple((KINDS | {"single": SINGLE}).items()))
-    dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch)
+                                  kinds=tuple((KINDS | {"single": arguments.single}).items()))
+    dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch,
+                            arguments.sparse)
     loader = DataLoader(dataset, arguments.batch, num_workers=arguments.workers, prefetch_factor=8,
                         multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0))
     real = None
     if arguments.real:  # a run that goes on begins with another order
-        real = real_batches(arguments.real, vocabulary, arguments.real_lines, seed=1000 * arguments.seed + step)
+        real = real_batches(arguments.real, vocabulary, arguments.real_lines, seed=1000 * arguments.seed + step,
+                            workers=max(1, arguments.workers // 4))
     end = time.time() + 60 * arguments.minutes
-    started, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0.0, 0.0
+    started, taken, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0, 0.0, 0.0
     for grey, targets in loader:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate_at(step, arguments.steps, arguments.lr)
@@ -231,19 +236,19 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         average.update_parameters(network)
-        step += 1
-        seen += len(grey)
+        step, taken, seen = step + 1, taken + 1, seen + len(grey)
         characters = (classes != Vocabulary.BLANK) & ~either
         right += ((logits.argmax(-1) == classes) & characters).sum().item()
         count += characters.sum().item()
         if step % 100 == 0 or step == arguments.steps:
-            entry = {"step": step, "loss": total / 100, "real_loss": total_real / 100, "accuracy": right / max(1, count),
-                     "characters": count / 100, "chunks_per_second": seen / (time.time() - started),
+            entry = {"step": step, "loss": total / taken, "real_loss": total_real / taken,
+                     "accuracy": right / max(1, count), "characters": count / taken,
+                     "chunks_per_second": seen / (time.time() - started),
                      "lr": rate_at(step - 1, arguments.steps, arguments.lr)}
             print(json.dumps(entry), flush=True)
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            right, count, total, total_real, started, seen = 0, 0, 0.0, 0.0, time.time(), 0
+            started, taken, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0, 0.0, 0.0
         late = time.time() > end
         if step % 500 == 0 or step == arguments.steps or late:
             save_torch({"step": step, "network": network.state_dict(), "average": average.state_dict(),

@@ -43,12 +43,10 @@ synth() { # name, lines, seed, width in px, how degraded (the trainer augments, 
         --max-width "$4" --degrade "$5" "${@:6}"
 }
 synth narrow "$lines" 101 252 0.25
-synth wide $((lines / 3)) 102 504 0.25
 synth single $((lines / 3)) 103 252 0.4 --only single
 synth held_out 400 900 504 0.7
 
 real=()
 for _ in $(seq "$repeats"); do real+=(--train "$work/real"); done
-ms-ocr train --model "$work/model" --work-dir "$work/work_dir" --train "$work/narrow" --train "$work/wide" \
-    --train "$work/single" "${real[@]}" \
+ms-ocr train --model "$work/model" --work-dir "$work/work_dir" --train "$work/narrow" --train "$work/single" "${real[@]}" \
     --eval "$work/real_held_out" --eval "$work/held_out" --set "train.dataloader.workers_per_gpu=$workers"

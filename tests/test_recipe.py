@@ -62,10 +62,9 @@ def vocabulary(tmp_path):
 
 def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monkeypatch):
     monkeypatch.setattr(pretrain, "TARGETS", 75)  # all of them
-    monkeypatch.setattr(pretrain, "SPARSE", 0)
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8)[index]
+        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=0)[index]
         assert sorted(columns) == list(range(75)) and grey.shape == (32, 300)
         order = np.argsort(columns)
         classes, either = classes[order], either[order]
@@ -85,12 +84,11 @@ def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monk
             assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
 
 
-def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(pretrain, hand, vocabulary, monkeypatch):
-    monkeypatch.setattr(pretrain, "SPARSE", 1)
+def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(pretrain, hand, vocabulary):
     rooms = []
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8)[index]
+        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
         ((line, room),) = synthesizer.drawn
         width = scaled_width(line.image.shape[1], line.image.shape[0])
         assert grey[:, : width - 1].any() and (grey[:, width + 1:] == 0).all()
@@ -103,7 +101,7 @@ def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tm
     labels = ["ab", "cd", "Noon", "fig", "seen", "q"]
     image = cv2.imencode(".png", np.full((32, 200), 255, np.uint8))[1].tobytes()
     write_lmdb(tmp_path / "real", [(image, label) for label in labels])
-    batches = pretrain.real_batches(str(tmp_path / "real"), vocabulary, 2, seed=0)
+    batches = pretrain.real_batches(str(tmp_path / "real"), vocabulary, 2, seed=0, workers=1)
     rounds = [[label for _ in range(3) for label in next(batches).labels] for _ in range(2)]
     batches.close()
     assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]

@@ -16,9 +16,9 @@ from ..nets import packed
 from .base import ChunkBackend, ColumnPath
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
-STEPS = 2**-6  # of the best logit: two steps of bf16, or up to four; logits that much apart do not change places
+STEPS = 2**-6  # two to four steps of bf16, as a share of a logit: what writing logits down in bf16 may hide
 NOISE_CHUNKS = 2  # on which the error of bf16 is measured
-NOISE_TIMES = 2.5  # standard deviations of that error: two logits nearer than that may change places in fp32
+NOISE_TIMES = 4.0  # that error, as a standard deviation: two logits nearer than that may change places in fp32
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHUNKS_PER_GPU_BATCH = 256
 WORTHWHILE = 1.5  # times faster that products in bf16 must be for "auto" to take it; emulated bf16 is slower than fp32
@@ -53,7 +53,7 @@ class TorchBackend(ChunkBackend):
             if self._exact is None:
                 ids, log_probs, _ = best_columns(logits)
                 return ids.cpu().numpy(), log_probs.cpu().numpy()
-            ids, log_probs, rivals = best_columns(logits, STEPS)
+            ids, log_probs, rivals = best_columns(logits, STEPS + self._noise)
             settle(ids, rivals, columns, self.network.vitstr.head, self._noise)
             ids, log_probs, rivals = ids.cpu().numpy(), log_probs.cpu().numpy(), rivals.cpu().numpy()
             doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
@@ -81,13 +81,16 @@ class TorchBackend(ChunkBackend):
                 self._noise = NOISE_TIMES * self._measured_noise()
 
     def _measured_noise(self) -> float:
-        """Standard deviation of the error that columns in bf16 leave in the distance of the two best logits, relative."""
+        """The error that columns in bf16 leave in the distance of the two best logits, as a share of the best.
+
+        The bound that 68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
+        """
         grey = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         with torch.inference_mode():
             best, ids = self._exact(self._on_device(grey))[1].topk(2, -1)
             rounded = self.network.classify(self._fast(self._on_device(grey))[0].float())
             error = rounded.gather(-1, ids) - best
-            return ((error[..., 0] - error[..., 1]) / best[..., 0].abs()).std().item()
+            return ((error[..., 0] - error[..., 1]) / best[..., 0]).abs().quantile(0.68).item()
 
     def _reading_network(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Grey chunks (N, 1, 32, 300) to columns (N, 75, D) and their logits (N, 75, C)."""
