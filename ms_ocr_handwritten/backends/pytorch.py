@@ -20,6 +20,7 @@ STEPS = 2**-6  # two to four steps of bf16, as a share of a logit: what writing 
 NOISE_CHUNKS = 2  # on which the error of bf16 is measured
 NOISE_TIMES = 4.0  # that error, as a standard deviation: two logits nearer than that may change places in fp32
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
+CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
 CHUNKS_PER_GPU_BATCH = 256
 WORTHWHILE = 1.5  # times faster that products in bf16 must be for "auto" to take it; emulated bf16 is slower than fp32
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
@@ -58,9 +59,10 @@ class TorchBackend(ChunkBackend):
             ids, log_probs, rivals = ids.cpu().numpy(), log_probs.cpu().numpy(), rivals.cpu().numpy()
             doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
             self.checked += len(doubtful)
-            if doubtful:
-                exact_ids, exact_log_probs, _ = best_columns(self._exact(self._on_device(grey[doubtful]))[1])
-                ids[doubtful], log_probs[doubtful] = exact_ids.cpu().numpy(), exact_log_probs.cpu().numpy()
+            for start in range(0, len(doubtful), CHECKED_AT_ONCE):
+                part = doubtful[start : start + CHECKED_AT_ONCE]
+                exact_ids, exact_log_probs, _ = best_columns(self._exact(self._on_device(grey[part]))[1])
+                ids[part], log_probs[part] = exact_ids.cpu().numpy(), exact_log_probs.cpu().numpy()
             return ids, log_probs
 
     def _on_device(self, grey: np.ndarray) -> Tensor:
