@@ -1,7 +1,8 @@
 """Learning with the official size: ModelScope's builtin and this package, the same weights, the same lines.
 
-Lines of three chunks, and of mixed widths, of which the builtin computes three chunks each. Steps in turn: lines a
-second, data loading, optimiser and all. The losses of the first batch, without dropout, must be equal in fp32; else the
+Lines of three chunks, and of mixed widths, of which the builtin computes three chunks each. Steps in turn, after one
+round over all batches (for each number of chunks that oneDNN meets first, it compiles kernels): lines a second, data
+loading, optimiser and all. The losses of the first batch, without dropout, must be equal in fp32; else the
 run stops. The memory that a line takes is the difference of the peaks of a batch and of half of it, divided by the lines
 between, in a process for each.
 
@@ -84,13 +85,13 @@ def _check_equal(theirs: float, ours: float) -> None:
 
 
 def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
-    """Milliseconds a line of each learner's steps, the first of which is not counted."""
+    """Milliseconds a line of each learner's steps, the first STEPS of which are not counted."""
     timings = [Timing() for _ in learners]
-    for number in range(options.heavy_rounds + 1):
-        progress(f"training: step {number} of {options.heavy_rounds}")
+    for number in range(STEPS + options.heavy_rounds):
+        progress(f"training: step {number + 1} of {STEPS} + {options.heavy_rounds}")
         for learner, timing in zip(learners, timings):
             duration, _ = seconds(learner.step)
-            if number:
+            if number >= STEPS:
                 timing.ms.append(1000 * duration / options.batch)
     return timings
 

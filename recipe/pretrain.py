@@ -2,12 +2,13 @@
 
 CTC over thousands of classes learns where characters are very slowly while it does not yet know what they are. The
 synthesiser knows where it put each character, so this phase trains the very network on single columns: the column under
-the middle of each character is given its class, columns between characters the blank. Cross entropy over a dozen
-columns a line replaces CTC; the weights then go to the package's own trainer (recipe/README.md). Real lines, of which
-nobody knows the columns, may learn beside them by CTC, once the network knows the classes (--weights).
+the middle of each character is given its class, columns between characters the blank. Cross entropy of the columns
+replaces CTC. Once the network knows the classes (--weights), CTC may join in: of real lines, of which nobody knows the
+columns (--real), and of the synthetic chunks (--ctc), so that a character in doubt is read once and not as two. The
+weights then go to the package's own trainer (recipe/README.md).
 
     python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
-    python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB
+    python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB --ctc 0.3
 
 Resumable: run the same command again.
 """
@@ -27,12 +28,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ms_ocr_handwritten.config import Configuration
+from ms_ocr_handwritten.ctc import required_columns
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.lmdb_store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
-from ms_ocr_handwritten.nets.ctc_loss import ctc_loss
+from ms_ocr_handwritten.nets.cpu_training import fill_up
+from ms_ocr_handwritten.nets.ctc_loss import ROWS, ctc_loss
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.checkpoints import save_torch
@@ -42,17 +45,16 @@ from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no wider than the room left
 HEAD = "vitstr.head."   # the parameters that give the classes
 LEAST_ROOM = 28  # px; less stays empty
-TARGETS = 44  # columns of a chunk that are learnt from
-BLANK_WEIGHT = 0.3  # of a column that is not the middle of a character
-REAL_WEIGHT = 0.4  # of the real lines' loss beside the columns'
+BLANK_WEIGHT = 0.15  # of a column that is not the middle of a character
+REAL_WEIGHT = 0.4  # of the real lines' CTC loss beside the columns'
 
 
 class ColumnDataset(Dataset):
-    """Chunks of synthetic lines side by side, and what TARGETS of their columns show.
+    """Chunks of synthetic lines side by side, and what their columns show.
 
     sparse: share of chunks that hold one line and nothing behind it, as short lines do when they are read.
-    grey float32 (32, 300) in [0, 1]; int64 (3, TARGETS): column (-1: none), class, and 1 where blank is as good (the
-    columns beside the middle of a character), 0 elsewhere.
+    grey float32 (32, 300) in [0, 1]; int64 (3, 75): class of each column; 1 where blank is as good (the columns beside
+    the middle of a character), 0 elsewhere; the ids of the whole chunk's text, 0 behind its end.
     """
 
     def __init__(self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int,
@@ -67,7 +69,7 @@ class ColumnDataset(Dataset):
         grey = np.zeros((LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         classes = np.zeros(CHUNK_COLUMNS, np.int64)  # blank
         either = np.zeros(CHUNK_COLUMNS, np.int64)
-        wanted: list[int] = []
+        text: list[int] = []
         random = np.random.default_rng((self.synthesizer.seed, 1, self.start + index))
         sparse = random.random() < self.sparse
         left = 0
@@ -75,49 +77,51 @@ class ColumnDataset(Dataset):
             room = int(random.integers(LINE_HEIGHT, CHUNK_WIDTH)) if sparse else CHUNK_WIDTH - left
             line = self.synthesizer.sample((self.start + index) * LINES_PER_CHUNK + part, room)
             canvas = line_canvas(load_image(line.image))
-            if left + canvas.width > CHUNK_WIDTH:
+            ids = self.vocabulary.encode(fold_full_width(line.text))
+            if left + canvas.width > CHUNK_WIDTH or required_columns(text + ids) > CHUNK_COLUMNS:
                 continue
             grey[:, left : left + canvas.width] = canvas.grey[:, : canvas.width]
             scale = LINE_HEIGHT / line.image.shape[0]
             at = [(left + (x0 + x1) / 2 * scale) / COLUMN_WIDTH for x0, x1 in line.boxes]
             middles = [min(int(x), CHUNK_COLUMNS - 1) for x in at]
-            ids = self.vocabulary.encode(fold_full_width(line.text))
             for middle, id in zip(middles, ids):
                 for beside in (middle - 1, middle + 1):
                     if 0 <= beside < CHUNK_COLUMNS:
                         classes[beside], either[beside] = id, 1
             for blank in [left // COLUMN_WIDTH, *((a + b) // 2 for a, b in zip(middles, middles[1:]) if b - a > 1)]:
                 classes[blank] = either[blank] = 0
-                wanted.append(blank)
             for middle, id in zip(middles, ids):
                 classes[middle], either[middle] = id, 0
-            wanted = middles + wanted
+            text += ids
             left += canvas.width
             if sparse or CHUNK_WIDTH - left < LEAST_ROOM:
                 break
-        others = random.permutation(CHUNK_COLUMNS)
-        columns = np.array(list(dict.fromkeys([*wanted, *others.tolist()]))[:TARGETS])
-        return grey, np.stack([columns, classes[columns], either[columns]])
+        return grey, np.stack([classes, either, np.pad(text, (0, CHUNK_COLUMNS - len(text)))])
 
 
 class ColumnLoss(torch.autograd.Function):
     """Weighted sum over columns of -log p(class), or of -log(p(class) + p(blank)) where `either`.
 
-    The gradient, softmax less the target, is formed at once in the memory of the softmax: over thousands of classes
-    the passes over memory are what the plain formula costs.
+    The gradient, softmax less the target, is formed at once, ROWS columns at a time: over thousands of classes the
+    passes over memory are what the plain formula costs.
     """
 
     @staticmethod
     def forward(context, logits, classes, either, weight):  # (M, C) any float type, (M,), (M,) bool, (M,)
-        probabilities = logits.float().softmax(-1)
-        rows = torch.arange(len(classes), device=classes.device)
-        named = probabilities[rows, classes]
-        blank = probabilities[:, Vocabulary.BLANK] * either
-        sure = (named + blank).clamp(min=1e-30)
-        probabilities[rows, classes] -= named / sure
-        probabilities[:, Vocabulary.BLANK] -= blank / sure
-        context.save_for_backward(probabilities.mul_(weight[:, None]).to(logits.dtype))
-        return -(weight * sure.log()).sum()
+        gradient, total = torch.empty_like(logits), 0.0
+        parts = (logits, gradient, classes, either, weight)
+        for some, slope, ids, both, scale in zip(*(part.split(ROWS) for part in parts)):
+            probabilities = some.float().softmax(-1)
+            rows = torch.arange(len(ids), device=ids.device)
+            named = probabilities[rows, ids]
+            blank = probabilities[:, Vocabulary.BLANK] * both
+            sure = (named + blank).clamp(min=1e-30)
+            total -= (scale * sure.log()).sum()
+            probabilities[rows, ids] -= named / sure
+            probabilities[:, Vocabulary.BLANK] -= blank / sure
+            slope.copy_(probabilities.mul_(scale[:, None]))
+        context.save_for_backward(gradient)
+        return total
 
     @staticmethod
     def backward(context, gradient):
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("--weights", help="weights to begin with; random ones otherwise")
     parser.add_argument("--real", help="LMDB of real lines")
     parser.add_argument("--real-lines", type=int, default=8, help="of it in each step")
+    parser.add_argument("--ctc", type=float, default=0.0, help="weight of the synthetic chunks' CTC loss")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -184,6 +189,7 @@ def main() -> None:
         network.load_state_dict(read_weights(arguments.weights))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
+    head = network.vitstr.head
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizers = build_optimizers(network, arguments.lr)
     state_file, step = arguments.out / "pretrain_state.pth", 0
@@ -210,26 +216,31 @@ def main() -> None:
         real = real_batches(arguments.real, vocabulary, arguments.real_lines, seed=1000 * arguments.seed + step,
                             workers=max(1, arguments.workers // 4))
     end = time.time() + 60 * arguments.minutes
-    started, taken, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0, 0.0, 0.0
+    started, taken, seen, right, count = time.time(), 0, 0, 0, 0
+    total = total_text = total_real = 0.0
     for grey, targets in loader:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate_at(step, arguments.steps, arguments.lr)
-        grey, (columns, classes, either) = grey[:, None].to(device), targets.to(device).unbind(1)
-        synthetic, lines = len(grey), next(real) if real else None
+        texts = [[id for id in text if id] for text in targets[:, 2].tolist()]
+        grey, classes, either = grey[:, None].to(device), targets[:, 0].to(device), targets[:, 1].to(device) > 0
+        columns, lines = torch.arange(classes.numel(), device=device).view_as(classes), next(real) if real else None
         if lines:
             grey = torch.cat([grey, lines.grey.to(device)])
         with torch.autocast(device.type, torch.bfloat16):
-            encoded = network.encode(grey)  # (N, 75, D)
-            rows = torch.arange(synthetic, device=device)[:, None].expand_as(columns).flatten()
-            logits = network.classify(encoded[rows, columns.flatten()])
-            real_logits = network.classify(encoded[synthetic:]).flatten(0, 1) if lines else None
-        classes, either = classes.flatten(), either.flatten() > 0
-        loss = column_loss(logits, classes, either)
-        total += loss.item()
-        if lines:
-            nll = ctc_loss(real_logits, lines.columns.to(device), lines.lengths.to(device), lines.ids)
-            real_loss = nll.sum() / sum(map(len, lines.ids))  # of a character
-            loss, total_real = loss + REAL_WEIGHT * real_loss, total_real + real_loss.item()
+            encoded = network.encode(fill_up(grey)).flatten(0, 1)  # (75 N, D)
+            logits = network.classify(encoded[: columns.numel()])
+            classes, either = classes.flatten(), either.flatten()
+            loss = column_loss(logits, classes, either)
+            total += loss.item()
+            if arguments.ctc:
+                nll = ctc_loss(encoded, head, columns, columns.new_full((len(columns),), CHUNK_COLUMNS), texts)
+                text_loss = nll.sum() / sum(map(len, texts))  # of a character
+                loss, total_text = loss + arguments.ctc * text_loss, total_text + text_loss.item()
+            if lines:
+                at = lines.columns.to(device) + columns.numel()
+                nll = ctc_loss(encoded, head, at, lines.lengths.to(device), lines.ids)
+                real_loss = nll.sum() / sum(map(len, lines.ids))
+                loss, total_real = loss + REAL_WEIGHT * real_loss, total_real + real_loss.item()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         for optimizer in optimizers:
@@ -241,14 +252,16 @@ def main() -> None:
         right += ((logits.argmax(-1) == classes) & characters).sum().item()
         count += characters.sum().item()
         if step % 100 == 0 or step == arguments.steps:
-            entry = {"step": step, "loss": total / taken, "real_loss": total_real / taken,
-                     "accuracy": right / max(1, count), "characters": count / taken,
+            entry = {"step": step, "loss": total / taken, "text_loss": total_text / taken,
+                     "real_loss": total_real / taken, "accuracy": right / max(1, count),
+                     "characters": count / taken,
                      "chunks_per_second": seen / (time.time() - started),
                      "lr": rate_at(step - 1, arguments.steps, arguments.lr)}
             print(json.dumps(entry), flush=True)
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            started, taken, seen, right, count, total, total_real = time.time(), 0, 0, 0, 0, 0.0, 0.0
+            started, taken, seen, right, count = time.time(), 0, 0, 0, 0
+            total = total_text = total_real = 0.0
         late = time.time() > end
         if step % 500 == 0 or step == arguments.steps or late:
             save_torch({"step": step, "network": network.state_dict(), "average": average.state_dict(),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.nets.ctc_loss import ROWS, ctc_loss
+from ms_ocr_handwritten.nets import ctc_loss as own
+from ms_ocr_handwritten.nets.ctc_loss import ROWS
 
 
 def collapsed(path: tuple[int, ...]) -> list[int]:
@@ -23,6 +24,14 @@ def enumerated(logits: torch.Tensor, label: list[int]) -> float:
         if collapsed(path) == label
     )
     return -math.log(total) if total else math.inf
+
+
+def ctc_loss(logits: torch.Tensor, *rest) -> torch.Tensor:
+    """The loss of given logits (P, C): a head that leaves columns as they are."""
+    head = torch.nn.Linear(logits.shape[1], logits.shape[1], dtype=logits.dtype).requires_grad_(False)
+    head.weight.copy_(torch.eye(logits.shape[1]))
+    head.bias.zero_()
+    return own.ctc_loss(logits, head, *rest)
 
 
 def plain(lines: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,3 +193,31 @@ def test_without_gradient_the_loss_is_the_same():
     with torch.no_grad():
         without = ctc_loss(logits, columns, lengths, [[1, 8], [2, 2]])
     assert torch.equal(without, ctc_loss(logits.requires_grad_(), columns, lengths, [[1, 8], [2, 2]]).detach())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("frozen", ["nothing", "columns", "head"])
+def test_gradients_of_columns_and_head_are_those_of_the_logits_written_out(autocast, frozen):
+    torch.manual_seed(13)
+    lines, head = ROWS // 12 + 2, torch.nn.Linear(16, 40)
+    (columns, lengths), labels = plain(lines, 12), ([[1, 8, 8, 3], [39], []] * lines)[:lines]
+    encoded = torch.randn(12 * lines, 16)
+
+    def gradients(loss):
+        leaf = encoded.clone().requires_grad_(frozen != "columns")
+        head.zero_grad()
+        head.requires_grad_(frozen != "head")
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss(leaf).mean().backward()
+        return [parameter.grad for parameter in (leaf, head.weight, head.bias) if parameter.requires_grad]
+
+    def written_out(leaf):
+        log_probs = head(leaf).float().log_softmax(-1)[columns].transpose(0, 1)
+        targets = torch.tensor([id for label in labels for id in label])
+        return F.ctc_loss(log_probs, targets, lengths, torch.tensor([len(label) for label in labels]), reduction="none")
+
+    expected = gradients(written_out)
+    for actual, wanted in zip(gradients(lambda leaf: own.ctc_loss(leaf, head, columns, lengths, labels)), expected):
+        assert actual.dtype == torch.float32
+        error = (actual - wanted).norm() / wanted.norm()
+        assert error < (0.01 if autocast else 1e-5)

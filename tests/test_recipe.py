@@ -1,5 +1,6 @@
 """The first training phase: what it says each column shows, and the gradient of its loss. A hand from Pillow's font."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -60,14 +61,11 @@ def vocabulary(tmp_path):
     return Vocabulary.load(path)
 
 
-def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monkeypatch):
-    monkeypatch.setattr(pretrain, "TARGETS", 75)  # all of them
+def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary):
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=0)[index]
-        assert sorted(columns) == list(range(75)) and grey.shape == (32, 300)
-        order = np.argsort(columns)
-        classes, either = classes[order], either[order]
+        grey, (classes, either, ids) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=0)[index]
+        assert grey.shape == (32, 300) and classes.shape == either.shape == ids.shape == (75,)
         sure = np.where(either > 0, 0, classes)
         read = "".join(vocabulary.character(run.id) for run in collapse(sure, np.zeros(75, np.float32)))
         widths, texts, left = [], "", 0
@@ -78,21 +76,34 @@ def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary, monk
                 texts, left = texts + line.text, left + width
                 widths.append(width)
         assert read == texts
+        assert ids.tolist() == vocabulary.encode(texts) + [0] * (75 - len(texts))
         assert len(widths) >= 2 and 300 - left < 60  # the chunk is full
         assert (grey[:, left + 1:] == 0).all() and grey[:, : left - 1].any()
         for column in np.flatnonzero(either):  # beside the middle of that character
             assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
 
 
+def test_a_chunk_holds_no_more_text_than_its_columns_can_be_aligned_to(pretrain, hand, vocabulary):
+    class Crowded(OneHand):
+        """Gives every line a text of 30 equal characters."""
+
+        def sample(self, index, max_width):
+            line = super().sample(index, max_width)
+            return dataclasses.replace(line, text="e" * 30, boxes=[line.boxes[0]] * 30)
+
+    _, (_, _, ids) = pretrain.ColumnDataset(Crowded(hand), vocabulary, 0, 1, sparse=0)[0]
+    assert (ids > 0).sum() == 30  # 59 columns; a second line would need 60 more
+
+
 def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(pretrain, hand, vocabulary):
     rooms = []
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (columns, classes, either) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
+        grey, (classes, either, ids) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
         ((line, room),) = synthesizer.drawn
         width = scaled_width(line.image.shape[1], line.image.shape[0])
         assert grey[:, : width - 1].any() and (grey[:, width + 1:] == 0).all()
-        assert ((classes > 0) & (either == 0)).sum() == len(line.text)
+        assert ((classes > 0) & (either == 0)).sum() == (ids > 0).sum() == len(line.text)
         rooms.append(room)
     assert 32 <= min(rooms) < max(rooms) < 300
 
@@ -109,9 +120,10 @@ def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tm
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(pretrain):
     generator = torch.Generator().manual_seed(0)
-    logits = (3 * torch.randn(60, 30, generator=generator)).requires_grad_()
-    classes = torch.randint(0, 30, (60,), generator=generator)
-    either = (torch.rand(60, generator=generator) < 0.3) & (classes > 0)
+    columns = pretrain.ROWS + 60
+    logits = (3 * torch.randn(columns, 30, generator=generator)).requires_grad_()
+    classes = torch.randint(0, 30, (columns,), generator=generator)
+    either = (torch.rand(columns, generator=generator) < 0.3) & (classes > 0)
     loss = pretrain.column_loss(logits, classes, either)
     (gradient,) = torch.autograd.grad(2 * loss, logits)
     log_probs = logits.log_softmax(-1)

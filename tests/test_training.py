@@ -69,8 +69,9 @@ def test_loss_and_gradients_equal_upstreams(official_model_dir, tmp_path):
     assert losses.mean().item() == pytest.approx(expected["loss"].item(), rel=1e-4)
     assert_close_gradients(found, gradients, 1e-3)
     with torch.no_grad():
-        _, logits = LineLoss(network)(batch)
-    assert read_batch(logits, batch, dataset.vocabulary) == expected["preds"]
+        _, encoded = LineLoss(network)(batch)
+        texts = read_batch(encoded, network.vitstr.head, batch, dataset.vocabulary)
+    assert texts == expected["preds"]
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -104,8 +105,8 @@ def test_batch_by_hand():
 def test_a_line_of_the_loss_is_the_mean_over_its_characters(tiny_model_dir, tmp_path):
     dataset = dataset_of(tiny_model_dir, lmdb_of(tmp_path / "lines", ["abcd"]))
     network, batch = network_of(tiny_model_dir), batch_of(dataset, skip_padding=True)
-    losses, logits = LineLoss(network)(batch)
-    log_probs = logits[batch.columns[0]].log_softmax(-1)[:, None]
+    losses, encoded = LineLoss(network)(batch)
+    log_probs = network.classify(encoded)[batch.columns[0]].log_softmax(-1)[:, None]
     total = torch.nn.functional.ctc_loss(log_probs, torch.tensor([batch.ids[0]]), batch.lengths, torch.tensor([4]),
                                          reduction="sum")
     assert losses.tolist() == pytest.approx([total.item() / 4], rel=1e-5)

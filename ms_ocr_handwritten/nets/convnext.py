@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..config import NetworkConfig
 from ..geometry import COLUMN_WIDTH
+from .cpu_training import DepthwiseConv
 
 EPSILON = 1e-6
 
@@ -45,7 +46,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, layer_scale: float, drop_path: float) -> None:
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.dwconv = DepthwiseConv(channels)
         self.norm = nn.LayerNorm(channels, eps=EPSILON)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)
@@ -54,8 +55,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(x).permute(0, 2, 3, 1)  # (N, H, T, C)
-        y = self.pwconv2(F.gelu(self.pwconv1(self.norm(y))))
-        y = (self.gamma.to(y.dtype) * y).permute(0, 3, 1, 2)  # (N, C, H, T); under bf16 the sum stays bf16
+        y = F.gelu(self.pwconv1(self.norm(y)))
+        if self.training:  # the gradient of gamma then needs no pass over the activations
+            y = F.linear(y, self.gamma[:, None] * self.pwconv2.weight, self.gamma * self.pwconv2.bias)
+        else:
+            y = self.gamma.to(y.dtype) * self.pwconv2(y)  # under bf16 the sum stays bf16
+        y = y.permute(0, 3, 1, 2)  # (N, C, H, T)
         return x + stochastic_depth(y, self.drop_path, self.training)
 
 

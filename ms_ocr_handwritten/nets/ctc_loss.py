@@ -1,33 +1,42 @@
-"""CTC loss over the columns of many lines, without log-probabilities for classes that no label asks for.
+"""CTC loss over the columns of many lines, from the columns and the head that classifies them: no logits are kept.
 
 CTC needs, of each column, the log-probabilities of the blank and of the label's own characters only; of the other
-thousands of classes it needs their sum. So the log-softmax is never materialised: one pass finds the normaliser of each
-column, PyTorch's own `ctc_loss` runs on the few classes of each label, and the gradient, softmax minus the posterior of
-each class (Graves et al. 2006, equation 16), is written in one more pass. A column shared by many lines (of the one
-padding chunk of a batch) is classified once and its gradients are added up.
+thousands of classes it needs their sum. So neither the logits nor their log-softmax are ever whole in memory. They are
+computed ROWS columns at a time: one pass finds the normaliser of each column, PyTorch's own `ctc_loss` runs on the few
+classes of each label, and a second pass computes the logits again and turns them into their gradient, softmax minus
+the posterior of each class (Graves et al. 2006, equation 16), and that at once into the gradients of columns and head.
+A column shared by many lines (of the one padding chunk of a batch) is classified once and its gradients are added up.
 
-Notation: P distinct columns, C classes, B lines, T columns of the longest line, K classes of the richest label.
+Notation: P distinct columns, D features, C classes, B lines, T columns of the longest line, K classes of the richest
+label.
 """
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-ROWS = 128  # columns handled at a time: 128 x 7,644 floats stay in the cache
+ROWS = 256  # columns handled at a time: the logits of so many stay in the cache
 
 
-def ctc_loss(logits: Tensor, columns: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+def ctc_loss(encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor,
+             labels: Sequence[Sequence[int]]) -> Tensor:
     """Negative log-likelihood of each label, float32 (B,); infinite where a label cannot be aligned.
 
-    logits: (P, C), float32 or bfloat16, one row per distinct column.
+    encoded: (P, D), floating point, one row per distinct column; head: D to C. Under autocast the logits are computed
+    in its type, as the head itself would.
     columns: (B, T) int64, for each line the rows of its columns, padded with 0 behind its length.
     lengths: (B,) int64, columns of each line.
     labels: B sequences of ids in [1, C).
     """
-    return _CtcLoss.apply(logits, columns, lengths, labels)
+    device = encoded.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else encoded.dtype
+    wanted = torch.is_grad_enabled() and (encoded.requires_grad or head.weight.requires_grad)
+    with torch.autocast(device, enabled=False):
+        return _CtcLoss.apply(encoded.to(dtype), head.weight.to(dtype), head.bias.to(dtype), columns, lengths, labels,
+                              wanted)
 
 
 def _compact(labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,45 +51,80 @@ def _compact(labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
 
 class _CtcLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, columns: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
-        classes, targets, target_lengths = (tensor.to(logits.device) for tensor in _compact(labels))
-        normaliser = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(ROWS)])  # (P,)
-        picked = logits[columns[:, :, None], classes[:, None, :]].float()  # (B, T, K)
-        log_probs = (picked - normaliser[columns][:, :, None]).transpose(0, 1)  # (T, B, K)
-        if not ctx.needs_input_grad[0]:
+    def forward(ctx, encoded: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, lengths: Tensor,
+                labels: Sequence[Sequence[int]], wanted: bool) -> Tensor:
+        classes, targets, target_lengths = (tensor.to(encoded.device) for tensor in _compact(labels))
+        (lines, length), flat = columns.shape, columns.flatten()
+        order = flat.argsort()
+        bounds = _bounds(flat[order], len(encoded))
+        normaliser = torch.empty(len(encoded), device=encoded.device)  # (P,)
+        buffer = normaliser.new_empty(min(ROWS, len(encoded)), len(weight))
+        picked = torch.empty(lines * length, classes.shape[1], device=encoded.device)  # (B T, K)
+        for start, stop, rows in zip(bounds, bounds[1:], _slices(len(encoded))):
+            logits = F.linear(encoded[rows], weight, bias)
+            top = logits.amax(-1, keepdim=True).float()
+            shares = torch.sub(logits, top, out=buffer[: len(logits)]).exp_()
+            normaliser[rows] = shares.sum(-1).log_() + top[:, 0]
+            here = order[start:stop]
+            picked[here] = logits[(flat[here] - rows.start)[:, None], classes[here // length]].float()
+        log_probs = (picked - normaliser[flat][:, None]).view(lines, length, -1).transpose(0, 1)  # (T, B, K)
+        if not wanted:
             return F.ctc_loss(log_probs, targets, lengths, target_lengths, reduction="none")
         with torch.enable_grad():
             leaf = log_probs.detach().requires_grad_()
             loss = F.ctc_loss(leaf, targets, lengths, target_lengths, reduction="none")
             # PyTorch returns softmax - posterior, correct behind a log_softmax; the posterior alone is wanted here
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        posterior = (log_probs.exp() - gradient).transpose(0, 1)  # (B, T, K)
-        inside = torch.arange(columns.shape[1], device=logits.device) < lengths[:, None]  # (B, T)
+        probabilities = log_probs.exp()
+        posterior = (probabilities - gradient).transpose(0, 1)  # (B, T, K)
+        inside = torch.arange(length, device=encoded.device) < lengths[:, None]  # (B, T)
         counted = inside & loss.isfinite()[:, None]
         posterior = torch.where(counted[:, :, None], posterior, 0.0)
-        ctx.save_for_backward(logits, normaliser, columns, classes, posterior, counted)
+        ctx.save_for_backward(encoded, weight, bias, normaliser, columns, classes, probabilities.transpose(0, 1),
+                              posterior, counted)
         return loss.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream: Tensor):
-        logits, normaliser, columns, classes, posterior, counted = ctx.saved_tensors
+        encoded, weight, bias, normaliser, columns, classes, probabilities, posterior, counted = ctx.saved_tensors
         per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned teaches nothing
-        weight = normaliser.new_zeros(len(logits)).index_put_(
+        share = normaliser.new_zeros(len(encoded)).index_put_(
             (columns,), per_line[:, None] * counted, accumulate=True)  # (P,)
-        gradient = torch.cat([
-            ((rows.float() - norm[:, None]).exp_() * scale[:, None]).to(logits.dtype)
-            for rows, norm, scale in zip(logits.split(ROWS), normaliser.split(ROWS), weight.split(ROWS))
-        ])
-        rows, ids, sums = _summed(columns, classes, posterior * per_line[:, None, None], logits.shape[1])
+        at, ids, own, sums = _summed(columns, classes, probabilities, posterior * per_line[:, None, None], len(weight))
         # in float32 to the end: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
-        exact = (logits[rows, ids].float() - normaliser[rows]).exp_() * weight[rows] - sums
-        return gradient.index_put_((rows, ids), exact.to(gradient.dtype)), None, None, None
+        exact, bounds = own * share[at] - sums, _bounds(at, len(encoded))
+        of_encoded, buffer = torch.empty_like(encoded), normaliser.new_empty(min(ROWS, len(encoded)), len(weight))
+        of_weight, of_bias = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
+        for start, stop, rows in zip(bounds, bounds[1:], _slices(len(encoded))):
+            logits = F.linear(encoded[rows], weight, bias)
+            slope = torch.sub(logits, normaliser[rows, None], out=buffer[: len(logits)]).exp_().mul_(share[rows, None])
+            slope[at[start:stop] - rows.start, ids[start:stop]] = exact[start:stop]
+            of_bias += slope.sum(0)
+            slope = slope.to(encoded.dtype)
+            torch.mm(slope, weight, out=of_encoded[rows])
+            of_weight += slope.t() @ encoded[rows]
+        return of_encoded, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None, None, None
 
 
-def _summed(columns: Tensor, classes: Tensor, values: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values (B, T, K) added up by row (B, T) and class (B, K): distinct rows (S,), classes (S,), and sums (S,)."""
+def _slices(rows: int) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
+
+
+def _bounds(sorted_rows: Tensor, rows: int) -> list[int]:
+    """Where in `sorted_rows` each of the slices begins, and where the last one ends."""
+    edges = torch.arange(0, rows + ROWS, ROWS, device=sorted_rows.device)
+    return torch.searchsorted(sorted_rows.contiguous(), edges).tolist()
+
+
+def _summed(columns: Tensor, classes: Tensor, probabilities: Tensor, values: Tensor,
+            width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values (B, T, K) added up by row (B, T) and class (B, K), in the order of rows.
+
+    Distinct rows (S,), classes (S,), their probabilities (S,), of which all values of a place have the same, sums (S,).
+    """
     places = (columns[:, :, None] * width + classes[:, None, :]).flatten()
     places, which = places.unique(return_inverse=True)
     sums = values.new_zeros(len(places)).index_add_(0, which, values.flatten())
-    return places // width, places % width, sums
+    own = torch.empty_like(sums).index_copy_(0, which, probabilities.flatten())
+    return places // width, places % width, own, sums

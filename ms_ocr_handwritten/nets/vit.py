@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..config import NetworkConfig
 from ..geometry import CHUNK_COLUMNS
+from .cpu_training import dropout
 
 EPSILON = 1e-6
 
@@ -42,11 +43,11 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (N, heads, T, -)
         if self.training:  # on CPUs the fused kernel's backward pass takes several times as long as these lines'
             weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1, dtype=q.dtype)  # (N, heads, T, T)
-            y = F.dropout(weights, self.dropout) @ v
+            y = dropout(weights, self.dropout, training=True) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(1, 2).reshape(n, t, d)
-        return F.dropout(self.proj(y), self.dropout, self.training)
+        return dropout(self.proj(y), self.dropout, self.training)
 
 
 class Mlp(nn.Module):
@@ -59,8 +60,8 @@ class Mlp(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
-        return F.dropout(self.fc2(x), self.dropout, self.training)
+        x = dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
+        return dropout(self.fc2(x), self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -95,5 +96,5 @@ class ViTEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.patch_embed(features) + self.pos_embed  # (N, T, D)
-        x = F.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, self.training)
         return self.norm(self.blocks(x))

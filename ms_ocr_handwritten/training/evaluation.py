@@ -60,8 +60,9 @@ def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary,
     module.eval()
     for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            losses, logits = module(batch)
-        for text, label, loss in zip(read_batch(logits, batch, vocabulary), batch.labels, losses.tolist()):
+            losses, encoded = module(batch)
+            texts = read_batch(encoded, network.vitstr.head, batch, vocabulary)
+        for text, label, loss in zip(texts, batch.labels, losses.tolist()):
             counted = math.isfinite(loss) and not vocabulary.unknown(fold_full_width(label))
             scores.add(text, label, loss if counted else None)
     network.train(training)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..ctc import collapse
 from ..nets.convnextvit import ConvNextViT
+from ..nets.cpu_training import fill_up
 from ..nets.ctc_loss import ROWS, ctc_loss
 from ..vocab import Vocabulary
 from .dataset import Batch
@@ -20,18 +21,17 @@ class LineLoss(nn.Module):
         network.vitstr.cls_token.requires_grad_(False)  # used by nobody: kept bit for bit, no decay
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); logits (P, C)."""
+        """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
         device = self.network.vitstr.cls_token.device
-        encoded = self.network.encode(batch.grey.to(device))  # (N, 75, D)
-        logits = self.network.classify(encoded).flatten(0, 1)  # (P, C)
-        with torch.autocast(device.type, enabled=False):
-            nll = ctc_loss(logits, batch.columns.to(device), batch.lengths.to(device), batch.ids)
-        return nll / torch.tensor([max(1, len(ids)) for ids in batch.ids], device=device), logits
+        chunks = len(batch.grey)
+        encoded = self.network.encode(fill_up(batch.grey.to(device)))[:chunks].flatten(0, 1)  # (P, D)
+        nll = ctc_loss(encoded, self.network.vitstr.head, batch.columns.to(device), batch.lengths.to(device), batch.ids)
+        return nll / torch.tensor([max(1, len(ids)) for ids in batch.ids], device=device), encoded
 
 
-def read_batch(logits: Tensor, batch: Batch, vocabulary: Vocabulary) -> list[str]:
-    """What greedy CTC reads from logits (P, C) of a batch, one text per line."""
-    best = torch.cat([rows.argmax(-1) for rows in logits.split(ROWS)]).cpu().numpy()  # (P,)
+def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:
+    """What greedy CTC reads from the columns (P, D) of a batch, one text per line."""
+    best = torch.cat([head(rows).argmax(-1) for rows in encoded.split(ROWS)]).cpu().numpy()  # (P,)
     texts = []
     for row, length in zip(batch.columns.numpy(), batch.lengths.tolist()):
         ids = best[row[:length]]

@@ -1,0 +1,75 @@
+"""What costs PyTorch's own kernels much time on a CPU while a network learns, done otherwise.
+
+- The weight gradient of a depthwise convolution: oneDNN takes three times as long for it in bfloat16 as in float32.
+- Dropout: PyTorch draws its masks with one thread, number by number, at five times the cost of NumPy's SFC64.
+- Numbers of chunks: oneDNN compiles kernels for each number it meets, and has forgotten them when it has met some
+  twenty others.
+
+All leave everything else, GPUs and what is not learnt from, to PyTorch.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A 7x7 convolution of each channel on its own, (N, C, H, W) to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=7, padding=3, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
+            return _Bf16Depthwise.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class _Bf16Depthwise(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=3, groups=len(weight))
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        channels = len(weight)
+        of_x = F.conv2d(gradient, weight.flip(2, 3), padding=3, groups=channels)
+        _, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient.float(), x.float(), weight.float(), [channels], [1, 1], [3, 3], [1, 1], False, [0, 0], channels,
+            [False, True, False])
+        return of_x, of_weight, gradient.sum((0, 2, 3), dtype=torch.float32)
+
+
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """`torch.nn.functional.dropout`; on a CPU its random numbers are others, and follow from torch's random state."""
+    if x.device.type != "cpu" or not training or not 0.0 < rate < 1.0:
+        return F.dropout(x, rate, training)
+    numbers = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+    bits = numbers.integers(2**64 - 1, size=-(-x.numel() // 4), dtype=np.uint64, endpoint=True).view(np.int16)
+    kept = torch.from_numpy(bits[: x.numel()]).view(x.shape) >= round(rate * 2**16) - 2**15
+    return _Dropout.apply(x, kept, 1 / (1 - rate))
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return (x * kept).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        return (gradient * kept).mul_(ctx.scale), None, None
+
+
+def fill_up(grey: Tensor) -> Tensor:
+    """Chunks (N, 1, 32, 300) on a CPU with black ones behind them, so that few numbers occur: eight for each doubling."""
+    step = max(1, 2 ** (len(grey).bit_length() - 4))
+    lacking = -len(grey) % step if grey.device.type == "cpu" else 0
+    return torch.cat([grey, grey.new_zeros(lacking, *grey.shape[1:])]) if lacking else grey
