@@ -111,8 +111,8 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
     """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
 
     int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
-    the best is LIKELY; else the best again. On a CPU chunk by chunk in one buffer, so that the thousands of classes of a
-    chunk are read from memory once.
+    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU chunk by chunk in one buffer, so that the
+    thousands of classes of a chunk are read from memory once.
     """
     ids = logits.new_empty(logits.shape[:2], dtype=torch.int64)
     log_probs, rivals = logits.new_empty(logits.shape[:2], dtype=torch.float32), torch.empty_like(ids)
@@ -124,10 +124,11 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
         top, best = chunks.max(-1, keepdim=True)
         torch.sub(chunks, top, out=buffer).clamp_(min=NEGLIGIBLE).exp_()
         likely = buffer.sum(-1, keepdim=True).log_().neg_()
-        ratio, second = buffer.scatter_(-1, best, 0).max(-1, keepdim=True)  # exp of the distance to the best
-        contested = (ratio.log_() >= -near * top.abs()) & (likely >= math.log(LIKELY))
-        ids[part], log_probs[part] = best[..., 0], likely[..., 0]
-        rivals[part] = torch.where(contested, second, best)[..., 0]
+        ids[part], log_probs[part], rivals[part] = best[..., 0], likely[..., 0], best[..., 0]
+        if near:
+            ratio, second = buffer.scatter_(-1, best, 0).max(-1, keepdim=True)  # exp of the distance to the best
+            contested = (ratio.log_() >= -near * top.abs()) & (likely >= math.log(LIKELY))
+            rivals[part] = torch.where(contested, second, best)[..., 0]
     return ids, log_probs, rivals
 
 
