@@ -180,11 +180,11 @@ class TextSource:
 
     def _single(self, rng: np.random.Generator, limit: float) -> str:
         kind = rng.random()
-        if kind < 0.45:
+        if kind < 0.40:
             text = _pick(rng, self._hanzi) if rng.random() < 0.6 else _pick(rng, self._word(rng))
-        elif kind < 0.53:
+        elif kind < 0.51:
             text = _pick(rng, _NUMERALS)
-        elif kind < 0.75:  # often: alone, a zero looks like an o, and more people write zeros alone
+        elif kind < 0.79:  # often: alone, a zero looks like an o, and more people write zeros alone
             text = _pick(rng, "0123456789")
         elif kind < 0.88:
             text = _pick(rng, "abcdefghijklmnopqrstuvwxyz" if rng.random() < 0.65 else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
