@@ -51,7 +51,7 @@ class TorchBackend(ChunkBackend):
         self.computed += len(grey)
         with torch.inference_mode():
             columns, logits = self._fast(self._on_device(grey))
-            if self._exact is None:
+            if self.precision != "bf16+fp32":
                 ids, log_probs, _ = best_columns(logits)
                 return ids.cpu().numpy(), log_probs.cpu().numpy()
             ids, log_probs, rivals = best_columns(logits, STEPS + self._noise)
@@ -59,6 +59,8 @@ class TorchBackend(ChunkBackend):
             ids, log_probs, rivals = ids.cpu().numpy(), log_probs.cpu().numpy(), rivals.cpu().numpy()
             doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
             self.checked += len(doubtful)
+            if doubtful and self._exact is None:
+                self._exact = self._reading_network(torch.float32)
             for start in range(0, len(doubtful), CHECKED_AT_ONCE):
                 part = doubtful[start : start + CHECKED_AT_ONCE]
                 exact_ids, exact_log_probs, _ = best_columns(self._exact(self._on_device(grey[part]))[1])
@@ -77,9 +79,8 @@ class TorchBackend(ChunkBackend):
         version = sum(parameter._version for parameter in self.network.parameters())  # grows with every change
         if version != self._version:
             self._fast, self._padding, self._version = self._reading_network(DTYPES[self.precision]), None, version
-            self._exact = None
+            self._exact = None  # until something is in doubt
             if self.precision == "bf16+fp32":
-                self._exact = self._reading_network(torch.float32)
                 self._noise = NOISE_TIMES * self._measured_noise()
 
     def _measured_noise(self) -> float:
@@ -89,7 +90,7 @@ class TorchBackend(ChunkBackend):
         """
         grey = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         with torch.inference_mode():
-            best, ids = self._exact(self._on_device(grey))[1].topk(2, -1)
+            best, ids = self.network.classify(self.network.encode(self._on_device(grey))).topk(2, -1)
             rounded = self.network.classify(self._fast(self._on_device(grey))[0].float())
             error = rounded.gather(-1, ids) - best
             return ((error[..., 0] - error[..., 1]) / best[..., 0]).abs().quantile(0.68).item()
