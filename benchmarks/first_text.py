@@ -32,7 +32,7 @@ print(*RapidOCR()(sys.argv[1], use_det=False, use_cls=False).txts)
 BUILTIN = """
 import sys
 from modelscope.pipelines import pipeline
-print(*pipeline('ocr-recognition', model=sys.argv[2])(sys.argv[1])['text'])
+print(pipeline('ocr-recognition', model=sys.argv[2])(sys.argv[1])['text'])  # a list: its text may be empty
 """
 COLUMNS = ("program", "first text, s", "peak memory, MiB", "time, RapidOCR / this", "memory, RapidOCR / this")
 
