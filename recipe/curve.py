@@ -1,7 +1,8 @@
-"""Draw the three phases of a training as one picture for the model card (needs matplotlib).
+"""Draw the phases of a training, in their order, as one picture for the model card (needs matplotlib).
 
-    python recipe/curve.py COLUMNS/pretrain_log.jsonl WITH_REAL/pretrain_log.jsonl WORK_DIR/train_log.jsonl
-        ms_ocr_handwritten/assets/curve.svg
+    python recipe/curve.py ms_ocr_handwritten/assets/curve.svg LOG...
+
+A log is the pretrain_log.jsonl of `pretrain.py` or the train_log.jsonl of `ms-ocr train`.
 """
 
 import json
@@ -19,28 +20,33 @@ def rows(path: str) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def draw_columns(axes: pyplot.Axes, log: list[dict], title: str) -> None:
-    """Loss of columns and, where there were any, of real lines; on another scale the share of characters right."""
+def draw_columns(axes: pyplot.Axes, log: list[dict]) -> None:
+    """Losses of columns and, where there were any, of texts; on another scale the share of characters right."""
     steps = [row["step"] for row in log]
     axes.plot(steps, [row["loss"] for row in log], color="tab:blue")
-    if any(row.get("real_loss") for row in log):
-        axes.plot(steps, [row["real_loss"] for row in log], color="tab:green", label="real lines")
-        axes.legend(loc="center right")
-    axes.set(title=title, xlabel="steps", ylabel="loss a character", ylim=(0, None))
-    axes.yaxis.label.set_color("tab:blue")
+    for name, label, color in (("text_loss", "CTC", "tab:cyan"), ("real_loss", "CTC, real lines", "tab:green")):
+        if any(row.get(name) for row in log):
+            axes.plot(steps, [row[name] for row in log], color=color, label=label)
+            axes.legend(loc="center right")
     share = axes.twinx()
     share.plot(steps, [100 * row["accuracy"] for row in log], color="tab:orange")
     share.set(ylabel="characters right, %", ylim=(0, 100))
     share.yaxis.label.set_color("tab:orange")
 
 
-def main(columns: str, with_real: str, lines: str, out: str) -> None:
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 3.2), layout="constrained")
-    draw_columns(left, rows(columns), "1. columns of synthetic lines")
-    draw_columns(middle, rows(with_real), "2. the same and real lines")
-    learnt = [row for row in rows(lines) if row["mode"] == "train"]
-    right.plot([row["iter"] for row in learnt], [row["loss"] for row in learnt], color="tab:blue", linewidth=0.8)
-    right.set(title="3. CTC on synthetic and real lines", xlabel="steps", ylabel="loss a character", ylim=(0, None))
+def draw_lines(axes: pyplot.Axes, log: list[dict]) -> None:
+    """Loss of whole lines."""
+    learnt = [row for row in log if row["mode"] == "train"]
+    axes.plot([row["iter"] for row in learnt], [row["loss"] for row in learnt], color="tab:blue", linewidth=0.8)
+
+
+def main(out: str, *logs: str) -> None:
+    figure, panels = pyplot.subplots(1, len(logs), figsize=(4.3 * len(logs), 3.2), layout="constrained", squeeze=False)
+    for number, (log, axes) in enumerate(zip(map(rows, logs), panels[0]), start=1):
+        columns = "accuracy" in log[0]
+        (draw_columns if columns else draw_lines)(axes, log)
+        axes.set(title=f"{number}. {'columns' if columns else 'whole lines by CTC'}", xlabel="steps", ylim=(0, None))
+        axes.set_ylabel("loss a character", color="tab:blue")
     figure.savefig(out, metadata={"Date": None})
 
 

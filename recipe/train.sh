@@ -35,7 +35,8 @@ pretrain() { # out, steps, further options
 }
 pretrain columns "${STEPS:-5000}" --batch "${BATCH:-48}" --lr "${LR:-1.5e-3}"
 pretrain with_real "${REAL_STEPS:-7000}" --batch "${REAL_BATCH:-32}" --lr "${REAL_LR:-1.2e-3}" --seed 2 \
-    --weights "$work/columns/pytorch_model.pt" --real "$work/real" --real-lines "${REAL_LINES:-8}"
+    --single 0.5 --sparse 0.3 --ctc 0.3 --weights "$work/columns/pytorch_model.pt" \
+    --real "$work/real" --real-lines "${REAL_LINES:-10}"
 cp "$work/with_real/pytorch_model.pt" "$work/model/pytorch_model.pt"
 
 synth() { # name, lines, seed, width in px, how degraded (the trainer augments, too), further options
