@@ -11,7 +11,7 @@ from modelscope.models.cv.ocr_recognition.modules.ConvNextViT.main_model import 
 
 from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.errors import CheckpointError
-from ms_ocr_handwritten.nets.convnext import stochastic_depth
+from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network, load_weights, read_weights, rgb_to_grey
 from ms_ocr_handwritten.nets.vit import Attention
 
@@ -230,3 +230,17 @@ def test_damaged_files_raise_nothing_but_checkpoint_errors(network, tmp_path, zi
         except CheckpointError:
             refused += 1
     assert refused > 20
+
+
+def test_learning_computes_what_reading_does_and_its_gradients():
+    """Where nothing is dropped; while learning, the layer scale is folded into the weights behind it."""
+    torch.manual_seed(0)
+    block, x = Block(6, 1.0, drop_path=0.0), torch.randn(2, 6, 4, 75, requires_grad=True)
+    torch.nn.init.normal_(block.gamma)
+    upstream = torch.randn(2, 6, 4, 75)
+    found = []
+    for learning in (False, True):
+        y = block.train(learning)(x)
+        found.append([y, *torch.autograd.grad(y, [x, *block.parameters()], upstream)])
+    for read, learnt in zip(*found):
+        torch.testing.assert_close(learnt, read, rtol=1e-4, atol=1e-4)
