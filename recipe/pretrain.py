@@ -227,18 +227,18 @@ def main() -> None:
         if lines:
             grey = torch.cat([grey, lines.grey.to(device)])
         with torch.autocast(device.type, torch.bfloat16):
-            encoded = network.encode(fill_up(grey)).flatten(0, 1)  # (75 N, D)
-            logits = network.classify(encoded[: columns.numel()])
+            encoded = network.encode(fill_up(grey))[: len(grey)].flatten(0, 1)  # (75 N, D)
+            drawn, written = encoded.split([columns.numel(), len(encoded) - columns.numel()])
+            logits = network.classify(drawn)
             classes, either = classes.flatten(), either.flatten()
             loss = column_loss(logits, classes, either)
             total += loss.item()
             if arguments.ctc:
-                nll = ctc_loss(encoded, head, columns, columns.new_full((len(columns),), CHUNK_COLUMNS), texts)
+                nll = ctc_loss(drawn, head, columns, columns.new_full((len(columns),), CHUNK_COLUMNS), texts)
                 text_loss = nll.sum() / sum(map(len, texts))  # of a character
                 loss, total_text = loss + arguments.ctc * text_loss, total_text + text_loss.item()
             if lines:
-                at = lines.columns.to(device) + columns.numel()
-                nll = ctc_loss(encoded, head, at, lines.lengths.to(device), lines.ids)
+                nll = ctc_loss(written, head, lines.columns.to(device), lines.lengths.to(device), lines.ids)
                 real_loss = nll.sum() / sum(map(len, lines.ids))
                 loss, total_real = loss + REAL_WEIGHT * real_loss, total_real + real_loss.item()
         loss.backward()
@@ -254,8 +254,7 @@ def main() -> None:
         if step % 100 == 0 or step == arguments.steps:
             entry = {"step": step, "loss": total / taken, "text_loss": total_text / taken,
                      "real_loss": total_real / taken, "accuracy": right / max(1, count),
-                     "characters": count / taken,
-                     "chunks_per_second": seen / (time.time() - started),
+                     "characters": count / taken, "chunks_per_second": seen / (time.time() - started),
                      "lr": rate_at(step - 1, arguments.steps, arguments.lr)}
             print(json.dumps(entry), flush=True)
             with open(arguments.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
