@@ -32,7 +32,7 @@ def logits_of(network: ConvNextViT, grey: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("config", [SMALL, NetworkConfig()], ids=["small", "official"])
 @pytest.mark.parametrize("chunks", [1, 5])
 def test_fp32_gives_the_plain_networks_logits(config, chunks):
-    assert packed.available(), "this PyTorch lacks oneDNN's operators: reading works, only slower"
+    assert packed.available(torch.float32), "this PyTorch lacks oneDNN's operators: reading works, only slower"
     network, grey = random_network(config), torch.rand(chunks, 1, 32, 300)
     expected = logits_of(network, grey)
     with torch.inference_mode():
@@ -40,11 +40,17 @@ def test_fp32_gives_the_plain_networks_logits(config, chunks):
     assert difference < 1e-5 * max(1, expected.abs().max())
 
 
-def test_bf16_is_near():
+@pytest.mark.parametrize("available", [True, False], ids=["as-it-is", "not-packed"])
+def test_bf16_is_near(available, monkeypatch):
+    """Also on CPUs whose oneDNN does not pack bf16 (those without AVX-512)."""
+    if not available:
+        monkeypatch.setattr(packed, "available", lambda dtype: False)
     network, grey = random_network(NetworkConfig()), torch.rand(4, 1, 32, 300)
     expected = logits_of(network, grey)
     with torch.inference_mode():
-        difference = (packed.PackedNetwork(network, torch.bfloat16)(grey)[1].float() - expected).abs()
+        logits = TorchBackend(network, "bf16")._reading_network(torch.bfloat16)(grey)[1]
+    assert logits.dtype is torch.bfloat16
+    difference = (logits.float() - expected).abs()
     assert difference.mean() < 0.03 * expected.std()  # 8 bits, 0.4 % a rounding, some 40 layers in a row
 
 

@@ -98,7 +98,7 @@ class TorchBackend(ChunkBackend):
     def _reading_network(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Grey chunks (N, 1, 32, 300) to columns (N, 75, D) and their logits (N, 75, C)."""
         device = self.network.vitstr.cls_token.device
-        if device.type == "cpu" and packed.available():
+        if device.type == "cpu" and packed.available(dtype):
             return packed.PackedNetwork(self.network, dtype)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ def automatic_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16+fp32" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     rates = gemm_rates()
-    return "bf16+fp32" if packed.available() and rates["bf16"] > WORTHWHILE * rates["fp32"] else "fp32"
+    return "bf16+fp32" if packed.available(torch.bfloat16) and rates["bf16"] > WORTHWHILE * rates["fp32"] else "fp32"
 
 
 @functools.cache

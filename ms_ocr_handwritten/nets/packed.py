@@ -6,11 +6,12 @@ The mathematics of `convnextvit.py`, in fp32 or bf16, with three savings:
 - ConvNeXt's layer scale is folded into the product before it.
 
 `torch.ops.mkldnn._linear_pointwise` is the operator that PyTorch's own compiler emits for these patterns (upstream file
-torch/_inductor/fx_passes/mkldnn_fusion.py); `available` says whether the PyTorch at hand has it.
+torch/_inductor/fx_passes/mkldnn_fusion.py); `available` says whether PyTorch and the CPU at hand have it.
 
 Notation: N chunks, H rows, T = 75 columns, C channels or classes, D features. Activations are channels-last throughout.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -25,10 +26,17 @@ Layer = Callable[[Tensor], Tensor]
 LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers run as fast
 
 
-def available() -> bool:
-    """Whether this PyTorch has the operators used here."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+@functools.cache
+def available(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has the operators used here, and for this CPU: without AVX-512 it lacks those for bf16."""
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.ones(8, 8, dtype=dtype), LAYOUT_ROWS)
+    except RuntimeError:
+        return False
+    return True
 
 
 class PackedNetwork:
