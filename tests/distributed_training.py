@@ -28,12 +28,13 @@ def main(model: Path, lines: Path, held_out: Path, work_dir: Path, out: Path) ->
     batches = training._batches()
     summary = training.run()
     ranks = training.ranks
+    ranks.leave()
     (out / f"rank_{ranks.rank}.json").write_text(json.dumps({
         "world": ranks.world, "batches": batches, "trained": training.dataset.read, "summary": summary,
         "evaluated": training.evaluation.read[: len(training.evaluation.read) // 2],  # of the first of two evaluations
         "bias": training.network.vitstr.head.bias.tolist(),
+        "threads": sorted(task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()),
     }))
-    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -104,6 +104,12 @@ def test_files_are_written_once(run):
         ("train", 1), ("eval", 1), ("train", 2), ("eval", 2)]
 
 
+def test_no_thread_of_the_group_outlives_it(run):
+    """One that is left when Python ends may abort a process that has done its work."""
+    for rank in run["ranks"]:
+        assert "python" in " ".join(rank["threads"]) and not [name for name in rank["threads"] if "gloo" in name]
+
+
 def test_states_of_all_ranks_are_kept(run):
     states = torch.load(run["work"] / "epoch_2_trainer_state.pth", weights_only=True)["random_states"]
     assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])

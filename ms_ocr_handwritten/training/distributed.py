@@ -1,5 +1,7 @@
 """One process or many: what `torchrun` says, and the few exchanges between ranks that training needs."""
 
+import atexit
+import importlib
 import os
 import sys
 from collections.abc import Iterable
@@ -27,7 +29,12 @@ class Ranks:
         if gpu:
             torch.cuda.set_device(device)
         if world > 1 and not distributed.is_initialized():
+            # Imported later, it would keep the group as a default argument, beyond `destroy_process_group`; and a
+            # thread of gloo's that is still there when Python ends may abort the process.
+            importlib.import_module("torch.distributed.nn")
             distributed.init_process_group("nccl" if gpu else "gloo")
+            if not gpu:  # nccl would wait for the other ranks, also where this one has failed
+                atexit.register(_leave)
         return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world, device)
 
     @property
@@ -60,8 +67,7 @@ class Ranks:
 
     def leave(self) -> None:
         """Leave the group, for a process that is done; nccl complains of one that ends as a member."""
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        _leave()
 
     def random_state(self) -> dict[str, torch.Tensor]:
         """What dropout draws from, on the CPU and on this rank's GPU."""
@@ -76,3 +82,8 @@ class Ranks:
     def share(self, indices: Iterable[int]) -> list[int]:
         """This rank's part of `indices`: every world-th, none twice."""
         return list(indices)[self.rank :: self.world]
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -51,8 +51,6 @@ class Training:
         torch.manual_seed(self.config.seed + ranks.rank)
         self.network = network.to(ranks.device)
         self.module: nn.Module = LineLoss(self.network)
-        if ranks.world > 1:
-            self.module = DistributedDataParallel(self.module)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
         self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the present one
         self.finished = 0  # the last epoch that is evaluated and has all its files
@@ -77,13 +75,16 @@ class Training:
         self._resume(checkpoint)
         if self.ranks.first:
             self.work_dir.tidy()
-        summary = self._finish_epoch() if self.finished < self.epoch else {}
+        summary, alone = self._finish_epoch() if self.finished < self.epoch else {}, self.module
+        if self.ranks.world > 1:
+            self.module = DistributedDataParallel(alone)
         while self.epoch < self.config.max_epochs:
             self._train_epoch()
             self.schedule.after_epoch()
             self.epoch, self.iteration = self.epoch + 1, 0
             self._save_state(self._epoch_state())
             summary = self._finish_epoch()
+        self.module = alone  # as long as the other one is there, its group cannot end
         return summary
 
     def _train_epoch(self) -> None:
