@@ -1,5 +1,7 @@
 """The line synthesiser: seeds, labels, boxes, ink. Small inputs are made here; all of them need MS_OCR_SYNTH_INPUTS."""
 
+import dataclasses
+import gzip
 import json
 import os
 import unicodedata
@@ -12,7 +14,7 @@ cv2 = pytest.importorskip("cv2", reason="the synthesiser draws with OpenCV")
 pytest.importorskip("PIL", reason="the synthesiser reads fonts with Pillow")
 
 from ms_ocr_handwritten.errors import ConfigurationError, ImageError, LabelError  # noqa: E402
-from ms_ocr_handwritten.synth import charset, fetch, glyphs, latin, text, writer  # noqa: E402
+from ms_ocr_handwritten.synth import charset, digits, fetch, glyphs, latin, line, text, writer  # noqa: E402
 from ms_ocr_handwritten.synth.augment import augment  # noqa: E402
 from ms_ocr_handwritten.synth.line import LineSynthesizer, generate  # noqa: E402
 
@@ -153,6 +155,73 @@ def test_every_ascii_character_has_a_pen_form():
         assert all(c in hand for c in "éèêëàâçùûüôöîïñÉÀÇ")
         points, counts, advance = hand.glyph("é")
         assert (counts == glyphs.STROKE_POINTS).all() and len(points) == counts.sum() and advance > 0.2
+
+
+RING = np.zeros((8, 8))
+RING[:, 2:6] = 16
+RING[2:6, 3:5] = 0  # a zero with a hole
+
+
+@pytest.fixture
+def digits_file(tmp_path: Path) -> Path:
+    """Two samples of a ring for 0, of full bars for the others; one digit more of the 3."""
+    bar = np.zeros((8, 8))
+    bar[:, 3:5] = 16
+    samples = [(RING if digit == 0 else bar, digit) for digit in (*range(10), *range(10), 3)]
+    path = tmp_path / "digits.csv.gz"
+    rows = [",".join(map(str, (*cells.astype(int).ravel(), digit))) for cells, digit in samples]
+    path.write_bytes(gzip.compress("\n".join(rows).encode()))
+    return path
+
+
+def test_real_digits_stand_on_the_baseline_with_their_holes(digits_file: Path):
+    hands = digits.hands(digits_file)
+    assert [hand.name for hand in hands] == ["digits-0", "digits-1"]
+    for hand in hands:
+        assert "".join(sorted(hand.index)) == "0123456789"
+        points, counts, advance = hand.glyph("0")
+        assert len(counts) == 2 and points[:, 1].max() == 0 and -0.95 < points[:, 1].min() < -0.6
+        assert points[:, 0].min() == pytest.approx(0.05, abs=0.002)
+        assert advance == pytest.approx(points[:, 0].max() + 0.05, abs=0.002)
+        assert len(hand.glyph("1")[1]) == 1
+    assert digits.hands(digits_file.with_name("none.csv.gz")) == []
+
+
+def test_a_thin_digit_is_not_broken():
+    """Half a cell of ink in a hole-less stroke: as much is taken off as leaves it whole."""
+    narrow = np.zeros((8, 8))
+    narrow[:, 3], narrow[4, 3] = 16, 9
+    whole = digits._contours(narrow, 0.4, 0)
+    thinner = digits._contours(narrow, 0.4, 8)
+    area = lambda found: sum(cv2.contourArea(c.astype(np.float32)) for c in found)
+    assert len(thinner) == len(whole) == 1 and area(thinner) < 0.8 * area(whole)
+
+
+def test_half_of_the_writers_write_real_digits(small_inputs: Path, digits_file: Path, tmp_path: Path):
+    (tmp_path / "digits").mkdir()
+    digits_file.rename(tmp_path / "digits" / digits_file.name)
+    for name in ("strokes", "text", "fonts"):
+        (tmp_path / name).symlink_to(small_inputs / name)
+    source = LineSynthesizer(tmp_path, seed=1)
+    chosen = [source._choose("一 1a", np.random.default_rng(seed)) for seed in range(400)]
+    real = [sources[2].name.startswith("digits-") for sources in chosen]
+    assert np.mean(real) == pytest.approx(line._REAL_DIGITS, abs=0.08)
+    assert {sources[2].name for sources in chosen if sources[2].name.startswith("digits-")} == {"digits-0", "digits-1"}
+    assert not any(sources[i].name.startswith("digits-") for sources in chosen for i in (0, 3))
+
+
+def test_strokes_move_apart_as_wholes_about_the_middle_of_their_character():
+    strokes = np.zeros((3, glyphs.STROKE_POINTS, 2), np.float32)
+    strokes[..., 0] = np.linspace(0, 0.1, glyphs.STROKE_POINTS) + np.array([0, 0.6, 2.0])[:, None]
+    style = writer.draw_style(np.random.default_rng(0))
+    style = dataclasses.replace(style, spread=(1.2, 1.0))
+    moved = [writer.spread_strokes(strokes, np.array([0, 0, 1]), style, np.random.default_rng(seed))
+             for seed in range(200)]
+    assert all(np.allclose(np.diff(m, axis=1), np.diff(strokes, axis=1), atol=1e-5) for m in moved)  # shapes are kept
+    assert all(np.allclose(m[:2].mean(), strokes[:2].mean(), atol=1e-5) for m in moved)
+    assert all(np.allclose(m[2], strokes[2], atol=1e-5) for m in moved)  # alone, it has nothing to move from
+    gaps = [(m[1, 0, 0] - m[0, 0, 0]) / 0.6 for m in moved]
+    assert np.median(gaps) == pytest.approx(1.2, abs=0.02) and 0.03 < np.std(gaps) < 0.09
 
 
 def test_chains_join_and_space_evenly():

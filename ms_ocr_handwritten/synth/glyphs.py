@@ -96,10 +96,14 @@ def trace(font: ImageFont.FreeTypeFont, character: str) -> list[np.ndarray]:
         return []
     image = Image.new("L", (int(right - left) + 4, int(bottom - top) + 4), 0)
     ImageDraw.Draw(image).text((2 - left, 2 - top), character, font=font, fill=255, anchor="ls")
-    bitmap = (np.asarray(image) > 110).astype(np.uint8)
-    contours, _ = cv2.findContours(bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [contour + (np.array((left, top)) - 2) / TRACE_SIZE for contour in trace_ink(np.asarray(image) > 110)]
+
+
+def trace_ink(bitmap: np.ndarray) -> list[np.ndarray]:
+    """Outlines (n, 2) in em of what is True in a bitmap (H, W) of TRACE_SIZE px per em, holes too."""
+    contours, _ = cv2.findContours(bitmap.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     simple = (cv2.approxPolyDP(contour, 0.6, True)[:, 0] for contour in contours)
-    return [(c + (left - 2, top - 2)) / TRACE_SIZE for c in simple if len(c) > 2]
+    return [contour / TRACE_SIZE for contour in simple if len(contour) > 2]
 
 
 def _mapped(path: Path) -> set[int]:

@@ -32,7 +32,10 @@ class Placed:
         stroke_points = self.is_stroke[self.owner]
         if stroke_points.any():
             strokes = self.points[stroke_points].reshape(-1, STROKE_POINTS, 2)
-            self.points[stroke_points] = writer.bend_strokes(strokes, style, rng).reshape(-1, 2)
+            strokes, owner = writer.bend_strokes(strokes, style, rng), self.owner[stroke_points][::STROKE_POINTS]
+            apart = writer.spread_strokes(strokes, owner, style, rng)
+            strokes = np.where(self.han[owner, None, None], apart, strokes)  # a letter's strokes touch
+            self.points[stroke_points] = strokes.reshape(-1, 2)
         han = self.han
         free = np.where(self.is_stroke | han, 1.0, 0.5).astype(np.float32)  # letters of fonts keep their joints
         warped = writer.warp_characters(self.points, self.owner, len(self.inked), style.warp, rng)

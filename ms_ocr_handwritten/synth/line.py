@@ -9,7 +9,7 @@ import numpy as np
 
 from ms_ocr_handwritten.errors import ConfigurationError, LabelError
 from ms_ocr_handwritten.geometry import COLUMN_WIDTH, LINE_HEIGHT
-from ms_ocr_handwritten.synth import glyphs, latin, paper, text, writer
+from ms_ocr_handwritten.synth import digits, glyphs, latin, paper, text, writer
 from ms_ocr_handwritten.synth.glyphs import GlyphSet
 from ms_ocr_handwritten.synth.ink import draw_ink
 from ms_ocr_handwritten.synth.layout import Placed, frame
@@ -36,6 +36,7 @@ _HAN_WEIGHTS = {
     "liu-jian-mao-cao": 1,
 }  # how often a writer's hanzi come from each source; the fonts in proportion to what they are worth
 _NOT_LATIN = {"liu-jian-mao-cao", "AoyagiKouzanT", "kouzan-mouhitsu", "kouzan-mouhitsu-gyosho", "yuji-boku"}
+_REAL_DIGITS = 0.5  # share of writers whose digits are real ones
 _CAPITALS_ONLY = ("BecauseWe", "permanent-marker", "rock-salt")  # their small letters look like capitals
 
 
@@ -78,6 +79,7 @@ class LineSynthesizer:
         share = max(1, len(letters) - drawn)  # as often by strokes as by fonts
         self._latin = [(s, share / drawn if s.kind == "stroke" else 1.0) for s in letters]
         self._mixed_case = [(s, w) for s, w in self._latin if not s.name.startswith(_CAPITALS_ONLY)]
+        self._digits = [(s, 1.0) for s in digits.hands(inputs / "digits" / "digits.csv.gz")]
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
     def sample(self, index: int, max_width: int | None = None) -> SynthLine:
@@ -111,9 +113,10 @@ class LineSynthesizer:
         letters = self._latin if label.upper() == label else self._mixed_case
         han = _covering(self._han, [c for c in label if c >= "\u2e80"], rng)
         latin = _covering(letters, [c for c in label if " " < c < "\u2e80"], rng)
+        real = _draw_from(self._digits, rng) if self._digits and rng.random() < _REAL_DIGITS else latin
         chosen = []
         for character in label:
-            own = han if character >= "\u2e80" else latin
+            own = han if character >= "\u2e80" else real if character in real else latin
             if character == " ":
                 chosen.append(None)
             elif character in own:

@@ -182,13 +182,13 @@ class TextSource:
         kind = rng.random()
         if kind < 0.40:
             text = _pick(rng, self._hanzi) if rng.random() < 0.6 else _pick(rng, self._word(rng))
-        elif kind < 0.51:
+        elif kind < 0.57:
             text = _pick(rng, _NUMERALS)
-        elif kind < 0.79:  # often: alone, a zero looks like an o, and more people write zeros alone
+        elif kind < 0.87:  # often: alone, a zero looks like an o, and more people write zeros alone
             text = _pick(rng, "0123456789")
-        elif kind < 0.88:
+        elif kind < 0.92:
             text = _pick(rng, "abcdefghijklmnopqrstuvwxyz" if rng.random() < 0.65 else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-        elif kind < 0.90:
+        elif kind < 0.94:
             text = _pick(rng, self.rare)
         else:
             return "".join(_pick(rng, "0123456789") for _ in range(int(rng.integers(2, 9))))

@@ -38,6 +38,7 @@ class Style:
     latin_scale: float
     drift: float  # slope of the baseline
     tilt: float  # how far horizontal strokes rise to the right
+    spread: tuple[float, float]  # how much farther apart (> 1) or closer the strokes of a character lie, in x and y
     balance: tuple[float, float]  # more room for the left (> 0) or right, for the top or bottom of characters
 
 
@@ -48,7 +49,7 @@ def draw_style(rng: np.random.Generator) -> Style:
     return Style(
         slant=float(np.clip(normal(0.03, 0.10 + 0.08 * speed), -0.35, 0.55)),
         aspect=float(np.exp(normal(0, 0.12))),
-        pen=float(np.clip(np.exp(normal(np.log(0.050), 0.40)), 0.018, 0.14)),
+        pen=float(np.clip(np.exp(normal(np.log(0.048), 0.48)), 0.016, 0.16)),
         pressure=float(rng.random() ** 2),
         taper=float(rng.random() ** 1.5),
         warp=0.012 + 0.032 * float(rng.random()) + 0.020 * speed,
@@ -69,6 +70,7 @@ def draw_style(rng: np.random.Generator) -> Style:
         latin_scale=float(uniform(0.8, 1.25)),
         drift=float(normal(0, 0.008)),
         tilt=float(np.clip(normal(0.05, 0.06), -0.08, 0.22)),
+        spread=(float(np.exp(normal(0, 0.10))), float(np.exp(normal(0, 0.07)))),
         balance=(float(normal(0, 0.12)), float(normal(0, 0.10))),
     )
 
@@ -92,6 +94,20 @@ def bend_strokes(strokes: np.ndarray, style: Style, rng: np.random.Generator) ->
     start, end = noise[:, None, 4:6] * size[..., None], noise[:, None, 6:8] * size[..., None]
     turned += style.jitter * (start * ((1 - t) ** 2)[:, None] + end * (t**2)[:, None])
     return turned + centre + 0.6 * style.jitter * noise[:, None, 8:10]
+
+
+def spread_strokes(strokes: np.ndarray, owner: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
+    """Move whole strokes apart or together about the middle of their character: (S, 20, 2) -> (S, 20, 2).
+
+    owner: (S,) the character of each stroke. Each character has a factor of its own, about the writer's.
+    """
+    counts = np.bincount(owner)
+    middles = strokes.mean(1)  # (S, 2)
+    total = np.stack([np.bincount(owner, middles[:, axis]) for axis in (0, 1)], 1)
+    centres = total / np.maximum(counts, 1)[:, None]
+    factors = np.array(style.spread) * np.exp(0.05 * rng.standard_normal((len(counts), 2)))
+    moved = (middles - centres[owner]) * (factors[owner] - 1)
+    return strokes + moved[:, None].astype(np.float32)
 
 
 def kept_strokes(strokes: np.ndarray, owner: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
