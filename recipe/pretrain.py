@@ -8,12 +8,14 @@ columns (--real), and of the synthetic chunks (--ctc), so that a character in do
 weights then go to the package's own trainer (recipe/README.md).
 
     python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
-    python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB --ctc 0.3
+    python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB --ctc 0.3 --kind single=0.5 --dropout 0.1
 
 Resumable: run the same command again.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -25,8 +27,10 @@ import cv2
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from ms_ocr_handwritten.backends.pytorch import automatic_precision
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.ctc import required_columns
 from ms_ocr_handwritten.errors import CheckpointError
@@ -46,7 +50,6 @@ LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no w
 HEAD = "vitstr.head."   # the parameters that give the classes
 LEAST_ROOM = 28  # px; less stays empty
 BLANK_WEIGHT = 0.15  # of a column that is not the middle of a character
-REAL_WEIGHT = 0.4  # of the real lines' CTC loss beside the columns'
 
 
 class ColumnDataset(Dataset):
@@ -135,15 +138,25 @@ def column_loss(logits: torch.Tensor, classes: torch.Tensor, either: torch.Tenso
     return ColumnLoss.apply(logits, classes, either, weight)
 
 
-def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int, workers: int) -> Iterator[Batch]:
-    """Augmented lines of an LMDB without end, `lines` at a time, in a new order each time round."""
-    dataset = LineDataset([LmdbReader(path)], vocabulary, augment=True, seed=seed)
+def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int, workers: int,
+                 strength: float = 1.0) -> Iterator[Batch]:
+    """Lines of an LMDB without end, augmented with `strength`, `lines` at a time, in a new order each time round."""
+    dataset = LineDataset([LmdbReader(path)], vocabulary, augment=strength, seed=seed)
     sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
     while True:
         yield from DataLoader(dataset, lines, sampler=sampler, drop_last=True, num_workers=workers, prefetch_factor=8,
                               collate_fn=partial(collate, skip_padding=True), multiprocessing_context="fork",
                               worker_init_fn=lambda _: cv2.setNumThreads(0))
         dataset.epoch += 1
+
+
+def kinds_with(changes: list[str]) -> dict[str, float]:
+    """KINDS with other weights, each given as "name=weight". Raises SystemExit on a name that is no kind."""
+    weights = {name: float(weight) for name, _, weight in (change.partition("=") for change in changes)}
+    unknown = sorted(weights.keys() - KINDS.keys())
+    if unknown:
+        raise SystemExit(f"--kind {unknown[0]}: the kinds of text are {', '.join(KINDS)}")
+    return KINDS | weights
 
 
 def rate_at(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -161,6 +174,13 @@ def build_optimizers(network: ConvNextViT, lr: float) -> list[torch.optim.Optimi
             torch.optim.AdamW(outer, lr=lr, weight_decay=0.02, fused=True)]
 
 
+class StaysFloat32(TorchFunctionMode):
+    """Within it `Tensor.bfloat16` copies and converts nothing: Muon asks for it, and many a CPU only emulates it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0].clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--inputs", required=True, help="what `python -m ms_ocr_handwritten.synth.fetch` fetched")
@@ -172,11 +192,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--single", type=float, default=0.25, help="weight of single characters among kinds of text")
+    parser.add_argument("--kind", action="append", default=[], metavar="NAME=WEIGHT",
+                        help=f"weight of a kind of text in place of {KINDS}; may be given more than once")
     parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks that hold one line alone")
     parser.add_argument("--weights", help="weights to begin with; random ones otherwise")
     parser.add_argument("--real", help="LMDB of real lines")
     parser.add_argument("--real-lines", type=int, default=8, help="of it in each step")
+    parser.add_argument("--real-weight", type=float, default=0.4, help="of the real lines' CTC loss")
+    parser.add_argument("--augment", type=float, default=1.0, help="strength of the changes to real lines, 0 to 1.5")
+    parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder of columns")
     parser.add_argument("--ctc", type=float, default=0.0, help="weight of the synthetic chunks' CTC loss")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
     arguments = parser.parse_args()
@@ -184,11 +208,12 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
 
     vocabulary = Vocabulary.load(Path(arguments.model) / "vocab.txt")
-    network = ConvNextViT(Configuration.load(arguments.model).network)
+    network = ConvNextViT(dataclasses.replace(Configuration.load(arguments.model).network, dropout=arguments.dropout))
     if arguments.weights:
         network.load_state_dict(read_weights(arguments.weights))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
+    bf16 = automatic_precision(device) != "fp32"
     head = network.vitstr.head
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizers = build_optimizers(network, arguments.lr)
@@ -206,7 +231,7 @@ def main() -> None:
             raise
 
     synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7,
-                                  kinds=tuple((KINDS | {"single": arguments.single}).items()))
+                                  kinds=tuple(kinds_with(arguments.kind).items()))
     dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch,
                             arguments.sparse)
     loader = DataLoader(dataset, arguments.batch, num_workers=arguments.workers, prefetch_factor=8,
@@ -214,7 +239,7 @@ def main() -> None:
     real = None
     if arguments.real:  # a run that goes on begins with another order
         real = real_batches(arguments.real, vocabulary, arguments.real_lines, seed=1000 * arguments.seed + step,
-                            workers=max(1, arguments.workers // 4))
+                            workers=max(1, arguments.workers // 4), strength=arguments.augment)
     end = time.time() + 60 * arguments.minutes
     started, taken, seen, right, count = time.time(), 0, 0, 0, 0
     total = total_text = total_real = 0.0
@@ -226,7 +251,7 @@ def main() -> None:
         columns, lines = torch.arange(classes.numel(), device=device).view_as(classes), next(real) if real else None
         if lines:
             grey = torch.cat([grey, lines.grey.to(device)])
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             encoded = network.encode(fill_up(grey))[: len(grey)].flatten(0, 1)  # (75 N, D)
             drawn, written = encoded.split([columns.numel(), len(encoded) - columns.numel()])
             logits = network.classify(drawn)
@@ -240,12 +265,13 @@ def main() -> None:
             if lines:
                 nll = ctc_loss(written, head, lines.columns.to(device), lines.lengths.to(device), lines.ids)
                 real_loss = nll.sum() / sum(map(len, lines.ids))
-                loss, total_real = loss + REAL_WEIGHT * real_loss, total_real + real_loss.item()
+                loss, total_real = loss + arguments.real_weight * real_loss, total_real + real_loss.item()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        with contextlib.nullcontext() if bf16 else StaysFloat32():
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         average.update_parameters(network)
         step, taken, seen = step + 1, taken + 1, seen + len(grey)
         characters = (classes != Vocabulary.BLANK) & ~either

@@ -33,9 +33,9 @@ pretrain() { # out, steps, further options
         --workers "$workers" ${MINUTES:+--minutes "$MINUTES"} "${@:3}"
     tail -n 1 "$work/$1/pretrain_log.jsonl" | grep -q "\"step\": $2," || { echo "$1: to be continued"; exit; }
 }
-pretrain columns "${STEPS:-5000}" --batch "${BATCH:-48}" --lr "${LR:-1.5e-3}"
+pretrain columns "${STEPS:-5000}" --batch "${BATCH:-48}" --kind single=0.25 --lr "${LR:-1.5e-3}"
 pretrain with_real "${REAL_STEPS:-7000}" --batch "${REAL_BATCH:-32}" --lr "${REAL_LR:-1.2e-3}" --seed 2 \
-    --single 0.5 --sparse 0.3 --ctc 0.3 --weights "$work/columns/pytorch_model.pt" \
+    --kind single=0.5 --sparse 0.3 --ctc 0.3 --weights "$work/columns/pytorch_model.pt" \
     --real "$work/real" --real-lines "${REAL_LINES:-10}"
 cp "$work/with_real/pytorch_model.pt" "$work/model/pytorch_model.pt"
 

@@ -1,5 +1,6 @@
 """The first training phase: what it says each column shows, and the gradient of its loss. A hand from Pillow's font."""
 
+import contextlib
 import dataclasses
 import importlib.util
 from pathlib import Path
@@ -133,3 +134,26 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(pretrain):
     expected = -(torch.where(middles, 1.0, pretrain.BLANK_WEIGHT) * score).sum() / middles.sum()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(2 * expected, logits)[0])
+
+
+def test_kinds_of_text_get_the_weights_that_are_named(pretrain):
+    found = pretrain.kinds_with(["single=0.5", "rare=0"])
+    assert found == pretrain.KINDS | {"single": 0.5, "rare": 0.0} and pretrain.kinds_with([]) == pretrain.KINDS
+    with pytest.raises(SystemExit, match="sinlge.*single"):
+        pretrain.kinds_with(["sinlge=1"])
+
+
+def test_muon_makes_the_same_steps_in_float32(pretrain):
+    """Near those in bfloat16, which Muon asks for, and no product is computed in it."""
+    def step(mode) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.zeros(24, 40))
+        weight.grad = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+        before = weight.grad.clone()
+        with mode:
+            torch.optim.Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0).step()
+        assert torch.equal(weight.grad, before)
+        return weight.detach()
+
+    usual, exact = step(contextlib.nullcontext()), step(pretrain.StaysFloat32())
+    assert (usual - exact).abs().mean() < 0.02 * exact.abs().mean()
+    assert not torch.equal(exact, exact.bfloat16().float()) and torch.equal(usual, usual.bfloat16().float())

@@ -66,9 +66,12 @@ class Batch:
 class LineDataset(Dataset):
     """The lines of several LMDBs, in order. Raises LmdbError, with path and key, on a record that cannot be read."""
 
-    def __init__(self, readers: Sequence[LmdbReader], vocabulary: Vocabulary, *, augment: bool = False,
+    def __init__(self, readers: Sequence[LmdbReader], vocabulary: Vocabulary, *, augment: float = 0.0,
                  seed: int = 0, on_bad_sample: str = "error", unknown: str = "error") -> None:
-        """`unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation)."""
+        """`augment`: strength, 0 for none, 1 as `train.augment` has it.
+
+        `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation).
+        """
         self.readers, self.vocabulary, self.unknown = list(readers), vocabulary, unknown
         self.augment, self.seed, self.on_bad_sample = augment, seed, on_bad_sample
         self.epoch = 0
@@ -132,7 +135,7 @@ class LineDataset(Dataset):
         from ..synth.augment import augment
 
         random = np.random.default_rng((self.seed, self.epoch, index))  # the same whoever draws it, worker or not
-        return np.repeat(augment(rgb[:, :, 1], random)[:, :, None], 3, axis=2)
+        return np.repeat(augment(rgb[:, :, 1], random, self.augment)[:, :, None], 3, axis=2)
 
 
 def unknown_characters(dataset: LineDataset) -> tuple[Counter, dict[str, list[int]]]:
