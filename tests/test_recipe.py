@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 import cv2
@@ -25,12 +26,21 @@ LABELS = ["ab cd", "Noon", "e", "fig 3", "seen", "q"]
 
 
 @pytest.fixture(scope="module")
-def pretrain():
-    path = Path(__file__).parent.parent / "recipe" / "pretrain.py"
-    spec = importlib.util.spec_from_file_location("pretrain", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe():
+    """The folder of the recipe's scripts as a place to import from, as it is for each of them."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "recipe"))
+    yield
+    sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def pretrain(recipe):
+    return importlib.import_module("pretrain")
+
+
+@pytest.fixture(scope="module")
+def columns(recipe):
+    return importlib.import_module("columns")
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +72,10 @@ def vocabulary(tmp_path):
     return Vocabulary.load(path)
 
 
-def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary):
+def test_the_columns_of_a_chunk_spell_its_lines(columns, hand, vocabulary):
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (classes, either, ids) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=0)[index]
+        grey, (classes, either, ids) = columns.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=0)[index]
         assert grey.shape == (32, 300) and classes.shape == either.shape == ids.shape == (75,)
         sure = np.where(either > 0, 0, classes)
         read = "".join(vocabulary.character(run.id) for run in collapse(sure, np.zeros(75, np.float32)))
@@ -84,7 +94,7 @@ def test_the_columns_of_a_chunk_spell_its_lines(pretrain, hand, vocabulary):
             assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
 
 
-def test_a_chunk_holds_no_more_text_than_its_columns_can_be_aligned_to(pretrain, hand, vocabulary):
+def test_a_chunk_holds_no_more_text_than_its_columns_can_be_aligned_to(columns, hand, vocabulary):
     class Crowded(OneHand):
         """Gives every line a text of 30 equal characters."""
 
@@ -92,15 +102,15 @@ def test_a_chunk_holds_no_more_text_than_its_columns_can_be_aligned_to(pretrain,
             line = super().sample(index, max_width)
             return dataclasses.replace(line, text="e" * 30, boxes=[line.boxes[0]] * 30)
 
-    _, (_, _, ids) = pretrain.ColumnDataset(Crowded(hand), vocabulary, 0, 1, sparse=0)[0]
+    _, (_, _, ids) = columns.ColumnDataset(Crowded(hand), vocabulary, 0, 1, sparse=0)[0]
     assert (ids > 0).sum() == 30  # 59 columns; a second line would need 60 more
 
 
-def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(pretrain, hand, vocabulary):
+def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(columns, hand, vocabulary):
     rooms = []
     for index in range(8):
         synthesizer = OneHand(hand)
-        grey, (classes, either, ids) = pretrain.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
+        grey, (classes, either, ids) = columns.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
         ((line, room),) = synthesizer.drawn
         width = scaled_width(line.image.shape[1], line.image.shape[0])
         assert grey[:, : width - 1].any() and (grey[:, width + 1:] == 0).all()
@@ -119,19 +129,19 @@ def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tm
     assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]
 
 
-def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(pretrain):
+def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(columns):
     generator = torch.Generator().manual_seed(0)
-    columns = pretrain.ROWS + 60
-    logits = (3 * torch.randn(columns, 30, generator=generator)).requires_grad_()
-    classes = torch.randint(0, 30, (columns,), generator=generator)
-    either = (torch.rand(columns, generator=generator) < 0.3) & (classes > 0)
-    loss = pretrain.column_loss(logits, classes, either)
+    rows = columns.ROWS + 60
+    logits = (3 * torch.randn(rows, 30, generator=generator)).requires_grad_()
+    classes = torch.randint(0, 30, (rows,), generator=generator)
+    either = (torch.rand(rows, generator=generator) < 0.3) & (classes > 0)
+    loss = columns.column_loss(logits, classes, either)
     (gradient,) = torch.autograd.grad(2 * loss, logits)
     log_probs = logits.log_softmax(-1)
     named = log_probs.gather(1, classes[:, None])[:, 0]
     score = torch.where(either, torch.logaddexp(named, log_probs[:, 0]), named)
     middles = (classes != 0) & ~either
-    expected = -(torch.where(middles, 1.0, pretrain.BLANK_WEIGHT) * score).sum() / middles.sum()
+    expected = -(torch.where(middles, 1.0, columns.BLANK_WEIGHT) * score).sum() / middles.sum()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(2 * expected, logits)[0])
 

@@ -8,6 +8,8 @@
 All leave everything else, GPUs and what is not learnt from, to PyTorch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -66,6 +68,11 @@ class _Dropout(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
         return (gradient * kept).mul_(ctx.scale), None, None
+
+
+def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
+    """Chunks (N, 1, 32, 300) through `encode`, which gives (N, 75, D), to columns (75 N, D); filled up meanwhile."""
+    return encode(fill_up(grey))[: len(grey)].flatten(0, 1)
 
 
 def fill_up(grey: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..ctc import collapse
 from ..nets.convnextvit import ConvNextViT
-from ..nets.cpu_training import fill_up
+from ..nets.cpu_training import encode_columns
 from ..nets.ctc_loss import ROWS, ctc_loss
 from ..vocab import Vocabulary
 from .dataset import Batch
@@ -23,8 +23,7 @@ class LineLoss(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
         device = self.network.vitstr.cls_token.device
-        chunks = len(batch.grey)
-        encoded = self.network.encode(fill_up(batch.grey.to(device)))[:chunks].flatten(0, 1)  # (P, D)
+        encoded = encode_columns(self.network.encode, batch.grey.to(device))  # (P, D)
         nll = ctc_loss(encoded, self.network.vitstr.head, batch.columns.to(device), batch.lengths.to(device), batch.ids)
         return nll / torch.tensor([max(1, len(ids)) for ids in batch.ids], device=device), encoded
 
