@@ -1,8 +1,8 @@
 """Draw the phases of a training, in their order, as one picture for the model card (needs matplotlib).
 
-    python recipe/curve.py ms_ocr_handwritten/assets/curve.svg LOG...
+    python recipe/curve.py OUT.svg FIRST LOG...
 
-A log is the pretrain_log.jsonl of `pretrain.py` or the train_log.jsonl of `ms-ocr train`.
+FIRST is the number of the first log's phase. A log is the pretrain_log.jsonl of `pretrain.py` or the train_log.jsonl of `ms-ocr train`.
 """
 
 import json
@@ -40,9 +40,9 @@ def draw_lines(axes: pyplot.Axes, log: list[dict]) -> None:
     axes.plot([row["iter"] for row in learnt], [row["loss"] for row in learnt], color="tab:blue", linewidth=0.8)
 
 
-def main(out: str, *logs: str) -> None:
+def main(out: str, first: str, *logs: str) -> None:
     figure, panels = pyplot.subplots(1, len(logs), figsize=(4.3 * len(logs), 3.2), layout="constrained", squeeze=False)
-    for number, (log, axes) in enumerate(zip(map(rows, logs), panels[0]), start=1):
+    for number, (log, axes) in enumerate(zip(map(rows, logs), panels[0]), start=int(first)):
         columns = "accuracy" in log[0]
         (draw_columns if columns else draw_lines)(axes, log)
         axes.set(title=f"{number}. {'columns' if columns else 'whole lines by CTC'}", xlabel="steps", ylim=(0, None))
