@@ -2,7 +2,8 @@
 
     python recipe/curve.py OUT.svg FIRST LOG...
 
-FIRST is the number of the first log's phase. A log is the pretrain_log.jsonl of `pretrain.py` or the train_log.jsonl of `ms-ocr train`.
+FIRST is the number of the first log's phase. A log is the pretrain_log.jsonl of `pretrain.py` or the train_log.jsonl of
+`ms-ocr train`.
 """
 
 import json
