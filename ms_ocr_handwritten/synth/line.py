@@ -36,7 +36,7 @@ _HAN_WEIGHTS = {
     "liu-jian-mao-cao": 1,
 }  # how often a writer's hanzi come from each source; the fonts in proportion to what they are worth
 _NOT_LATIN = {"liu-jian-mao-cao", "AoyagiKouzanT", "kouzan-mouhitsu", "kouzan-mouhitsu-gyosho", "yuji-boku"}
-_REAL_DIGITS = 0.5  # share of writers whose digits are real ones
+_REAL_DIGITS = 0.7  # share of writers whose digits are real ones
 _CAPITALS_ONLY = ("BecauseWe", "permanent-marker", "rock-salt")  # their small letters look like capitals
 
 
@@ -79,7 +79,7 @@ class LineSynthesizer:
         share = max(1, len(letters) - drawn)  # as often by strokes as by fonts
         self._latin = [(s, share / drawn if s.kind == "stroke" else 1.0) for s in letters]
         self._mixed_case = [(s, w) for s, w in self._latin if not s.name.startswith(_CAPITALS_ONLY)]
-        self._digits = [(s, 1.0) for s in digits.hands(inputs / "digits" / "digits.csv.gz")]
+        self._digits = [(s, 1.0) for s in digits.hands(inputs / "digits")]
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
     def sample(self, index: int, max_width: int | None = None) -> SynthLine:
