@@ -86,7 +86,7 @@ class TrainConfig:
     save: SaveConfig = SaveConfig()
     logging_interval: int = 100  # iterations
     seed: int = 0
-    precision: str = "fp32"  # "fp32" or "bf16" (autocast)
+    precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 where it is measured to be faster
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False
@@ -252,7 +252,7 @@ def _train(section: Section) -> TrainConfig:
         save=_save(section.section("checkpoint")),
         logging_interval=logging.number("interval", int, default.logging_interval, least=1),
         seed=section.number("seed", int, default.seed, least=0),
-        precision=section.choice("precision", ("fp32", "bf16"), default.precision),
+        precision=section.choice("precision", ("fp32", "bf16", "auto"), default.precision),
         ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
         skip_padding=section.take("skip_padding", bool, default.skip_padding),
         augment=section.take("augment", bool, default.augment),

@@ -30,7 +30,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, RandomSampler
 
-from ms_ocr_handwritten.backends.pytorch import automatic_precision
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS
@@ -38,6 +37,7 @@ from ms_ocr_handwritten.lmdb_store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
 from ms_ocr_handwritten.nets.cpu_training import encode_columns
 from ms_ocr_handwritten.nets.ctc_loss import ctc_loss
+from ms_ocr_handwritten.nets.precision import bf16_is_faster
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.checkpoints import save_torch
@@ -122,7 +122,7 @@ def main() -> None:
         network.load_state_dict(read_weights(arguments.weights))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
-    bf16 = automatic_precision(device) != "fp32"
+    bf16 = bf16_is_faster(device)
     head = network.vitstr.head
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizers = build_optimizers(network, arguments.lr)

@@ -48,6 +48,11 @@ def run(tmp_path_factory) -> dict:
     return {"model": model, "lines": lines, "held_out": held_out, "work": folder / "work", "ranks": ranks}
 
 
+def test_automatic_precision_is_one_for_all_ranks(run):
+    """Rank 0 would be faster in bf16, rank 1 would not."""
+    assert [rank["bf16"] for rank in run["ranks"]] == [False, False]
+
+
 def test_each_rank_has_its_own_lines_in_batches_of_its_own(run):
     """batch_size_per_gpu is per process. 21 lines over two ranks are 11 each: one line comes twice."""
     first, second = (rank["batches"] for rank in run["ranks"])

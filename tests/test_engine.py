@@ -8,10 +8,11 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible
 from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
-from ms_ocr_handwritten.backends.pytorch import WORTHWHILE, automatic_precision, best_columns, gemm_rates
+from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
 from ms_ocr_handwritten.export import export_onnx
 from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets import precision
 from ms_ocr_handwritten.nets.convnextvit import load_network
 from ms_ocr_handwritten.onnx_file import sha256_of
 
@@ -113,7 +114,7 @@ def test_precisions_that_a_backend_lacks_are_refused(model_dir):
 
 
 def test_automatic_precision_follows_what_was_measured(model_dir):
-    faster = gemm_rates()["bf16"] > WORTHWHILE * gemm_rates()["fp32"]
+    faster = precision.gemm_rates()["bf16"] > precision.WORTHWHILE * precision.gemm_rates()["fp32"]
     chosen = "bf16+fp32" if faster else "fp32"
     assert automatic_precision(torch.device("cpu")) == chosen
     assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen

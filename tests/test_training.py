@@ -18,6 +18,7 @@ from training_tools import (
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
+from ms_ocr_handwritten.nets import precision
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
 from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
@@ -213,15 +214,27 @@ def test_the_unused_class_token_stays_bit_for_bit(tiny_model_dir, lines_lmdb, tm
 
 def test_bfloat16_trains_close_to_fp32(tiny_model_dir, lines_lmdb, tmp_path):
     figures = {}
-    for precision in ("fp32", "bf16"):
-        training = prepare(tiny_model_dir, lines_lmdb, tmp_path / precision, [lines_lmdb], precision=precision)
+    for name in ("fp32", "bf16"):
+        training = prepare(tiny_model_dir, lines_lmdb, tmp_path / name, [lines_lmdb], precision=name)
         before = training.evaluate()["avg_loss"]
-        figures[precision] = (before, training.run()["avg_loss"])
+        figures[name] = (before, training.run()["avg_loss"])
     (before, fp32), (bf16_before, bf16) = figures["fp32"], figures["bf16"]
     assert bf16_before != before and bf16_before == pytest.approx(before, rel=0.02)
     assert fp32 < before / 3 and bf16 == pytest.approx(fp32, rel=0.1)
     weights = read_weights_file(tmp_path / "bf16" / "epoch_2.pth")
     assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_automatic_precision_is_what_all_ranks_are_faster_in(tiny_model_dir, lines_lmdb, tmp_path, monkeypatch, capsys):
+    """Rates are set as three kinds of processors have them; what is trained is what the named precision trains."""
+    for name, bf16_rate in (("fp32", 5.0), ("fp32", 149.0), ("bf16", 570.0)):
+        monkeypatch.setattr(precision, "gemm_rates", lambda rate=bf16_rate: {"fp32": 100.0, "bf16": rate})
+        automatic = prepare(tiny_model_dir, lines_lmdb, tmp_path / f"auto_{bf16_rate}", [lines_lmdb], precision="auto")
+        assert f"train.precision 'auto': {name}, as measured" in capsys.readouterr().err
+        named = prepare(tiny_model_dir, lines_lmdb, tmp_path / f"named_{bf16_rate}", [lines_lmdb], precision=name)
+        assert automatic.evaluate()["avg_loss"] == named.evaluate()["avg_loss"]
+        assert automatic.run()["avg_loss"] == named.run()["avg_loss"]
+        assert_equal_weights(*(read_weights_file(training.work_dir.weights(2)) for training in (automatic, named)))
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tiny_model_dir, lines_lmdb, tmp_path):

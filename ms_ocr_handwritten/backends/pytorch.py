@@ -1,8 +1,6 @@
 """PyTorch: on a CPU with its weights packed for reading, on a GPU as it is."""
 
-import functools
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +11,7 @@ from ..ctc import in_doubt
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
+from ..nets.precision import bf16_is_faster
 from .base import ChunkBackend, ColumnPath
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
@@ -22,9 +21,7 @@ NOISE_TIMES = 4.0  # that error, as a standard deviation: two logits nearer than
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
 CHUNKS_PER_GPU_BATCH = 256
-WORTHWHILE = 1.5  # times faster that products in bf16 must be for "auto" to take it; emulated bf16 is slower than fp32
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
-GEMM_SIZE = 768  # rows, columns and depth of the products measured
 
 
 class TorchBackend(ChunkBackend):
@@ -149,25 +146,8 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
 
 def automatic_precision(device: torch.device) -> str:
     """What "auto" stands for: bf16 where it computes faster, with fp32 where that leaves doubt; else fp32."""
-    if device.type == "cuda":
-        return "bf16+fp32" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    rates = gemm_rates()
-    return "bf16+fp32" if packed.available(torch.bfloat16) and rates["bf16"] > WORTHWHILE * rates["fp32"] else "fp32"
-
-
-@functools.cache
-def gemm_rates() -> dict[str, float]:
-    """GFLOP/s of this CPU's matrix products by precision, with PyTorch's present number of threads: the best of five."""
-    rates = {}
-    for name in ("fp32", "bf16"):
-        a, b = torch.ones(2, GEMM_SIZE, GEMM_SIZE, dtype=DTYPES[name])
-        seconds = []
-        for _ in range(6):  # the first is not counted
-            start = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - start)
-        rates[name] = 2 * GEMM_SIZE**3 / min(seconds[1:]) / 1e9
-    return rates
+    packs = device.type == "cuda" or packed.available(torch.bfloat16)
+    return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
 
 
 def torch_device(device: str) -> torch.device:

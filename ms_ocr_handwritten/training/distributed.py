@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
+from ..nets.precision import bf16_is_faster
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -60,6 +62,14 @@ class Ranks:
         for other in others:
             first = first + other
         return first
+
+    def compute_bf16(self, precision: str) -> bool:
+        """Whether all ranks compute in bf16: by name, or for "auto" where each of them is measured to be faster so."""
+        if precision != "auto":
+            return precision == "bf16"
+        chosen = all(self.gather(bf16_is_faster(self.device)))
+        self.say(f"train.precision 'auto': {'bf16' if chosen else 'fp32'}, as measured on this machine")
+        return chosen
 
     def wait(self) -> None:
         if self.world > 1:

@@ -53,13 +53,13 @@ def _one_thread(worker: int) -> None:
 
 @torch.no_grad()
 def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary, config: LoaderConfig, ranks: Ranks, *,
-             precision: str = "fp32", skip_padding: bool = True) -> Scores:
+             bf16: bool = False, skip_padding: bool = True) -> Scores:
     """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
     module.eval()
     for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
             losses, encoded = module(batch)
             texts = read_batch(encoded, network.vitstr.head, batch, vocabulary)
         for text, label, loss in zip(texts, batch.labels, losses.tolist()):

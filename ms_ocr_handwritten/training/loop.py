@@ -48,6 +48,7 @@ class Training:
         self.vocabulary, self.raw, self.config = vocabulary, raw, configuration.train
         self.evaluation_config, self.dataset, self.evaluation = configuration.evaluation, dataset, evaluation
         self.work_dir, self.ranks = work_dir, ranks
+        self.bf16 = ranks.compute_bf16(self.config.precision)
         torch.manual_seed(self.config.seed + ranks.rank)
         self.network = network.to(ranks.device)
         self.module: nn.Module = LineLoss(self.network)
@@ -127,7 +128,7 @@ class Training:
             if self.ranks.world > 1:  # the other ranks would wait for its gradients for ever
                 raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; mend the records")
             return math.nan
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
             losses, _ = self.module(batch)
         loss = losses.mean()
         value = loss.item()
@@ -196,7 +197,7 @@ class Training:
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
         scores = evaluate(self.final_network, self.evaluation, self.vocabulary, self.evaluation_config.dataloader,
-                          self.ranks, precision=self.config.precision, skip_padding=self.config.skip_padding)
+                          self.ranks, bf16=self.bf16, skip_padding=self.config.skip_padding)
         return scores.summary()
 
     # ------------------------------------------------------------------ state

@@ -64,7 +64,7 @@ def evaluate_model_dir(model_dir: str | os.PathLike[str], raw: dict[str, Any], e
     dataset = LineDataset([LmdbReader(path) for path in evaluation], files.vocabulary,
                           on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
     scores = evaluate(network.to(ranks.device), dataset, files.vocabulary, configuration.evaluation.dataloader, ranks,
-                      precision=configuration.train.precision)
+                      bf16=ranks.compute_bf16(configuration.train.precision))
     return scores.summary()
 
 

@@ -1,0 +1,32 @@
+"""Whether bf16 is worth computing in on this machine: measured on CPUs, asked of the driver on GPUs."""
+
+import functools
+import time
+
+import torch
+
+WORTHWHILE = 1.5  # times faster that products in bf16 must be to be taken; emulated bf16 is slower than fp32
+GEMM_SIZE = 768  # rows, columns and depth of the products measured
+
+
+def bf16_is_faster(device: torch.device) -> bool:
+    """Whether `device` multiplies bf16 at least WORTHWHILE times as fast as fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    rates = gemm_rates()
+    return rates["bf16"] > WORTHWHILE * rates["fp32"]
+
+
+@functools.cache
+def gemm_rates() -> dict[str, float]:
+    """GFLOP/s of this CPU's matrix products by precision, with PyTorch's present number of threads: the best of five."""
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = torch.ones(2, GEMM_SIZE, GEMM_SIZE, dtype=dtype)
+        seconds = []
+        for _ in range(6):  # the first is not counted
+            start = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - start)
+        rates[name] = 2 * GEMM_SIZE**3 / min(seconds[1:]) / 1e9
+    return rates
