@@ -19,7 +19,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
-from ms_ocr_handwritten.geometry import CHUNK_COLUMNS
+from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
 from ms_ocr_handwritten.lmdb_store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
 from ms_ocr_handwritten.nets.cpu_training import encode_columns
@@ -44,19 +44,31 @@ from ms_ocr_handwritten.training.checkpoints import save_torch
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, collate
 from ms_ocr_handwritten.vocab import Vocabulary
 
+SPAN = 8  # px
 HEAD = "vitstr.head."  # the parameters that give the classes
 
 
-def real_batches(path: str, vocabulary: Vocabulary, lines: int, seed: int, workers: int,
+def real_batches(paths: Sequence[str], vocabulary: Vocabulary, lines: int, seed: int, workers: int,
                  strength: float = 1.0) -> Iterator[Batch]:
-    """Lines of an LMDB without end, augmented with `strength`, `lines` at a time, in a new order each time round."""
-    dataset = LineDataset([LmdbReader(path)], vocabulary, augment=strength, seed=seed)
+    """Lines of LMDBs without end, augmented with `strength`, `lines` at a time, in a new order each time round."""
+    dataset = LineDataset([LmdbReader(path) for path in paths], vocabulary, augment=strength, seed=seed)
     sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
     while True:
         yield from DataLoader(dataset, lines, sampler=sampler, drop_last=True, num_workers=workers, prefetch_factor=8,
                               collate_fn=partial(collate, skip_padding=True), multiprocessing_context="fork",
                               worker_init_fn=lambda _: cv2.setNumThreads(0))
         dataset.epoch += 1
+
+
+def hide_spans(grey: torch.Tensor, share: float) -> torch.Tensor:
+    """Chunks (N, 1, 32, 300) with `share` of their width painted as light as their paper, SPAN px at a time.
+
+    What is hidden must be read from what is beside it (span masking: Li et al., "HTR-VT", 2024).
+    """
+    hidden = torch.rand(len(grey), 1, 1, -(-CHUNK_WIDTH // SPAN)) < share
+    hidden = hidden.repeat_interleave(SPAN, -1)[..., :CHUNK_WIDTH]
+    paper = grey.flatten(1).quantile(0.75, dim=1)[:, None, None, None]
+    return torch.where(hidden, paper, grey)
 
 
 def kinds_with(changes: list[str]) -> dict[str, float]:
@@ -105,10 +117,11 @@ def main() -> None:
                         help=f"weight of a kind of text in place of {KINDS}; may be given more than once")
     parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks that hold one line alone")
     parser.add_argument("--weights", help="weights to begin with; random ones otherwise")
-    parser.add_argument("--real", help="LMDB of real lines")
+    parser.add_argument("--real", action="append", help="LMDB of real lines; may be given more than once")
     parser.add_argument("--real-lines", type=int, default=8, help="of it in each step")
     parser.add_argument("--real-weight", type=float, default=0.4, help="of the real lines' CTC loss")
     parser.add_argument("--augment", type=float, default=1.0, help="strength of the changes to real lines, 0 to 1.5")
+    parser.add_argument("--mask", type=float, default=0.0, help="share of the width of real lines that is hidden")
     parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder of columns")
     parser.add_argument("--ctc", type=float, default=0.0, help="weight of the synthetic chunks' CTC loss")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
@@ -159,7 +172,7 @@ def main() -> None:
         grey, classes, either = grey[:, None].to(device), targets[:, 0].to(device), targets[:, 1].to(device) > 0
         columns, lines = torch.arange(classes.numel(), device=device).view_as(classes), next(real) if real else None
         if lines:
-            grey = torch.cat([grey, lines.grey.to(device)])
+            grey = torch.cat([grey, hide_spans(lines.grey, arguments.mask).to(device)])
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             encoded = encode_columns(network.encode, grey)  # (75 N, D)
             drawn, written = encoded.split([columns.numel(), len(encoded) - columns.numel()])

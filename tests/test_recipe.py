@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ pytest.importorskip("fontTools")
 from ms_ocr_handwritten.ctc import collapse  # noqa: E402
 from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
 from ms_ocr_handwritten.lmdb_store import write_lmdb  # noqa: E402
+from ms_ocr_handwritten.recognizer import Character, Line  # noqa: E402
 from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
 from ms_ocr_handwritten.synth.writer import draw_style  # noqa: E402
@@ -123,10 +125,75 @@ def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tm
     labels = ["ab", "cd", "Noon", "fig", "seen", "q"]
     image = cv2.imencode(".png", np.full((32, 200), 255, np.uint8))[1].tobytes()
     write_lmdb(tmp_path / "real", [(image, label) for label in labels])
-    batches = pretrain.real_batches(str(tmp_path / "real"), vocabulary, 2, seed=0, workers=1)
+    batches = pretrain.real_batches([str(tmp_path / "real")], vocabulary, 2, seed=0, workers=1)
     rounds = [[label for _ in range(3) for label in next(batches).labels] for _ in range(2)]
     batches.close()
     assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]
+
+
+def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(pretrain):
+    torch.manual_seed(0)
+    grey = torch.rand(40, 1, 32, 300)
+    assert torch.equal(pretrain.hide_spans(grey, 0.0), grey)
+    found = pretrain.hide_spans(grey, 0.25)
+    hidden = (found != grey).any(2)[:, 0]  # (40, 300)
+    for chunk, columns in enumerate(hidden):
+        spans = columns[:296].view(-1, pretrain.SPAN)
+        assert (spans.all(1) == spans.any(1)).all()
+        assert (found[chunk, 0, :, columns] == grey[chunk].quantile(0.75)).all()
+    assert hidden.float().mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def recombine(recipe):
+    return importlib.import_module("recombine")
+
+
+def written(*words: str) -> tuple[np.ndarray, Line]:
+    """A line 64 px high: each character a block 12 px wide as dark as its letter says, gaps of 20 px; as it is read."""
+    image, chars, x = np.full((64, 40 + 40 * sum(map(len, words))), 255, np.uint8), [], 10
+    for word in words:
+        if chars:
+            chars.append(Character(" ", 0.9, x - 12, x - 2))
+            x += 6
+        for letter in word:
+            image[10:50, x : x + 12] = ord(letter)
+            chars.append(Character(letter, 0.9, x + 4, x + 8))
+            x += 14
+    text = "".join(char.character for char in chars)
+    return image[:, : x + 4], Line(text, 0.9, tuple(chars))
+
+
+def letters_of(image: np.ndarray) -> str:
+    """What `written` wrote there."""
+    levels = [int(level) for level in image[30] if level < 200]
+    return "".join(chr(level) for level, _ in itertools.groupby(levels))
+
+
+def test_lines_are_cut_at_the_spaces_that_were_read_where_the_label_has_them(recombine):
+    image, line = written("abc", "de", "fgh")
+    found = recombine.parts(image, line, "abc de fgh")
+    assert [text for _, text in found] == ["abc", "de", "fgh"]
+    assert [letters_of(part) for part, _ in found] == ["abc", "de", "fgh"]
+    assert np.array_equal(np.concatenate([part for part, _ in found], 1), image)  # nothing is lost, nothing comes twice
+    chars = (*line.chars[:4], dataclasses.replace(line.chars[4], character="x"), *line.chars[5:])
+    misread = Line("abc xe fgh", 0.9, chars)
+    assert [text for _, text in recombine.parts(image, misread, "abc de fgh")] == ["abc de", "fgh"]
+    assert [text for _, text in recombine.parts(image, line, "zzz")] == ["zzz"]
+
+
+def test_a_new_line_says_what_its_parts_say(recombine):
+    lines = [written("abc", "de", "fgh"), written("kl"), written("mno", "pq")]
+    pool = [recombine.parts(image, line, line.text) for image, line in lines]
+    pool[1] = [(image // 2, text) for image, text in pool[1]]  # on darker paper
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        image, text = recombine.recombine(pool, rng)
+        assert image.shape[0] == recombine.HEIGHT and image.shape[1] <= recombine.WIDEST + 200
+        assert set(image[0]) == {255} or (set(image[0]) == {127} and text.startswith("kl"))  # one paper: the first part's
+        if "kl" not in text:
+            assert letters_of(image) == text.replace(" ", "")
+    assert len({recombine.recombine(pool, rng)[1] for _ in range(20)}) > 10
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(columns):
