@@ -44,7 +44,7 @@ from ms_ocr_handwritten.training.checkpoints import save_torch
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, collate
 from ms_ocr_handwritten.vocab import Vocabulary
 
-SPAN = 8  # px
+SPAN = 4  # px, half of a letter as people write them in a line 32 px high
 HEAD = "vitstr.head."  # the parameters that give the classes
 
 
@@ -67,7 +67,8 @@ def hide_spans(grey: torch.Tensor, share: float) -> torch.Tensor:
     """
     hidden = torch.rand(len(grey), 1, 1, -(-CHUNK_WIDTH // SPAN)) < share
     hidden = hidden.repeat_interleave(SPAN, -1)[..., :CHUNK_WIDTH]
-    paper = grey.flatten(1).quantile(0.75, dim=1)[:, None, None, None]
+    drawn = torch.where(grey > 0, grey, torch.nan).flatten(1)  # 0 is what lies beyond the end of the line
+    paper = drawn.nanquantile(0.75, dim=1).nan_to_num()[:, None, None, None]
     return torch.where(hidden, paper, grey)
 
 
