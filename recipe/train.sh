@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Train a model from nothing: inputs, single columns, columns and real lines, whole lines. Run again to go on where it was.
+# Train a model from nothing: inputs, single columns, columns and real lines, the same with lines made of parts of real
+# ones, whole lines. Run again to go on where it was.
 #
 #   recipe/train.sh COPISTE_TRAIN_DIR WORK_DIR [CONFIGURATION]
 #
 # CONFIGURATION: recipe/configuration.json (the embedded model, 2 cores) or recipe/full_size.json (the official sizes, a
 # GPU). Of the first phase STEPS, BATCH, LR and MINUTES (a slice: it stops then, run again) may be set, of the second
-# REAL_STEPS, REAL_BATCH, REAL_LINES, REAL_LR; WORKERS draw lines; LINES are synthetic ones for the third, one chunk wide,
-# and REPEATS how often the real lines stand among them.
+# REAL_STEPS, REAL_BATCH, REAL_LINES, REAL_LR, of the third PARTS_STEPS and so on, and RECOMBINED, how many lines are made
+# of parts; WORKERS draw lines; LINES are synthetic ones for the last, one chunk wide, and REPEATS how often the real lines
+# stand among them.
 set -euo pipefail
 copiste=$1 work=$2
 recipe=$(cd "$(dirname "$0")" && pwd)
@@ -38,6 +40,13 @@ pretrain with_real "${REAL_STEPS:-7000}" --batch "${REAL_BATCH:-32}" --lr "${REA
     --kind single=0.5 --sparse 0.3 --ctc 0.3 --weights "$work/columns/pytorch_model.pt" \
     --real "$work/real" --real-lines "${REAL_LINES:-10}"
 cp "$work/with_real/pytorch_model.pt" "$work/model/pytorch_model.pt"
+[ -d "$work/recombined" ] ||
+    python "$recipe/recombine.py" "$work/model" "$work/real" "$work/recombined" --lines "${RECOMBINED:-8000}" --seed 6
+pretrain with_parts "${PARTS_STEPS:-1650}" --batch "${PARTS_BATCH:-22}" --lr "${PARTS_LR:-4e-4}" --seed 6 \
+    --kind single=0.8 --kind english=0.2 --kind accented=0.16 --kind numbers=0.12 --sparse 0.4 --ctc 0.3 --dropout 0.05 \
+    --weights "$work/with_real/pytorch_model.pt" --real "$work/real" --real "$work/recombined" \
+    --real-lines "${PARTS_LINES:-8}" --real-weight 0.8 --mask 0.06
+cp "$work/with_parts/pytorch_model.pt" "$work/model/pytorch_model.pt"
 
 synth() { # name, lines, seed, width in px, how degraded (the trainer augments, too), further options
     [ -d "$work/$1" ] || ms-ocr synth --inputs "$work/inputs" --out "$work/$1" --lines "$2" --seed "$3" \
