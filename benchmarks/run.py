@@ -24,6 +24,7 @@ def main() -> None:
     from facts import machine
 
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # else no one's fp32 is fp32 on a GPU, and texts cannot be compared
     facts = machine(options.threads, options.device)
     print(facts_table(facts).text(options.markdown), flush=True)
     sections: dict[str, Section] = {}

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 from ms_ocr_handwritten.ctc import required_columns
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.image import line_canvas, load_image
-from ms_ocr_handwritten.nets.ctc_loss import ROWS
+from ms_ocr_handwritten.nets.ctc_loss import rows_at_once
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
@@ -69,7 +69,7 @@ class ColumnDataset(Dataset):
 class ColumnLoss(torch.autograd.Function):
     """Weighted sum over columns of -log p(class), or of -log(p(class) + p(blank)) where `either`.
 
-    The gradient, softmax less the target, is formed at once, ROWS columns at a time: over thousands of classes the
+    The gradient, softmax less the target, is formed at once, some columns at a time: over thousands of classes the
     passes over memory are what the plain formula costs.
     """
 
@@ -77,7 +77,7 @@ class ColumnLoss(torch.autograd.Function):
     def forward(context, logits, classes, either, weight):  # (M, C) any float type, (M,), (M,) bool, (M,)
         gradient, total = torch.empty_like(logits), 0.0
         parts = (logits, gradient, classes, either, weight)
-        for some, slope, ids, both, scale in zip(*(part.split(ROWS) for part in parts)):
+        for some, slope, ids, both, scale in zip(*(part.split(rows_at_once(logits.device)) for part in parts)):
             probabilities = some.float().softmax(-1)
             rows = torch.arange(len(ids), device=ids.device)
             named = probabilities[rows, ids]

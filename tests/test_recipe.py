@@ -17,7 +17,8 @@ pytest.importorskip("fontTools")
 
 from ms_ocr_handwritten.ctc import collapse  # noqa: E402
 from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
-from ms_ocr_handwritten.lmdb_store import write_lmdb  # noqa: E402
+from ms_ocr_handwritten.lmdb_store import LmdbReader, write_lmdb  # noqa: E402
+from ms_ocr_handwritten.nets.ctc_loss import ROWS  # noqa: E402
 from ms_ocr_handwritten.recognizer import Character, Line  # noqa: E402
 from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
@@ -121,16 +122,6 @@ def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(columns, hand, voca
     assert 32 <= min(rooms) < max(rooms) < 300
 
 
-def test_real_lines_come_in_a_new_order_each_time_round(pretrain, vocabulary, tmp_path):
-    labels = ["ab", "cd", "Noon", "fig", "seen", "q"]
-    image = cv2.imencode(".png", np.full((32, 200), 255, np.uint8))[1].tobytes()
-    write_lmdb(tmp_path / "real", [(image, label) for label in labels])
-    batches = pretrain.real_batches([str(tmp_path / "real")], vocabulary, 2, seed=0, workers=1)
-    rounds = [[label for _ in range(3) for label in next(batches).labels] for _ in range(2)]
-    batches.close()
-    assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]
-
-
 def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(pretrain):
     torch.manual_seed(0)
     grey = torch.rand(40, 1, 32, 300)
@@ -146,8 +137,13 @@ def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(pretrain):
 
 
 @pytest.fixture(scope="module")
-def recombine(recipe):
-    return importlib.import_module("recombine")
+def real_lines(recipe):
+    return importlib.import_module("real_lines")
+
+
+@pytest.fixture(scope="module")
+def cuts(recipe):
+    return importlib.import_module("cuts")
 
 
 def written(*words: str) -> tuple[np.ndarray, Line]:
@@ -171,35 +167,64 @@ def letters_of(image: np.ndarray) -> str:
     return "".join(chr(level) for level, _ in itertools.groupby(levels))
 
 
-def test_lines_are_cut_at_the_spaces_that_were_read_where_the_label_has_them(recombine):
+def test_lines_are_cut_at_the_spaces_that_were_read_where_the_label_has_them(real_lines, cuts):
+    def parts(line: Line, label: str) -> list[tuple[np.ndarray, str]]:
+        return real_lines.parts(image, label, cuts.cut_points(image, line, label))
+
     image, line = written("abc", "de", "fgh")
-    found = recombine.parts(image, line, "abc de fgh")
+    found = parts(line, "abc de fgh")
     assert [text for _, text in found] == ["abc", "de", "fgh"]
     assert [letters_of(part) for part, _ in found] == ["abc", "de", "fgh"]
     assert np.array_equal(np.concatenate([part for part, _ in found], 1), image)  # nothing is lost, nothing comes twice
     chars = (*line.chars[:4], dataclasses.replace(line.chars[4], character="x"), *line.chars[5:])
     misread = Line("abc xe fgh", 0.9, chars)
-    assert [text for _, text in recombine.parts(image, misread, "abc de fgh")] == ["abc de", "fgh"]
-    assert [text for _, text in recombine.parts(image, line, "zzz")] == ["zzz"]
+    assert [text for _, text in parts(misread, "abc de fgh")] == ["abc de", "fgh"]
+    assert [text for _, text in parts(line, "zzz")] == ["zzz"]
 
 
-def test_a_new_line_says_what_its_parts_say(recombine):
+def test_a_new_line_says_what_its_parts_say(real_lines, cuts):
     lines = [written("abc", "de", "fgh"), written("kl"), written("mno", "pq")]
-    pool = [recombine.parts(image, line, line.text) for image, line in lines]
+    pool = [real_lines.parts(image, line.text, cuts.cut_points(image, line, line.text)) for image, line in lines]
     pool[1] = [(image // 2, text) for image, text in pool[1]]  # on darker paper
     rng = np.random.default_rng(3)
     for _ in range(20):
-        image, text = recombine.recombine(pool, rng)
-        assert image.shape[0] == recombine.HEIGHT and image.shape[1] <= recombine.WIDEST + 200
+        image, text = real_lines.recombine(pool, rng)
+        assert image.shape[0] == real_lines.HEIGHT and image.shape[1] <= real_lines.WIDEST + 200
         assert set(image[0]) == {255} or (set(image[0]) == {127} and text.startswith("kl"))  # one paper: the first part's
         if "kl" not in text:
             assert letters_of(image) == text.replace(" ", "")
-    assert len({recombine.recombine(pool, rng)[1] for _ in range(20)}) > 10
+    assert len({real_lines.recombine(pool, rng)[1] for _ in range(20)}) > 10
+
+
+@pytest.fixture
+def real(tmp_path):
+    labels = ["ab cd", "Noon", "fig", "seen", "q", "e"]
+    image = cv2.imencode(".png", np.full((32, 200), 255, np.uint8))[1].tobytes()
+    write_lmdb(tmp_path / "real", [(image, label) for label in labels])
+    return LmdbReader(tmp_path / "real"), labels
+
+
+def test_whole_real_lines_come_in_a_new_order_each_time_round(real_lines, vocabulary, real):
+    reader, labels = real
+    lines = real_lines.RealLines(reader, vocabulary, None, 0, 12, seed=0, strength=1.0)
+    rounds = [[lines[number].label for number in range(start, start + 6)] for start in (0, 6)]
+    assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(labels) and rounds[0] != rounds[1]
+    later = real_lines.RealLines(reader, vocabulary, None, 6, 12, seed=0, strength=1.0)  # as a run that goes on
+    assert np.array_equal(later[2].grey, lines[8].grey) and later[2].ids == lines[8].ids
+
+
+def test_new_real_lines_are_made_of_the_parts_between_the_cuts(real_lines, vocabulary, real):
+    reader, labels = real
+    lines = real_lines.RealLines(reader, vocabulary, [[(2, 150)], [], [], [], [], []], 0, 60, seed=0, strength=1.0)
+    found = {lines[number].label for number in range(60)}
+    words = {word for label in labels for word in label.split()}
+    assert {word for label in found for word in label.split()} == words and "ab cd" in found
+    assert found - set(labels) and "cd" in found | {label.split()[0] for label in found}
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(columns):
     generator = torch.Generator().manual_seed(0)
-    rows = columns.ROWS + 60
+    rows = ROWS + 60
     logits = (3 * torch.randn(rows, 30, generator=generator)).requires_grad_()
     classes = torch.randint(0, 30, (rows,), generator=generator)
     either = (torch.rand(rows, generator=generator) < 0.3) & (classes > 0)

@@ -1,7 +1,8 @@
 """PyTorch: on a CPU with its weights packed for reading, on a GPU as it is."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class TorchBackend(ChunkBackend):
             return packed.PackedNetwork(self.network, dtype)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32), without_tf32():
                 columns = self.network.encode(grey)
                 return columns, self.network.classify(columns)
         return read
@@ -142,6 +143,17 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
     (better, worse), order = logits.sort(dim=0, descending=True, stable=True)
     first, second = candidates.gather(0, order)
     ids[at], rivals[at] = first, torch.where(better - worse <= noise * better.abs(), second, first)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round their factors to TF32's 10 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def automatic_precision(device: torch.device) -> str:

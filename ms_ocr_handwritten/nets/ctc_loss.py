@@ -2,7 +2,7 @@
 
 CTC needs, of each column, the log-probabilities of the blank and of the label's own characters only; of the other
 thousands of classes it needs their sum. So neither the logits nor their log-softmax are ever whole in memory. They are
-computed ROWS columns at a time: one pass finds the normaliser of each column, PyTorch's own `ctc_loss` runs on the few
+computed some columns at a time: one pass finds the normaliser of each column, PyTorch's own `ctc_loss` runs on the few
 classes of each label, and a second pass computes the logits again and turns them into their gradient, softmax minus
 the posterior of each class (Graves et al. 2006, equation 16), and that at once into the gradients of columns and head.
 A column shared by many lines (of the one padding chunk of a batch) is classified once and its gradients are added up.
@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-ROWS = 256  # columns handled at a time: the logits of so many stay in the cache
+ROWS = 256  # columns handled at a time on a CPU: the logits of so many stay in the cache
+ROWS_OF_GPU = 8192
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Columns handled at a time on `device`."""
+    return ROWS if device.type == "cpu" else ROWS_OF_GPU
 
 
 def ctc_loss(encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor,
@@ -58,9 +64,9 @@ class _CtcLoss(torch.autograd.Function):
         order = flat.argsort()
         bounds = _bounds(flat[order], len(encoded))
         normaliser = torch.empty(len(encoded), device=encoded.device)  # (P,)
-        buffer = normaliser.new_empty(min(ROWS, len(encoded)), len(weight))
+        buffer = normaliser.new_empty(min(rows_at_once(encoded.device), len(encoded)), len(weight))
         picked = torch.empty(lines * length, classes.shape[1], device=encoded.device)  # (B T, K)
-        for start, stop, rows in zip(bounds, bounds[1:], _slices(len(encoded))):
+        for start, stop, rows in zip(bounds, bounds[1:], _slices(encoded)):
             logits = F.linear(encoded[rows], weight, bias)
             top = logits.amax(-1, keepdim=True).float()
             shares = torch.sub(logits, top, out=buffer[: len(logits)]).exp_()
@@ -94,9 +100,10 @@ class _CtcLoss(torch.autograd.Function):
         at, ids, own, sums = _summed(columns, classes, probabilities, posterior * per_line[:, None, None], len(weight))
         # in float32 to the end: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
         exact, bounds = own * share[at] - sums, _bounds(at, len(encoded))
-        of_encoded, buffer = torch.empty_like(encoded), normaliser.new_empty(min(ROWS, len(encoded)), len(weight))
+        of_encoded = torch.empty_like(encoded)
+        buffer = normaliser.new_empty(min(rows_at_once(encoded.device), len(encoded)), len(weight))
         of_weight, of_bias = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
-        for start, stop, rows in zip(bounds, bounds[1:], _slices(len(encoded))):
+        for start, stop, rows in zip(bounds, bounds[1:], _slices(encoded)):
             logits = F.linear(encoded[rows], weight, bias)
             slope = torch.sub(logits, normaliser[rows, None], out=buffer[: len(logits)]).exp_().mul_(share[rows, None])
             slope[at[start:stop] - rows.start, ids[start:stop]] = exact[start:stop]
@@ -107,13 +114,15 @@ class _CtcLoss(torch.autograd.Function):
         return of_encoded, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None, None, None
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
+def _slices(encoded: Tensor) -> list[slice]:
+    rows = rows_at_once(encoded.device)
+    return [slice(start, start + rows) for start in range(0, len(encoded), rows)]
 
 
 def _bounds(sorted_rows: Tensor, rows: int) -> list[int]:
     """Where in `sorted_rows` each of the slices begins, and where the last one ends."""
-    edges = torch.arange(0, rows + ROWS, ROWS, device=sorted_rows.device)
+    step = rows_at_once(sorted_rows.device)
+    edges = torch.arange(0, rows + step, step, device=sorted_rows.device)
     return torch.searchsorted(sorted_rows.contiguous(), edges).tolist()
 
 

@@ -1,6 +1,6 @@
 """Whole lines: text, layout, ink, paper. A line depends on the seed, its index and the settings alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,13 +73,14 @@ class LineSynthesizer:
             raise ConfigurationError(f"synthesiser: {error}; known settings: {known}") from None
         self.sets = glyphs.load(inputs) + latin.hands()
         self.texts = text.TextSource(inputs, {c for s in self.sets for c in s.index})
-        self._han = [(s, _HAN_WEIGHTS.get(s.name, 0.5)) for s in self.sets if "的" in s or "一" in s]
+        self._han = _Weighted((s, _HAN_WEIGHTS.get(s.name, 0.5)) for s in self.sets if "的" in s or "一" in s)
         letters = [s for s in self.sets if all(c in s for c in "aegxAB19,.") and s.name not in _NOT_LATIN]
         drawn = sum(s.kind == "stroke" for s in letters)
         share = max(1, len(letters) - drawn)  # as often by strokes as by fonts
-        self._latin = [(s, share / drawn if s.kind == "stroke" else 1.0) for s in letters]
-        self._mixed_case = [(s, w) for s, w in self._latin if not s.name.startswith(_CAPITALS_ONLY)]
-        self._digits = [(s, 1.0) for s in digits.hands(inputs / "digits")]
+        latin_hands = [(s, share / drawn if s.kind == "stroke" else 1.0) for s in letters]
+        self._latin = _Weighted(latin_hands)
+        self._mixed_case = _Weighted((s, w) for s, w in latin_hands if not s.name.startswith(_CAPITALS_ONLY))
+        self._digits = _Weighted((s, 1.0) for s in digits.hands(inputs / "digits"))
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
     def sample(self, index: int, max_width: int | None = None) -> SynthLine:
@@ -113,7 +114,7 @@ class LineSynthesizer:
         letters = self._latin if label.upper() == label else self._mixed_case
         han = _covering(self._han, [c for c in label if c >= "\u2e80"], rng)
         latin = _covering(letters, [c for c in label if " " < c < "\u2e80"], rng)
-        real = _draw_from(self._digits, rng) if self._digits and rng.random() < _REAL_DIGITS else latin
+        real = self._digits.draw(rng) if self._digits.sources and rng.random() < _REAL_DIGITS else latin
         chosen = []
         for character in label:
             own = han if character >= "\u2e80" else real if character in real else latin
@@ -141,15 +142,22 @@ def draw_in_hand(
     return _render(placed, style, settings, rng)
 
 
-def _draw_from(weighted: list[tuple[GlyphSet, float]], rng: np.random.Generator) -> GlyphSet:
-    sums = np.cumsum([weight for _, weight in weighted])
-    return weighted[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))][0]
+class _Weighted:
+    """Sources to draw from, each with its weight."""
+
+    def __init__(self, weighted: Iterable[tuple[GlyphSet, float]]):
+        weighted = list(weighted)
+        self.sources = [source for source, _ in weighted]
+        self._sums = np.cumsum([weight for _, weight in weighted])
+
+    def draw(self, rng: np.random.Generator) -> GlyphSet:
+        return self.sources[int(np.searchsorted(self._sums, rng.random() * self._sums[-1], side="right"))]
 
 
-def _covering(weighted: list[tuple[GlyphSet, float]], characters: list[str], rng: np.random.Generator) -> GlyphSet:
+def _covering(weighted: _Weighted, characters: list[str], rng: np.random.Generator) -> GlyphSet:
     """One source by weight, up to three tries for one that has all the characters."""
     for _ in range(3):
-        found = _draw_from(weighted, rng)
+        found = weighted.draw(rng)
         if all(c in found for c in characters):
             break
     return found

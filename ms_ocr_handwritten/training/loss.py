@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..ctc import collapse
 from ..nets.convnextvit import ConvNextViT
 from ..nets.cpu_training import encode_columns
-from ..nets.ctc_loss import ROWS, ctc_loss
+from ..nets.ctc_loss import ctc_loss, rows_at_once
 from ..vocab import Vocabulary
 from .dataset import Batch
 
@@ -30,7 +30,7 @@ class LineLoss(nn.Module):
 
 def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:
     """What greedy CTC reads from the columns (P, D) of a batch, one text per line."""
-    best = torch.cat([head(rows).argmax(-1) for rows in encoded.split(ROWS)]).cpu().numpy()  # (P,)
+    best = torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()  # (P,)
     texts = []
     for row, length in zip(batch.columns.numpy(), batch.lengths.tolist()):
         ids = best[row[:length]]

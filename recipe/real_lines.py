@@ -1,0 +1,91 @@
+"""Real lines without end: whole ones and new ones made of parts of several, changed each time they are drawn.
+
+A network that sees two thousand real lines again and again learns their texts by heart. The parts of a new line are of
+different writers, on paper made as light as the first one's; each part keeps half of the gaps beside it.
+"""
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from ms_ocr_handwritten.image import line_canvas, load_image
+from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.synth.augment import augment
+from ms_ocr_handwritten.training.dataset import Sample
+from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
+
+HEIGHT = 64  # px of the lines
+WIDEST = 900  # px; no part is added beyond
+GAPS = 2, 14  # px of paper between two parts, beside what is left of the gaps where they were cut
+PAPER = 75  # percentile of a part's greys that stands for its paper
+MOST = 4  # parts in a row from one line
+WHOLE = 0.4  # share of lines that are real ones as they are, where the others are made of parts
+
+Part = tuple[np.ndarray, str]  # uint8 (HEIGHT, W) and its text
+Cut = tuple[int, int]  # of a line: index of a space in its label, px in a line HEIGHT px high
+
+
+def scaled(encoded: bytes) -> np.ndarray:
+    """The green of an image file, HEIGHT px high."""
+    grey = load_image(encoded)[:, :, 1]
+    width = max(1, round(grey.shape[1] * HEIGHT / grey.shape[0]))
+    return cv2.resize(grey, (width, HEIGHT), interpolation=cv2.INTER_AREA)
+
+
+def parts(image: np.ndarray, label: str, cuts: list[Cut]) -> list[Part]:
+    """The parts of a line uint8 (HEIGHT, W) between its cuts; itself where there is no cut."""
+    found, begin, left = [], 0, 0
+    for end, right in [*cuts, (len(label), image.shape[1])]:
+        if right > left and label[begin:end].strip():
+            found.append((image[:, left:right], label[begin:end].strip()))
+        begin, left = end + 1, right
+    return found
+
+
+def recombine(pool: list[list[Part]], rng: np.random.Generator) -> Part:
+    """A new line of runs of one to MOST parts of lines drawn from `pool`."""
+    images, texts, paper = [], [], None
+    enough = rng.uniform(0.3, 0.8) * WIDEST
+    while not images or sum(image.shape[1] for image in images) < enough:
+        source = pool[int(rng.integers(len(pool)))]
+        start = int(rng.integers(len(source)))
+        for image, text in source[start : start + int(rng.integers(1, MOST + 1))]:
+            if images and sum(one.shape[1] for one in images) + image.shape[1] > WIDEST:
+                break
+            level = max(1.0, float(np.percentile(image, PAPER)))
+            paper = paper or level
+            if images:
+                images.append(np.full((HEIGHT, int(rng.integers(*GAPS))), round(paper), np.uint8))
+            images.append(np.clip(np.rint(image * (paper / level)), 0, 255).astype(np.uint8))
+            texts.append(text)
+    return np.concatenate(images, axis=1), " ".join(texts)
+
+
+class RealLines(Dataset):
+    """Samples number `start` to `stop` - 1 of an endless row, augmented with `strength`; the same for the same `seed`.
+
+    cuts: of each line of `reader`, as cuts.py finds them; None draws whole lines only. Whole lines come in a new order
+    each time round.
+    """
+
+    def __init__(self, reader: LmdbReader, vocabulary: Vocabulary, cuts: list[list[Cut]] | None, start: int, stop: int,
+                 seed: int, strength: float) -> None:
+        self.lines = [(scaled(reader.image_bytes(index)), fold_full_width(reader.label(index)))
+                      for index in range(len(reader))]
+        self.pool = None if cuts is None else [parts(*line, own) for line, own in zip(self.lines, cuts, strict=True)]
+        self.vocabulary, self.start, self.stop, self.seed, self.strength = vocabulary, start, stop, seed, strength
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> Sample:
+        index += self.start
+        rng = np.random.default_rng((self.seed, index))
+        if self.pool is None or rng.random() < WHOLE:
+            round_, place = divmod(index, len(self.lines))
+            order = np.random.default_rng((self.seed, 0, round_)).permutation(len(self.lines))
+            image, label = self.lines[order[place]]
+        else:
+            image, label = recombine(self.pool, rng)
+        canvas = line_canvas(load_image(augment(image, rng, self.strength)))
+        return Sample(canvas.chunk_array(), canvas.chunks, self.vocabulary.encode(label), label)
