@@ -80,6 +80,7 @@ def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):
     grey = torch.rand(chunks, 1, 4, 6)
     found = fill_up(grey)
     assert len(found) == filled and torch.equal(found[:chunks], grey) and not found[chunks:].any()
+    assert len(fill_up(grey, sizes=1)) == min(2**power for power in range(9) if 2**power >= chunks)
 
 
 def test_a_network_of_these_learns_as_one_of_pytorchs(tiny_model_dir):

@@ -12,6 +12,7 @@ from ..ctc import in_doubt
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
+from ..nets.cpu_training import fill_up
 from ..nets.precision import bf16_is_faster
 from .base import ChunkBackend, ColumnPath
 
@@ -101,7 +102,8 @@ class TorchBackend(ChunkBackend):
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32), without_tf32():
-                columns = self.network.encode(grey)
+                filled = fill_up(grey, sizes=1) if device.type == "cuda" else grey
+                columns = self.network.encode(filled)[: len(grey)]
                 return columns, self.network.classify(columns)
         return read
 
@@ -147,7 +149,7 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round their factors to TF32's 10 bits."""
+    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -157,8 +159,11 @@ def without_tf32() -> Iterator[None]:
 
 
 def automatic_precision(device: torch.device) -> str:
-    """What "auto" stands for: bf16 where it computes faster, with fp32 where that leaves doubt; else fp32."""
-    packs = device.type == "cuda" or packed.available(torch.bfloat16)
+    """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
+
+    On a GPU fp32 is no slower: the network is small there, and starting its kernels takes longer than running them.
+    """
+    packs = device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
 
 

@@ -1,11 +1,12 @@
-"""What costs PyTorch's own kernels much time on a CPU while a network learns, done otherwise.
+"""What costs PyTorch's own kernels much time while a network learns, on a CPU above all, done otherwise.
 
 - The weight gradient of a depthwise convolution: oneDNN takes three times as long for it in bfloat16 as in float32.
 - Dropout: PyTorch draws its masks with one thread, number by number, at five times the cost of NumPy's SFC64.
 - Numbers of chunks: oneDNN compiles kernels for each number it meets, and has forgotten them when it has met some
-  twenty others.
+  twenty others; cuDNN, on a GPU, looks for its kernels anew, for most of a second, at each number it meets.
+- A depthwise convolution over one row: cuDNN computes all seven rows of its kernel.
 
-All leave everything else, GPUs and what is not learnt from, to PyTorch.
+All leave everything else to PyTorch, and but for the last two GPUs and what is not learnt from.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             return _Bf16Depthwise.apply(x, self.weight, self.bias)
-        if x.device.type == "cuda" and x.shape[2] == 1:  # cuDNN computes all seven rows, of which one meets the map
+        if x.device.type == "cuda" and x.shape[2] == 1:  # only the middle row of the kernel meets the map
             return F.conv2d(x, self.weight[:, :, 3:4], self.bias, padding=(0, 3), groups=len(self.weight))
         return super().forward(x)
 
@@ -77,8 +78,8 @@ def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
     return encode(fill_up(grey))[: len(grey)].flatten(0, 1)
 
 
-def fill_up(grey: Tensor) -> Tensor:
-    """Chunks (N, 1, 32, 300) on a CPU with black ones behind them, so that few numbers occur: eight for each doubling."""
-    step = max(1, 2 ** (len(grey).bit_length() - 4))
-    lacking = -len(grey) % step if grey.device.type == "cpu" else 0
+def fill_up(grey: Tensor, sizes: int = 8) -> Tensor:
+    """Chunks (N, 1, 32, 300) with black ones behind them, so that few numbers occur: `sizes` for each doubling."""
+    step = max(1, 2 ** (len(grey).bit_length() - 1) // sizes)
+    lacking = -len(grey) % step
     return torch.cat([grey, grey.new_zeros(lacking, *grey.shape[1:])]) if lacking else grey
