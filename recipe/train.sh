@@ -6,14 +6,13 @@
 #
 # CONFIGURATION: recipe/configuration.json (the embedded model, 2 cores) or recipe/full_size.json (the official sizes, a
 # GPU). Of the first phase STEPS, BATCH, LR and MINUTES (a slice: it stops then, run again) may be set, of the second
-# REAL_STEPS, REAL_BATCH, REAL_LINES, REAL_LR, of the third PARTS_STEPS and so on, and RECOMBINED, how many lines are made
-# of parts; WORKERS draw lines; LINES are synthetic ones for the last, one chunk wide, and REPEATS how often the real lines
-# stand among them.
+# REAL_STEPS, REAL_BATCH, REAL_LINES, REAL_LR, of the third PARTS_STEPS and so on; WORKERS draw chunks, REAL_WORKERS real
+# lines; LINES are synthetic ones for the last, one chunk wide, and REPEATS how often the real lines stand among them.
 set -euo pipefail
 copiste=$1 work=$2
 recipe=$(cd "$(dirname "$0")" && pwd)
 configuration=${3:-$recipe/configuration.json}
-workers=${WORKERS:-1} lines=${LINES:-24000} repeats=${REPEATS:-4}
+workers=${WORKERS:-1} real_workers=${REAL_WORKERS:-1} lines=${LINES:-24000} repeats=${REPEATS:-4}
 mkdir -p "$work"
 
 [ -f "$work/inputs/manifest.tsv" ] || python -m ms_ocr_handwritten.synth.fetch "$work/inputs"
@@ -32,7 +31,7 @@ fi
 
 pretrain() { # out, steps, further options
     python "$recipe/pretrain.py" --inputs "$work/inputs" --model "$work/model" --out "$work/$1" --steps "$2" \
-        --workers "$workers" ${MINUTES:+--minutes "$MINUTES"} "${@:3}"
+        --workers "$workers" --real-workers "$real_workers" ${MINUTES:+--minutes "$MINUTES"} "${@:3}"
     tail -n 1 "$work/$1/pretrain_log.jsonl" | grep -q "\"step\": $2," || { echo "$1: to be continued"; exit; }
 }
 pretrain columns "${STEPS:-5000}" --batch "${BATCH:-48}" --kind single=0.25 --lr "${LR:-1.5e-3}"
@@ -40,11 +39,10 @@ pretrain with_real "${REAL_STEPS:-7000}" --batch "${REAL_BATCH:-32}" --lr "${REA
     --kind single=0.5 --sparse 0.3 --ctc 0.3 --weights "$work/columns/pytorch_model.pt" \
     --real "$work/real" --real-lines "${REAL_LINES:-10}"
 cp "$work/with_real/pytorch_model.pt" "$work/model/pytorch_model.pt"
-[ -d "$work/recombined" ] ||
-    python "$recipe/recombine.py" "$work/model" "$work/real" "$work/recombined" --lines "${RECOMBINED:-8000}" --seed 6
+[ -f "$work/cuts.json" ] || python "$recipe/cuts.py" "$work/model" "$work/real" "$work/cuts.json"
 pretrain with_parts "${PARTS_STEPS:-1650}" --batch "${PARTS_BATCH:-22}" --lr "${PARTS_LR:-4e-4}" --seed 6 \
     --kind single=0.8 --kind english=0.2 --kind accented=0.16 --kind numbers=0.12 --sparse 0.4 --ctc 0.3 --dropout 0.05 \
-    --weights "$work/with_real/pytorch_model.pt" --real "$work/real" --real "$work/recombined" \
+    --weights "$work/with_real/pytorch_model.pt" --real "$work/real" --cuts "$work/cuts.json" \
     --real-lines "${PARTS_LINES:-8}" --real-weight 0.8 --mask 0.06
 cp "$work/with_parts/pytorch_model.pt" "$work/model/pytorch_model.pt"
 

@@ -28,6 +28,16 @@ def test_depthwise_gradients_under_bf16_are_those_of_fp32_within_its_rounding(ro
             assert (found - wanted).norm() < tolerance * wanted.norm()
 
 
+def test_over_one_row_the_middle_row_of_the_kernel_is_all_that_counts():
+    torch.manual_seed(0)
+    layer, x = DepthwiseConv(24), torch.randn(3, 24, 1, 75)
+    found, expected = layer.of_one_row(x), layer._conv_forward(x, layer.weight, layer.bias)
+    assert (found - expected).norm() < 1e-6 * expected.norm()
+    upstream = torch.randn_like(found)
+    gradients = [torch.autograd.grad(y, [layer.weight, layer.bias], upstream) for y in (found, expected)]
+    assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(*gradients))
+
+
 def test_depthwise_parameters_get_gradients_in_fp32():
     layer = DepthwiseConv(4)
     with torch.autocast("cpu", torch.bfloat16):

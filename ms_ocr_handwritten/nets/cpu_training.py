@@ -26,9 +26,11 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             return _Bf16Depthwise.apply(x, self.weight, self.bias)
-        if x.device.type == "cuda" and x.shape[2] == 1:  # only the middle row of the kernel meets the map
-            return F.conv2d(x, self.weight[:, :, 3:4], self.bias, padding=(0, 3), groups=len(self.weight))
-        return super().forward(x)
+        return self.of_one_row(x) if x.device.type == "cuda" and x.shape[2] == 1 else super().forward(x)
+
+    def of_one_row(self, x: Tensor) -> Tensor:
+        """The same for a map of one row, which only the middle row of the kernel meets."""
+        return F.conv2d(x, self.weight[:, :, 3:4], self.bias, padding=(0, 3), groups=len(self.weight))
 
 
 class _Bf16Depthwise(torch.autograd.Function):
