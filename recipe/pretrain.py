@@ -144,15 +144,17 @@ class Student:
         except CheckpointError:
             if self.state_file.exists():
                 raise
+        self.since = time.time()
         self._forget()
 
     def _forget(self) -> None:
         """What is logged of the steps since the last entry; on the device, so that no step waits for it."""
         self.sums = torch.zeros(5, device=self.device)  # losses of columns, texts, real lines; characters right, of all
-        self.since, self.taken, self.seen = time.time(), 0, 0
+        self.taken = self.seen = 0
 
     def learn(self, chunks: Chunks, lines: Batch | None, progress: float) -> None:
         """One step, at the rate that belongs to `progress`, the share of the training that is done."""
+        self.since = self.since if self.taken else time.time()
         rate, arguments = rate_at(self.step, progress, self.peak), self.arguments
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
@@ -208,7 +210,7 @@ class Student:
         save_torch(self.average.module.state_dict(), self.out / "pytorch_model.pt")
 
 
-def parse() -> argparse.Namespace:
+def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--inputs", required=True, help="what `python -m ms_ocr_handwritten.synth.fetch` fetched")
     parser.add_argument("--model", required=True, nargs="+", help="model directory: configuration.json and vocab.txt")
@@ -237,7 +239,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clock", type=float, metavar="MINUTES",
                         help="the rate falls over so many minutes of learning and not over --steps; then it ends")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.weights = arguments.weights or ["-"] * len(arguments.model)
     arguments.join = arguments.join or [0.0] * len(arguments.model)
     for name in ("out", "lr", "weights", "join"):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_NETWORK, make_model_dir
 from PIL import ImageFont
+from torch.utils.data import default_collate
 
 pytest.importorskip("fontTools")
 
@@ -23,6 +26,7 @@ from ms_ocr_handwritten.recognizer import Character, Line  # noqa: E402
 from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
 from ms_ocr_handwritten.synth.writer import draw_style  # noqa: E402
+from ms_ocr_handwritten.training.dataset import collate  # noqa: E402
 from ms_ocr_handwritten.vocab import Vocabulary  # noqa: E402
 
 LABELS = ["ab cd", "Noon", "e", "fig 3", "seen", "q"]
@@ -244,6 +248,38 @@ def test_kinds_of_text_get_the_weights_that_are_named(pretrain):
     assert found == pretrain.KINDS | {"single": 0.5, "rare": 0.0} and pretrain.kinds_with([]) == pretrain.KINDS
     with pytest.raises(SystemExit, match="sinlge.*single"):
         pretrain.kinds_with(["sinlge=1"])
+
+
+def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
+        pretrain, columns, real_lines, hand, vocabulary, real, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "WARMUP", 5)
+    model, outs = make_model_dir(tmp_path / "model", "".join(vocabulary.characters), **TINY_NETWORK), ["one", "two"]
+    words = ["--inputs", "", "--model", str(model), str(model), "--out", *(str(tmp_path / out) for out in outs),
+             "--lr", "4e-3", "4e-3", "--join", "0", "0.5", "--ctc", "0.3", "--steps", "60", "--ema", "0.9", "--real-weight", "0.01"]
+    arguments, cpu = pretrain.parse(words), torch.device("cpu")
+    drawn = columns.ColumnDataset(OneHand(hand), vocabulary, 0, 6, sparse=0)
+    chunks = pretrain.Chunks.of(*default_collate([drawn[number] for number in range(6)]), cpu)
+    lines = real_lines.RealLines(real[0], vocabulary, None, 0, 6, seed=0, strength=0.0)
+    batch = collate([lines[number] for number in range(3)], skip_padding=True)
+    students = [pretrain.Student(arguments, number, cpu) for number in range(2)]
+    for step in range(30):
+        for student in students:
+            student.learn(chunks, batch, step / 60)
+    for student in students:
+        student.save()
+    again = [pretrain.Student(arguments, number, cpu) for number in range(2)]
+    for step in range(30, 60):
+        for student in (*students, *again):
+            student.learn(chunks, batch, step / 60)
+    joined = []
+    for student, resumed, out in zip(students, again, outs):
+        found, expected = resumed.network.state_dict(), student.network.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        log = [json.loads(row) for row in (tmp_path / out / "pretrain_log.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in log] == [60, 60] and log[1]["loss"] < 0.75 * log[0]["loss"]
+        assert log[1]["real_loss"] > 0 and log[1]["text_loss"] > 0
+        joined.append(log[0]["text_loss"] / log[1]["text_loss"])
+    assert joined[0] > 1 > joined[1]  # of the first half of its steps the second network's entry holds no CTC loss
 
 
 def test_muon_makes_the_same_steps_in_float32(pretrain):
