@@ -17,6 +17,7 @@ Where the lines are what takes the time, as beside a GPU, several networks may l
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -37,7 +38,7 @@ from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
 from ms_ocr_handwritten.lmdb_store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
-from ms_ocr_handwritten.nets.cpu_training import encode_columns
+from ms_ocr_handwritten.nets.kernels import encode_columns
 from ms_ocr_handwritten.nets.ctc_loss import ctc_loss
 from ms_ocr_handwritten.nets.precision import bf16_is_faster
 from ms_ocr_handwritten.synth.line import LineSynthesizer
@@ -95,7 +96,7 @@ class StaysFloat32(TorchFunctionMode):
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Synthetic chunks on the device: grey (N, 1, 32, 300), classes and either (75 N,), columns (N, 75), their texts."""
+    """Chunks on a device: grey (N, 1, 32, 300), classes and either (75 N,), columns (N, 75), their texts."""
 
     grey: torch.Tensor
     classes: torch.Tensor
@@ -110,6 +111,12 @@ class Chunks:
         columns = torch.arange(len(grey) * CHUNK_COLUMNS, device=device).view(len(grey), CHUNK_COLUMNS)
         classes, either = (targets[:, i].flatten().to(device) for i in (0, 1))
         return Chunks(grey[:, None].to(device), classes, either > 0, columns, texts)
+
+
+def on_device(lines: Batch, device: torch.device) -> Batch:
+    """The same lines with what the network and its loss take moved to `device`, once for all that learn from them."""
+    grey, columns, lengths = (tensor.to(device) for tensor in (lines.grey, lines.columns, lines.lengths))
+    return dataclasses.replace(lines, grey=grey, columns=columns, lengths=lengths)
 
 
 def of_a_character(nll: torch.Tensor, texts: list[list[int]]) -> torch.Tensor:
@@ -144,7 +151,6 @@ class Student:
         except CheckpointError:
             if self.state_file.exists():
                 raise
-        self.since = time.time()
         self._forget()
 
     def _forget(self) -> None:
@@ -154,7 +160,8 @@ class Student:
 
     def learn(self, chunks: Chunks, lines: Batch | None, progress: float) -> None:
         """One step, at the rate that belongs to `progress`, the share of the training that is done."""
-        self.since = self.since if self.taken else time.time()
+        if not self.taken:
+            self.since = time.time()
         rate, arguments = rate_at(self.step, progress, self.peak), self.arguments
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
@@ -162,7 +169,7 @@ class Student:
         lines = lines if joined else None
         grey = chunks.grey
         if lines:
-            grey = torch.cat([grey, hide_spans(lines.grey.to(self.device), arguments.mask)])
+            grey = torch.cat([grey, hide_spans(lines.grey, arguments.mask)])
         losses = torch.zeros(3, device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             encoded = encode_columns(self.network.encode, grey)  # (75 N, D)
@@ -175,7 +182,7 @@ class Student:
                 text_loss = of_a_character(ctc_loss(drawn, head, chunks.columns, lengths, chunks.texts), chunks.texts)
                 loss, losses[1] = loss + arguments.ctc * text_loss, text_loss.detach()
             if lines:
-                nll = ctc_loss(written, head, lines.columns.to(self.device), lines.lengths.to(self.device), lines.ids)
+                nll = ctc_loss(written, head, lines.columns, lines.lengths, lines.ids)
                 real_loss = of_a_character(nll, lines.ids)
                 loss, losses[2] = loss + arguments.real_weight * real_loss, real_loss.detach()
         loss.backward()
@@ -203,8 +210,9 @@ class Student:
             file.write(json.dumps(entry) + "\n")
         self._forget()
 
-    def save(self) -> None:
-        save_torch({"step": self.step, "seconds": self.seconds, "network": self.network.state_dict(),
+    def save(self, seconds: float) -> None:
+        """`seconds`: of learning so far, which --clock counts."""
+        save_torch({"step": self.step, "seconds": seconds, "network": self.network.state_dict(),
                     "average": self.average.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]},
                    self.state_file)
         save_torch(self.average.module.state_dict(), self.out / "pytorch_model.pt")
@@ -264,28 +272,27 @@ def main() -> None:
     dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch,
                             arguments.sparse)
     loader = load(dataset, arguments.batch, num_workers=arguments.workers)
-    real: Iterator[Batch | None] = iter([None] * (arguments.steps - step))
+    real: Iterator[Batch | None] = itertools.repeat(None)
     if arguments.real:
         cuts = json.loads(arguments.cuts.read_text(encoding="utf-8")) if arguments.cuts else None
         lines = RealLines(LmdbReader(arguments.real), vocabulary, cuts, step * arguments.real_lines,
                           arguments.steps * arguments.real_lines, arguments.seed, arguments.augment)
-        real = iter(load(lines, arguments.real_lines, num_workers=arguments.real_workers,
-                         collate_fn=partial(collate, skip_padding=True)))
+        real = map(partial(on_device, device=device),
+                   load(lines, arguments.real_lines, num_workers=arguments.real_workers,
+                        collate_fn=partial(collate, skip_padding=True)))
     started, last = time.time(), None
-    for grey, targets in loader:
+    for step, (grey, targets) in enumerate(loader, start=step + 1):
         last = last or time.time()  # the wait for the first lines is not learning
-        progress = seconds / (60 * arguments.clock) if arguments.clock else step / arguments.steps
+        progress = seconds / (60 * arguments.clock) if arguments.clock else (step - 1) / arguments.steps
         chunks, lines = Chunks.of(grey, targets, device), next(real)
         for student in students:
             student.learn(chunks, lines, progress)
         now = time.time()
-        step, seconds, last = step + 1, seconds + now - last, now
-        for student in students:
-            student.seconds = seconds
+        seconds, last = seconds + now - last, now
         late = now > started + 60 * arguments.minutes or (arguments.clock and seconds > 60 * arguments.clock)
         if step % SAVE_EVERY == 0 or step == arguments.steps or late:
             for student in students:
-                student.save()
+                student.save(seconds)
         if late:
             break
 

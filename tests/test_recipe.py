@@ -255,7 +255,8 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
     monkeypatch.setattr(pretrain, "WARMUP", 5)
     model, outs = make_model_dir(tmp_path / "model", "".join(vocabulary.characters), **TINY_NETWORK), ["one", "two"]
     words = ["--inputs", "", "--model", str(model), str(model), "--out", *(str(tmp_path / out) for out in outs),
-             "--lr", "4e-3", "4e-3", "--join", "0", "0.5", "--ctc", "0.3", "--steps", "60", "--ema", "0.9", "--real-weight", "0.01"]
+             "--lr", "4e-3", "4e-3", "--join", "0", "0.5", "--ctc", "0.3", "--steps", "60", "--ema", "0.9",
+             "--real-weight", "0.01"]
     arguments, cpu = pretrain.parse(words), torch.device("cpu")
     drawn = columns.ColumnDataset(OneHand(hand), vocabulary, 0, 6, sparse=0)
     chunks = pretrain.Chunks.of(*default_collate([drawn[number] for number in range(6)]), cpu)
@@ -266,8 +267,9 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
         for student in students:
             student.learn(chunks, batch, step / 60)
     for student in students:
-        student.save()
+        student.save(seconds=7.0)
     again = [pretrain.Student(arguments, number, cpu) for number in range(2)]
+    assert [(student.step, student.seconds) for student in again] == [(30, 7.0)] * 2
     for step in range(30, 60):
         for student in (*students, *again):
             student.learn(chunks, batch, step / 60)

@@ -12,7 +12,7 @@ from ..ctc import in_doubt
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
-from ..nets.cpu_training import fill_up
+from ..nets.kernels import fill_up
 from ..nets.precision import bf16_is_faster
 from .base import ChunkBackend, ColumnPath
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config import NetworkConfig
 from ..geometry import COLUMN_WIDTH
-from .cpu_training import DepthwiseConv
+from .kernels import DepthwiseConv
 
 EPSILON = 1e-6
 

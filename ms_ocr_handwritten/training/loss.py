@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..ctc import collapse
 from ..nets.convnextvit import ConvNextViT
-from ..nets.cpu_training import encode_columns
+from ..nets.kernels import encode_columns
 from ..nets.ctc_loss import ctc_loss, rows_at_once
 from ..vocab import Vocabulary
 from .dataset import Batch

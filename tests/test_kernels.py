@@ -1,11 +1,11 @@
-"""What is computed otherwise while a network learns on a CPU, against PyTorch's own functions."""
+"""What is computed otherwise than PyTorch does it, against PyTorch's own functions."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.nets.cpu_training import DepthwiseConv, dropout, fill_up
+from ms_ocr_handwritten.nets.kernels import DepthwiseConv, dropout, fill_up
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])

@@ -1,4 +1,4 @@
-"""What costs PyTorch's own kernels much time while a network learns, on a CPU above all, done otherwise.
+"""What costs PyTorch's own kernels much time, when a network learns on a CPU above all, done otherwise.
 
 - The weight gradient of a depthwise convolution: oneDNN takes three times as long for it in bfloat16 as in float32.
 - Dropout: PyTorch draws its masks with one thread, number by number, at five times the cost of NumPy's SFC64.
@@ -6,7 +6,7 @@
   twenty others; cuDNN, on a GPU, looks for its kernels anew, for most of a second, at each number it meets.
 - A depthwise convolution over one row: cuDNN computes all seven rows of its kernel.
 
-All leave everything else to PyTorch, and but for the last two GPUs and what is not learnt from.
+The first two are for learning on a CPU; the others serve wherever they are called. All else is PyTorch's.
 """
 
 from collections.abc import Callable
