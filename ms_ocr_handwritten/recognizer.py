@@ -9,7 +9,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ from .vocab import Vocabulary
 logger = logging.getLogger(__name__)
 
 LOADERS = 4  # threads that load and scale images: more than cores, since URLs are waited for
+
+Group = list[LineCanvas | ImageError]
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Recognizer:
         """Read many images, in input order; memory does not grow with their number.
 
         Lines of all widths are computed together, as many as fill a batch of chunks, at most `batch_size` lines.
-        Meanwhile the next images are loaded in other threads: up to twice `batch_size` are taken from `images` ahead
-        of the line that is given out, so an array must not be written to again before its line has come.
+        Meanwhile the next images are loaded in other threads: up to twice `batch_size`, on a GPU three times, are taken
+        from `images` ahead of the line that is given out, so an array must not be written to before its line has come.
 
         errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
         ImageError in its place.
@@ -113,22 +115,40 @@ class Recognizer:
         return self._read_groups(images, batch_size, errors)
 
     def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
-        group: list[LineCanvas | ImageError] = []
+        begun: deque[tuple[Group, Callable[[], list[ColumnPath]]]] = deque()
+        aside = 1 if self._backend.computes_aside else 0  # groups that are computed while others are given out
+        for group in self._groups(images, batch_size, errors == "raise"):
+            error = group.pop() if errors == "raise" and isinstance(group[-1], ImageError) else None
+            canvases = [item for item in group if isinstance(item, LineCanvas)]
+            begun.append((group, self._backend.begin(canvases) if canvases else list))
+            while len(begun) > (0 if error else aside):
+                yield from self._given_out(*begun.popleft())
+            if error:
+                raise error
+        while begun:
+            yield from self._given_out(*begun.popleft())
+
+    def _groups(self, images: Iterable, batch_size: int, stop: bool) -> Iterator[Group]:
+        """Lines that are computed together, and images that cannot be read; `stop`: one of these is the last."""
+        group: Group = []
         chunks, full = 0, self._backend.chunks_per_batch
         for item in self._loaded(images, batch_size):
-            if isinstance(item, ImageError) and errors == "raise":
-                yield from self._read_group(group)
-                raise item
             inked = item.inked if isinstance(item, LineCanvas) else 0
             if chunks and chunks + inked > full:  # a batch never grows beyond that, so neither does memory
-                yield from self._read_group(group)
+                yield group
                 group, chunks = [], 0
             group.append(item)
             chunks += inked
-            if len(group) == batch_size or chunks >= full:
-                yield from self._read_group(group)
+            if len(group) == batch_size or chunks >= full or (stop and isinstance(item, ImageError)):
+                yield group
                 group, chunks = [], 0
-        yield from self._read_group(group)
+        if group:
+            yield group
+
+    def _given_out(self, group: Group, finish: Callable[[], list[ColumnPath]]) -> Iterator[Line | ImageError]:
+        paths = iter(finish())
+        for item in group:
+            yield self._line(item, next(paths)) if isinstance(item, LineCanvas) else item
 
     def _loaded(self, images: Iterable, ahead: int) -> Iterator[LineCanvas | ImageError]:
         """The canvas of each image, or why there is none, in order; `ahead` images are loaded or being loaded."""
@@ -143,11 +163,6 @@ class Recognizer:
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def _read_group(self, group: list[LineCanvas | ImageError]) -> Iterator[Line | ImageError]:
-        lines = iter(self.read_canvases([item for item in group if isinstance(item, LineCanvas)]))
-        for item in group:
-            yield next(lines) if isinstance(item, LineCanvas) else item
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `line_canvas` prepared."""

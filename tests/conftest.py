@@ -56,6 +56,18 @@ def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
+def unsure_lines(count: int) -> list[np.ndarray]:
+    """Pieces of the example lines, blurred and in noise, so that the embedded model is often unsure: grey uint8."""
+    random, found = np.random.default_rng(0), []
+    for name in ("english.png", "chinese.png"):
+        grey = cv2.imread(str(ROOT / "examples" / "lines" / name), cv2.IMREAD_GRAYSCALE)
+        for _ in range(count // 2):
+            start, width = int(random.integers(grey.shape[1] - 40)), int(random.integers(40, 400))
+            piece = cv2.GaussianBlur(grey[:, start : start + width], (0, 0), float(random.uniform(0.5, 2.5)))
+            found.append(np.clip(piece + random.normal(0, 25, piece.shape), 0, 255).astype(np.uint8))
+    return found
+
+
 def random_texts(count: int, longest: int, seed: int = 0) -> list[str]:
     random = np.random.default_rng(seed)
     return ["".join(random.choice(list(ALPHABET), random.integers(1, longest + 1))) for _ in range(count)]

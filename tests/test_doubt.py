@@ -2,11 +2,10 @@
 
 import itertools
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import unsure_lines
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.backends.pytorch import best_columns, settle
@@ -72,16 +71,7 @@ def test_contested_columns_are_settled_by_the_head_in_fp32():
 
 @pytest.fixture(scope="module")
 def canvases():
-    """Pieces of the example lines, blurred and in noise, so that the embedded model is often unsure."""
-    random, found = np.random.default_rng(0), []
-    for name in ("english.png", "chinese.png"):
-        grey = cv2.imread(str(ROOT / "examples" / "lines" / name), cv2.IMREAD_GRAYSCALE)
-        for _ in range(60):
-            start, width = int(random.integers(grey.shape[1] - 40)), int(random.integers(40, 400))
-            piece = cv2.GaussianBlur(grey[:, start : start + width], (0, 0), float(random.uniform(0.5, 2.5)))
-            piece = np.clip(piece + random.normal(0, 25, piece.shape), 0, 255).astype(np.uint8)
-            found.append(line_canvas(load_image(piece)))
-    return found
+    return [line_canvas(load_image(line)) for line in unsure_lines(120)]
 
 
 def test_the_texts_are_those_of_fp32_and_few_chunks_are_computed_twice(canvases):

@@ -38,9 +38,9 @@ def images(widths):
 @pytest.fixture
 def computed(recognizer, monkeypatch) -> list[list[int]]:
     """The inked chunks of the lines of each group that the backend computes."""
-    groups, read = [], recognizer._backend.read
-    monkeypatch.setattr(recognizer._backend, "read",
-                        lambda lines: groups.append([line.inked for line in lines]) or read(lines))
+    groups, begin = [], recognizer._backend.begin
+    monkeypatch.setattr(recognizer._backend, "begin",
+                        lambda lines: groups.append([line.inked for line in lines]) or begin(lines))
     return groups
 
 
@@ -83,6 +83,50 @@ def test_it_looks_one_batch_ahead_and_stops_when_closed(recognizer, batch_size):
     assert len(taken) == 2 * batch_size
     lines.close()
     assert len(taken) == 2 * batch_size
+
+
+@pytest.fixture
+def aside(tmp_path):
+    """A recogniser that believes its lines to be computed by someone else meanwhile, as a GPU's are."""
+    folder = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
+    export_onnx(load_network(ModelDir.open(folder).configuration.network, folder / "pytorch_model.pt"),
+                folder / "model.onnx")
+    recognizer = Recognizer.from_pretrained(folder, "onnxruntime")
+    recognizer._backend.computes_aside = True
+    return recognizer
+
+
+def test_the_next_group_is_begun_before_one_is_given_out(aside, monkeypatch):
+    begin, events = aside._backend.begin, []
+
+    def noted(lines):
+        events.append(f"begun {len(lines)}")
+        finish = begin(lines)
+        return lambda: events.append(f"given out {len(lines)}") or finish()
+
+    monkeypatch.setattr(aside._backend, "begin", noted)
+    lines = images([100, 300, 60, 50, 800])
+    texts = [line.text for line in aside.read_many(lines, batch_size=2)]
+    assert events == ["begun 2", "begun 2", "given out 2", "begun 1", "given out 2", "given out 1"]
+    monkeypatch.undo()
+    assert texts == [aside.read(line).text for line in lines]
+
+
+def test_a_group_that_is_begun_is_given_out_before_an_unreadable_image(aside):
+    first, second, third = images([100, 300, 60])
+    lines = aside.read_many([first, second, b"no image", third], batch_size=1)
+    assert [next(lines).text, next(lines).text] == [aside.read(first).text, aside.read(second).text]
+    with pytest.raises(ImageError, match="8 encoded bytes"):
+        next(lines)
+    got = list(aside.read_many([b"?", first, b"!", b"!", second], batch_size=2, errors="yield"))
+    assert [isinstance(item, ImageError) for item in got] == [True, False, True, True, False]
+
+
+def test_it_looks_two_batches_ahead_of_one_that_is_computed_aside(aside):
+    taken = []
+    lines = aside.read_many((taken.append(1) or image for image in images([50] * 40)), 3)
+    next(lines)
+    assert len(taken) == 3 * 3
 
 
 def test_an_error_of_the_callers_own_iterator_reaches_him(recognizer):

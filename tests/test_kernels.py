@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.nets.kernels import DepthwiseConv, dropout, fill_up
+from ms_ocr_handwritten.nets.kernels import DepthwiseConv, dropout, fill_up, filled_number
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
@@ -90,7 +90,12 @@ def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):
     grey = torch.rand(chunks, 1, 4, 6)
     found = fill_up(grey)
     assert len(found) == filled and torch.equal(found[:chunks], grey) and not found[chunks:].any()
-    assert len(fill_up(grey, sizes=1)) == min(2**power for power in range(9) if 2**power >= chunks)
+
+
+def test_few_numbers_of_chunks_are_used():
+    assert [filled_number(number, sizes=1) for number in (1, 2, 3, 4, 5, 9, 64, 65)] == [1, 2, 4, 4, 8, 16, 64, 128]
+    assert [filled_number(number, sizes=2) for number in (1, 2, 3, 4, 5, 6, 7, 9, 13, 97)] == [1, 2, 3, 4, 6, 6, 8, 12, 16, 128]
+    assert len({filled_number(number, sizes=8) for number in range(1, 257)}) == 16 + 4 * 8
 
 
 def test_a_network_of_these_learns_as_one_of_pytorchs(tiny_model_dir):

@@ -6,7 +6,7 @@ only padding give the same columns whatever stands beside them, so they are comp
 Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -24,10 +24,14 @@ class Backend:
     name: str
     precision: str
     chunks_per_batch = CHUNKS_PER_BATCH
+    computes_aside = False  # whether `begin` comes back at once, and this process may do something else meanwhile
+
+    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
+        """Begin to read; what comes back gives the column path of each line, over all its chunks."""
+        raise NotImplementedError
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
-        """The column path of each line, over all its chunks."""
-        raise NotImplementedError
+        return self.begin(lines)()
 
 
 class ChunkBackend(Backend):
@@ -35,9 +39,12 @@ class ChunkBackend(Backend):
 
     _padding: ColumnPath | None = None  # the columns of a black chunk, once they were computed
 
-    def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
-        """Chunks float32 (N, 32, 300) in [0, 1] to ids int64 (N, 75) and log-probabilities float32 (N, 75)."""
+    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
+        """Begin to read chunks float32 (N, 32, 300) in [0, 1]: ids int64 (N, 75), log-probabilities float32 (N, 75)."""
         raise NotImplementedError
+
+    def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
+        return self.begin_chunks(grey)()
 
     def padding_columns(self) -> ColumnPath:
         """The columns of a black chunk, (75,) each."""
@@ -46,20 +53,24 @@ class ChunkBackend(Backend):
             self._padding = ids[0], log_probs[0]
         return self._padding
 
-    def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
+    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
         chunks = [line.chunk_array() for line in lines]
         inked = np.concatenate(chunks)
         batches = max(1, round(len(inked) / self.chunks_per_batch))  # of like size: small ones are slower
-        parts = [self.chunk_columns(batch) for batch in np.array_split(inked, batches)]
-        ids, log_probs = (np.concatenate(part) for part in zip(*parts))
-        paths, start = [], 0
-        for line, own in zip(lines, chunks):
-            stop = start + len(own)
-            padding = self.padding_columns() if len(own) < line.chunks else None
-            paths.append((_join(ids[start:stop], padding and padding[0], line.chunks),
-                          _join(log_probs[start:stop], padding and padding[1], line.chunks)))
-            start = stop
-        return paths
+        begun = [self.begin_chunks(batch) for batch in np.array_split(inked, batches)]
+
+        def finish() -> list[ColumnPath]:
+            ids, log_probs = (np.concatenate(part) for part in zip(*(path() for path in begun)))
+            short = any(len(own) < line.chunks for line, own in zip(lines, chunks))
+            padding = self.padding_columns() if short else (None, None)
+            paths, start = [], 0
+            for line, own in zip(lines, chunks):
+                stop = start + len(own)
+                paths.append(tuple(_join(columns[start:stop], empty, line.chunks)
+                                   for columns, empty in zip((ids, log_probs), padding)))
+                start = stop
+            return paths
+        return finish
 
 
 def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.ndarray:

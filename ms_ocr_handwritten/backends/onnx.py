@@ -24,9 +24,9 @@ class OnnxBackend(ChunkBackend):
     def __init__(self, name: str, precision: str, run: Run) -> None:
         self.name, self.precision, self._run = name, precision, run
 
-    def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
+    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
         ids, log_probs = self._run(rgb_of_grey(grey))
-        return ids, log_probs
+        return lambda: (ids, log_probs)
 
 
 class OfficialOnnxBackend(Backend):
@@ -39,8 +39,9 @@ class OfficialOnnxBackend(Backend):
     def __init__(self, name: str, precision: str, run: Run) -> None:
         self.name, self.precision, self._run = name, precision, run
 
-    def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
-        return [self._read(line) for line in lines]
+    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
+        paths = [self._read(line) for line in lines]
+        return lambda: paths
 
     def _read(self, line: LineCanvas) -> ColumnPath:
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)

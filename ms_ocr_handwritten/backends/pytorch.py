@@ -1,7 +1,8 @@
-"""PyTorch: on a CPU with its weights packed for reading, on a GPU as it is."""
+"""PyTorch: on a CPU with its weights packed for reading, on a GPU with its kernels recorded."""
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..ctc import in_doubt
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
-from ..nets.kernels import fill_up
+from ..nets.graphed import Function, GraphedFunction
 from ..nets.precision import bf16_is_faster
 from .base import ChunkBackend, ColumnPath
 
@@ -25,9 +26,11 @@ CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number o
 CHUNKS_PER_GPU_BATCH = 256
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
 
+ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, 300) to columns (N, 75, D), logits (N, 75, C)
+
 
 class TorchBackend(ChunkBackend):
-    """A ConvNextViT network, on the device where it is; on a CPU with its weights packed for reading."""
+    """A ConvNextViT network, on the device where it is."""
 
     name = "torch"
 
@@ -41,71 +44,114 @@ class TorchBackend(ChunkBackend):
         if precision == "fp16" and device.type == "cpu":
             raise BackendError("precision 'fp16' needs a GPU with backend 'torch'; use 'bf16' or 'fp32'")
         self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
-        self.chunks_per_batch = self.chunks_per_batch if device.type == "cpu" else CHUNKS_PER_GPU_BATCH
+        self.chunks_per_batch = CHUNKS_PER_GPU_BATCH if self.computes_aside else self.chunks_per_batch
         self.computed = self.checked = 0  # chunks
-        self._version: int | None = None
+        self._lock = threading.Lock()
+        self._version: list[tuple[int, int]] | None = None  # of each parameter: changes so far, address
 
-    def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
-        self._prepare()
-        self.computed += len(grey)
-        with torch.inference_mode():
-            columns, logits = self._fast(self._on_device(grey))
-            if self.precision != "bf16+fp32":
-                ids, log_probs, _ = best_columns(logits)
-                return ids.cpu().numpy(), log_probs.cpu().numpy()
-            ids, log_probs, rivals = best_columns(logits, STEPS + self._noise)
-            settle(ids, rivals, columns, self.network.vitstr.head, self._noise)
-            ids, log_probs, rivals = ids.cpu().numpy(), log_probs.cpu().numpy(), rivals.cpu().numpy()
-            doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
-            self.checked += len(doubtful)
-            if doubtful and self._exact is None:
-                self._exact = self._reading_network(torch.float32)
-            for start in range(0, len(doubtful), CHECKED_AT_ONCE):
-                part = doubtful[start : start + CHECKED_AT_ONCE]
-                exact_ids, exact_log_probs, _ = best_columns(self._exact(self._on_device(grey[part]))[1])
-                ids[part], log_probs[part] = exact_ids.cpu().numpy(), exact_log_probs.cpu().numpy()
+    @property
+    def device(self) -> torch.device:
+        return self.network.vitstr.cls_token.device
+
+    @property
+    def computes_aside(self) -> bool:
+        return self.device.type == "cuda"
+
+    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
+        with self._alone(), torch.inference_mode():
+            self._prepare()
+            self.computed += len(grey)
+            found = [tensor.to("cpu", non_blocking=True) for tensor in self._fast(self._given(grey))]
+            done = torch.cuda.current_stream(self.device).record_event() if self.computes_aside else None
+
+        def finish() -> ColumnPath:
+            if done:
+                done.synchronize()
+            ids, log_probs, rivals = (tensor.numpy() for tensor in found)
+            if self.precision == "bf16+fp32":
+                self._check(grey, ids, log_probs, rivals)
             return ids, log_probs
+        return finish
 
-    def _on_device(self, grey: np.ndarray) -> Tensor:
-        return torch.from_numpy(grey[:, None]).to(self.network.vitstr.cls_token.device)
+    def _check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
+        """Compute the chunks whose text is in doubt once more, in fp32; their ids and log_probs are replaced."""
+        doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
+        at_once = CHUNKS_PER_GPU_BATCH if self.computes_aside else CHECKED_AT_ONCE
+        for start in range(0, len(doubtful), at_once):
+            part = doubtful[start : start + at_once]
+            with self._alone(), torch.inference_mode():
+                self._exact = self._exact or self._path_of(self._reading_network(torch.float32))
+                found = [tensor.cpu() for tensor in self._exact(self._given(grey[part]))]
+            ids[part], log_probs[part] = (tensor.numpy() for tensor in found[:2])
+        self.checked += len(doubtful)
+
+    def _alone(self) -> contextlib.AbstractContextManager:
+        """Within it no other thread has a GPU's recordings; on a CPU threads do not meet."""
+        return self._lock if self.computes_aside else contextlib.nullcontext()
+
+    def _given(self, grey: np.ndarray) -> Tensor:
+        """Chunks (N, 32, 300) as (N, 1, 32, 300) for the network, on a CPU, which a GPU can copy while this goes on."""
+        given = torch.from_numpy(grey[:, None])
+        return given.pin_memory() if self.computes_aside else given
 
     def padding_columns(self) -> ColumnPath:
-        self._prepare()  # forgets them if the weights have changed
+        with self._alone():
+            self._prepare()  # forgets them if the weights have changed
         return super().padding_columns()
 
     def _prepare(self) -> None:
         """Pack the weights anew, and forget the padding's columns, where the weights have changed since."""
-        version = sum(parameter._version for parameter in self.network.parameters())  # grows with every change
-        if version != self._version:
-            self._fast, self._padding, self._version = self._reading_network(DTYPES[self.precision]), None, version
-            self._exact = None  # until something is in doubt
-            if self.precision == "bf16+fp32":
-                self._noise = NOISE_TIMES * self._measured_noise()
+        version = [(parameter._version, parameter.data_ptr()) for parameter in parameters_of(self.network)]
+        if version == self._version:
+            return
+        network, noise = self._reading_network(DTYPES[self.precision]), None
+        if self.precision == "bf16+fp32":
+            noise = NOISE_TIMES * self._measured_noise(network)
+        self._fast, self._padding, self._version = self._path_of(network, noise), None, version
+        self._exact = None  # until something is in doubt
 
-    def _measured_noise(self) -> float:
+    def _measured_noise(self, network: ReadingNetwork) -> float:
         """The error that columns in bf16 leave in the distance of the two best logits, as a share of the best.
 
         The bound that 68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
         """
-        grey = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
+        random = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         with torch.inference_mode():
-            best, ids = self.network.classify(self.network.encode(self._on_device(grey))).topk(2, -1)
-            rounded = self.network.classify(self._fast(self._on_device(grey))[0].float())
+            grey = self._given(random).to(self.device)
+            best, ids = self.network.classify(self.network.encode(grey)).topk(2, -1)
+            rounded = self.network.classify(network(grey)[0].float())
             error = rounded.gather(-1, ids) - best
             return ((error[..., 0] - error[..., 1]) / best[..., 0]).abs().quantile(0.68).item()
 
-    def _reading_network(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Grey chunks (N, 1, 32, 300) to columns (N, 75, D) and their logits (N, 75, C)."""
-        device = self.network.vitstr.cls_token.device
-        if device.type == "cpu" and packed.available(dtype):
+    def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
+        if self.device.type == "cpu" and packed.available(dtype):
             return packed.PackedNetwork(self.network, dtype)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32), without_tf32():
-                filled = fill_up(grey, sizes=1) if device.type == "cuda" else grey
-                columns = self.network.encode(filled)[: len(grey)]
+            mixed = dtype is not torch.float32
+            with torch.autocast(self.device.type, dtype, enabled=mixed, cache_enabled=False), without_tf32():
+                columns = self.network.encode(grey)
                 return columns, self.network.classify(columns)
         return read
+
+    def _path_of(self, network: ReadingNetwork, noise: float | None = None) -> Function:
+        """Grey chunks to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
+        def path(grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            columns, logits = network(grey)
+            if noise is None:
+                return best_columns(logits)
+            ids, log_probs, rivals = best_columns(logits, STEPS + noise)
+            settle(ids, rivals, columns, self.network.vitstr.head, noise)
+            return ids, log_probs, rivals
+        return GraphedFunction(path, self.device) if self.computes_aside else path
+
+
+def parameters_of(module: torch.nn.Module) -> list[Tensor]:
+    """`module.parameters()`, some that have two names twice: in a fifth of the time, which every call here takes."""
+    found = [parameter for parameter in module._parameters.values() if parameter is not None]
+    for child in module._modules.values():
+        found += parameters_of(child)
+    return found
 
 
 def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +185,8 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
     ids and rivals int64 (N, T), columns (N, T, D). The other stays its rival where it is within `noise`, a share of the
     better logit.
     """
-    at = (ids != rivals).nonzero(as_tuple=True)
+    on_cpu = ids.device.type == "cpu"  # on a GPU all are compared, since their number would have to be waited for
+    at = (ids != rivals).nonzero(as_tuple=True) if on_cpu else (slice(None), slice(None))
     candidates = torch.stack([ids[at], rivals[at]])  # (2, M)
     logits = (columns[at].float() * head.weight[candidates]).sum(-1) + head.bias[candidates]
     (better, worse), order = logits.sort(dim=0, descending=True, stable=True)
@@ -161,7 +208,7 @@ def without_tf32() -> Iterator[None]:
 def automatic_precision(device: torch.device) -> str:
     """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
 
-    On a GPU fp32 is no slower: the network is small there, and starting its kernels takes longer than running them.
+    On a GPU lists are read no faster in bf16: what the CPU does for each line takes longer than the network.
     """
     packs = device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"

@@ -59,20 +59,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     numbers = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
     bits = numbers.integers(2**64 - 1, size=-(-x.numel() // 4), dtype=np.uint64, endpoint=True).view(np.int16)
     kept = torch.from_numpy(bits[: x.numel()]).view(x.shape) >= round(rate * 2**16) - 2**15
-    return _Dropout.apply(x, kept, 1 / (1 - rate))
-
-
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, kept: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(kept)
-        ctx.scale = scale
-        return (x * kept).mul_(scale)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (kept,) = ctx.saved_tensors
-        return (gradient * kept).mul_(ctx.scale), None, None
+    return x * torch.where(kept, x.new_tensor(1 / (1 - rate)), x.new_tensor(0.0))
 
 
 def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
@@ -80,8 +67,13 @@ def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
     return encode(fill_up(grey))[: len(grey)].flatten(0, 1)
 
 
-def fill_up(grey: Tensor, sizes: int = 8) -> Tensor:
-    """Chunks (N, 1, 32, 300) with black ones behind them, so that few numbers occur: `sizes` for each doubling."""
-    step = max(1, 2 ** (len(grey).bit_length() - 1) // sizes)
-    lacking = -len(grey) % step
+def fill_up(grey: Tensor) -> Tensor:
+    """Chunks (N, 1, 32, 300) with black ones behind them, so that few numbers of chunks occur."""
+    lacking = filled_number(len(grey), sizes=8) - len(grey)
     return torch.cat([grey, grey.new_zeros(lacking, *grey.shape[1:])]) if lacking else grey
+
+
+def filled_number(number: int, sizes: int) -> int:
+    """The least number of at least `number` that is used, of which there are `sizes` in each doubling, fewer below."""
+    step = max(1, 2 ** (number.bit_length() - 1) // sizes)
+    return number + -number % step

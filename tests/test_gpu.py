@@ -1,0 +1,83 @@
+"""Reading on a GPU: recorded kernels find what the network does, in every number of chunks and after every change."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALPHABET, TINY_NETWORK, make_model_dir, unsure_lines
+
+from ms_ocr_handwritten import Recognizer, default_model_dir
+from ms_ocr_handwritten.backends.pytorch import best_columns, without_tf32
+from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets.convnextvit import load_network
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+
+
+def load(model_dir):
+    model = ModelDir.open(model_dir)
+    return load_network(model.configuration.network, model.weights), model.vocabulary
+
+
+@pytest.fixture
+def backend(tmp_path):
+    network, vocabulary = load(make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK))
+    return Recognizer.from_network(network, vocabulary, "fp32", device="gpu")._backend
+
+
+def check(backend, chunks):
+    """The ids and log-probabilities of as many random chunks are those that the network gives one kernel at a time."""
+    grey = np.random.default_rng(chunks).random((chunks, 32, 300), np.float32)
+    ids, log_probs = backend.chunk_columns(grey)
+    with torch.inference_mode(), without_tf32():
+        logits = backend.network.classify(backend.network.encode(torch.from_numpy(grey[:, None]).cuda()))
+        expected_ids, expected_log_probs, _ = best_columns(logits)
+    assert (ids == expected_ids.cpu().numpy()).mean() > 0.999  # but for near ties
+    np.testing.assert_allclose(log_probs, expected_log_probs.cpu().numpy(), atol=1e-4)
+    return ids
+
+
+def test_all_numbers_of_chunks_give_the_networks_columns(backend):
+    for chunks in (1, 2, 3, 5, 5, 24, 3, 100, 1):
+        check(backend, chunks)
+    assert sorted(backend._fast.recordings) == [1, 2, 3, 6, 24, 128]
+
+
+def test_new_weights_and_moved_ones_are_seen(backend):
+    before = check(backend, 2)
+    with torch.no_grad():
+        backend.network.vitstr.head.weight.mul_(-1)
+    assert (check(backend, 2) != before).any()
+    backend.network.cpu().cuda()
+    check(backend, 2)
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return unsure_lines(120)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return Recognizer.from_pretrained(default_model_dir(), "torch", "fp32", device="gpu")
+
+
+def test_lists_read_as_single_lines_and_as_a_cpu_does(exact, lines):
+    texts = [line.text for line in exact.read_many(lines, batch_size=16)]
+    assert texts == [exact.read(line).text for line in lines]
+    on_cpu = Recognizer.from_pretrained(default_model_dir(), "torch", "fp32", device="cpu")
+    assert sum(line.text != text for line, text in zip(on_cpu.read_many(lines), texts)) <= 1  # a near tie
+
+
+def test_bf16_checked_by_fp32_reads_what_fp32_does(exact, lines):
+    mixed = Recognizer.from_pretrained(default_model_dir(), "torch", "bf16+fp32", device="gpu")
+    assert [line.text for line in mixed.read_many(lines)] == [line.text for line in exact.read_many(lines)]
+    assert 0 < mixed._backend.checked < mixed._backend.computed
+
+
+def test_threads_may_share_a_recogniser(exact, lines):
+    expected = [exact.read(line).text for line in lines]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert [line.text for line in pool.map(exact.read, lines)] == expected
