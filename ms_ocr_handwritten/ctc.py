@@ -15,6 +15,7 @@ from itertools import groupby, product
 import numpy as np
 
 BLANK = 0
+LEAST_SCORE = float(np.finfo(np.float32).tiny)  # of a character, so that a line's has a logarithm
 LONGEST_DOUBT = 6  # columns with rivals in a row whose 2^6 readings are compared; more are in doubt anyway
 
 
@@ -40,14 +41,10 @@ def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
     """Merge repeats and drop blanks: ids (T,) and their log-probabilities (T,) to the runs, left to right."""
     if len(ids) == 0:
         return []
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-    ends = np.r_[starts[1:], len(ids)]
-    peaks = np.exp(np.maximum.reduceat(log_probs, starts))
-    return [
-        Run(int(ids[start]), float(peak), int(start), int(end))
-        for start, end, peak in zip(starts, ends, peaks)
-        if ids[start] != BLANK
-    ]
+    changes = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
+    starts, ends = changes[:-1], changes[1:]
+    peaks = np.exp(np.maximum.reduceat(log_probs, starts)).tolist()
+    return [Run(*found) for found in zip(ids[starts].tolist(), peaks, starts, ends) if found[0] != BLANK]
 
 
 def in_doubt(ids: np.ndarray, rivals: np.ndarray) -> bool:
@@ -72,7 +69,7 @@ def in_doubt(ids: np.ndarray, rivals: np.ndarray) -> bool:
 def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:
     """Confidence of a line in [0, 1]; `log_probs` (T,) are used for a line without characters."""
     if runs:
-        return float(np.exp(np.mean(np.log([max(run.score, np.finfo(np.float32).tiny) for run in runs]))))
+        return float(np.exp(np.log(np.maximum([run.score for run in runs], LEAST_SCORE)).mean()))
     return float(np.exp(np.mean(log_probs))) if len(log_probs) else 0.0
 
 
