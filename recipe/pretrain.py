@@ -10,8 +10,9 @@ not as two. The weights then go to the package's own trainer (recipe/README.md).
     python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
     python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB --cuts JSON --ctc 0.3 --kind single=0.5
 
-Where the lines are what takes the time, as beside a GPU, several networks may learn from the same ones: --model, --out,
---lr, --weights ("-" for random ones) and --join then have a value for each. Resumable: run the same command again.
+Where the lines are what takes the time, as beside a GPU, chunks may come again, changed (--again), and several networks
+may learn from the same ones: --model, --out, --lr, --weights ("-" for random ones) and --join then have a value for
+each. Resumable: run the same command again.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from pathlib import Path
 import cv2
 import torch
 from columns import ColumnDataset, column_loss
+from earlier import Earlier
 from real_lines import RealLines
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
@@ -105,12 +107,12 @@ class Chunks:
     texts: list[list[int]]
 
     @staticmethod
-    def of(grey: torch.Tensor, targets: torch.Tensor, device: torch.device) -> "Chunks":
-        """What a ColumnDataset's batch holds."""
+    def of(grey: torch.Tensor, targets: torch.Tensor) -> "Chunks":
+        """What a ColumnDataset's batch holds, with grey (N, 1, 32, 300) on the device already."""
         texts = [[id for id in text if id] for text in targets[:, 2].tolist()]
-        columns = torch.arange(len(grey) * CHUNK_COLUMNS, device=device).view(len(grey), CHUNK_COLUMNS)
-        classes, either = (targets[:, i].flatten().to(device) for i in (0, 1))
-        return Chunks(grey[:, None].to(device), classes, either > 0, columns, texts)
+        columns = torch.arange(len(grey) * CHUNK_COLUMNS, device=grey.device).view(len(grey), CHUNK_COLUMNS)
+        classes, either = (targets[:, i].flatten().to(grey.device) for i in (0, 1))
+        return Chunks(grey, classes, either > 0, columns, texts)
 
 
 def on_device(lines: Batch, device: torch.device) -> Batch:
@@ -224,7 +226,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, nargs="+", help="model directory: configuration.json and vocab.txt")
     parser.add_argument("--out", required=True, nargs="+", type=Path)
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64, help="new chunks in each step")
+    parser.add_argument("--again", type=int, default=0, help="chunks drawn before that come again in each step, changed")
     parser.add_argument("--lr", nargs="+", type=float, default=[1.5e-3])
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the moving average of the weights, a step")
     parser.add_argument("--seed", type=int, default=1)
@@ -280,11 +283,16 @@ def main() -> None:
         real = map(partial(on_device, device=device),
                    load(lines, arguments.real_lines, num_workers=arguments.real_workers,
                         collate_fn=partial(collate, skip_padding=True)))
+    earlier = Earlier(device) if arguments.again else None
     started, last = time.time(), None
     for step, (grey, targets) in enumerate(loader, start=step + 1):
         last = last or time.time()  # the wait for the first lines is not learning
         progress = seconds / (60 * arguments.clock) if arguments.clock else (step - 1) / arguments.steps
-        chunks, lines = Chunks.of(grey, targets, device), next(real)
+        grey = grey[:, None].to(device)
+        if earlier:
+            earlier.keep(grey, targets)
+            grey, targets = (torch.cat(both) for both in zip((grey, targets), earlier.draw(arguments.again)))
+        chunks, lines = Chunks.of(grey, targets), next(real)
         for student in students:
             student.learn(chunks, lines, progress)
         now = time.time()

@@ -141,6 +141,48 @@ def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(pretrain):
 
 
 @pytest.fixture(scope="module")
+def earlier(recipe):
+    return importlib.import_module("earlier")
+
+
+def bars(at: list[int], width: int) -> torch.Tensor:
+    """Chunks of light paper `width` px wide, each with a dark bar 3 px wide whose middle is at that px."""
+    grey = torch.zeros(len(at), 1, 32, 300)
+    grey[..., :width] = 0.9
+    for chunk, middle in zip(grey, at):
+        chunk[..., middle - 1 : middle + 2] = 0.2
+    return grey
+
+
+def test_chunks_come_again_with_their_own_targets_and_the_oldest_make_room(earlier, monkeypatch):
+    monkeypatch.setattr(earlier, "KEPT", 8)
+    memory = earlier.Earlier(torch.device("cpu"))
+    at = list(range(20, 260, 20))  # 12 chunks, the targets of which say where their bar is
+    targets = torch.tensor(at)[:, None, None].expand(-1, 3, 75)
+    for start in range(0, 12, 3):
+        memory.keep(bars(at, 280)[start : start + 3], targets[start : start + 3])
+    torch.manual_seed(0)
+    grey, found = memory.draw(200)
+    assert grey.shape == (200, 1, 32, 300) and found.shape == (200, 3, 75) and found.dtype == torch.int64
+    assert set(found.flatten().tolist()) == set(at[4:])
+    darkest = grey[:, 0, 14:18, 5:275].mean(1).argmin(-1) + 5
+    assert (darkest - found[:, 0, 0]).abs().max() <= 3  # no more than a column of 4 px
+
+
+def test_chunks_are_changed_each_by_itself_and_not_behind_their_end(earlier):
+    torch.manual_seed(0)
+    grey = bars([60] * 64, 150)
+    found = earlier.changed(grey)
+    assert not found[..., 150:].any() and 0 <= found.min() and found.max() <= 1
+    ink = (found[..., 40:80].amax(-1, keepdim=True) - found[..., 40:80]).sum((1, 2, 3)) / 32
+    paper = found[..., 100:140].mean((1, 2, 3))
+    middle = found[:, 0, :, 30:90].argmin(-1) + 30.0  # (64, 32): the bar's place in each row
+    slant = middle[:, -4:].mean(1) - middle[:, :4].mean(1)
+    assert ink.std() > 0.2 and paper.std() > 0.02 and slant.std() > 1 and middle.mean(1).std() > 0.5
+    assert (middle - 60).abs().max() <= 5
+
+
+@pytest.fixture(scope="module")
 def real_lines(recipe):
     return importlib.import_module("real_lines")
 
@@ -259,7 +301,8 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
              "--real-weight", "0.01"]
     arguments, cpu = pretrain.parse(words), torch.device("cpu")
     drawn = columns.ColumnDataset(OneHand(hand), vocabulary, 0, 6, sparse=0)
-    chunks = pretrain.Chunks.of(*default_collate([drawn[number] for number in range(6)]), cpu)
+    grey, targets = default_collate([drawn[number] for number in range(6)])
+    chunks = pretrain.Chunks.of(grey[:, None], targets)
     lines = real_lines.RealLines(real[0], vocabulary, None, 0, 6, seed=0, strength=0.0)
     batch = collate([lines[number] for number in range(3)], skip_padding=True)
     students = [pretrain.Student(arguments, number, cpu) for number in range(2)]
