@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SECTIONS = ("reading", "embedded", "first_text", "memory", "training", "scaling")
+SECTIONS = ("reading", "embedded", "first_text", "memory", "training", "operators", "scaling")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--threads", metavar="N", type=_positive, default=default.threads,
                         help="of every library that can be told; first_text takes what each chooses [all cores]")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
-                        help="for reading, training and scaling; auto is a GPU if there is one")
+                        help="for reading, training, operators and scaling; auto is a GPU if there is one")
     parser.add_argument("--images", metavar="DIR", type=_folder,
                         help="read these as well: a folder of images, or of a labels.tsv that names them")
     parser.add_argument("--list-size", metavar="N", type=_positive, default=default.list_size,
