@@ -164,7 +164,7 @@ def test_automatic_precision_follows_what_was_measured(model_dir):
     assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen
 
 
-def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp_path):
+def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp_path, monkeypatch):
     folder = make_model_dir(tmp_path, ALPHABET, scale=3.0, **TINY_NETWORK)
     model = ModelDir.open(folder)
     lean = "torch" if gpu_possible() else "onnxruntime"
@@ -179,7 +179,12 @@ def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp
     export_onnx(network, folder / "model.onnx", weights_sha256=sha256_of(model.weights))
     assert chosen() == lean
     assert chosen(device="cpu") == "onnxruntime"
-    assert [chosen(torch_imported=True), chosen("bf16"), chosen(device="gpu")] == ["torch"] * 3
+    assert [chosen("bf16"), chosen(device="gpu")] == ["torch"] * 2
+    for capability, backend in (("AVX2", "onnxruntime"), ("AVX512", "torch"), ("DEFAULT", "torch")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        assert chosen(device="cpu", torch_imported=True) == backend
+        on_gpu = "torch" if torch.cuda.is_available() else backend
+        assert chosen(torch_imported=True) == chosen(device="gpu", torch_imported=True) == on_gpu
     assert chosen("int8") == "onnxruntime"
     weights = torch.load(model.weights)
     torch.save({name: value + 1 for name, value in weights.items()}, model.weights)  # another epoch was copied here

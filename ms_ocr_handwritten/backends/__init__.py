@@ -51,8 +51,9 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
 def automatic_backend(model: ModelDir, precision: str, device: str | None, torch_imported: bool) -> tuple[str, str]:
     """What "auto" stands for, and why.
 
-    torch, unless the same weights can be read without the seconds that importing it takes: when model.onnx was made
-    from the very weights beside it, onnxruntime is installed, and neither GPU nor another precision is in question.
+    onnxruntime, where model.onnx was made from the very weights beside it and it is faster: as long as torch is not
+    imported, which takes seconds, and on processors with AVX2 alone. torch where there is a GPU, where another precision
+    than fp32 is asked for, or without such a file.
     """
     if precision == "int8":
         return "onnxruntime", f"precision 'int8' reads {INT8_FILE}"
@@ -63,8 +64,11 @@ def automatic_backend(model: ModelDir, precision: str, device: str | None, torch
     if precision not in ("auto", "fp32"):
         return "torch", f"precision {precision!r} is torch's"
     if torch_imported:
-        return "torch", "torch is imported already, and is fastest then"
-    if device not in (None, "cpu") or device is None and gpu_possible():
+        from .pytorch import faster_in_torch
+
+        if faster_in_torch(device):
+            return "torch", "torch is imported already, and is fastest then"
+    elif device not in (None, "cpu") or device is None and gpu_possible():
         return "torch", "there may be a GPU"
     if model.onnx is None or not importlib.util.find_spec("onnxruntime"):
         return "torch", f"{ONNX_FILE} or onnxruntime is missing"
@@ -72,7 +76,8 @@ def automatic_backend(model: ModelDir, precision: str, device: str | None, torch
 
     if not made_from(model.onnx, model.weights):
         return "torch", f"{ONNX_FILE} was not made from {model.weights.name}, or does not say so"
-    return "onnxruntime", f"{ONNX_FILE} was made from {model.weights.name}, and torch is not imported yet"
+    why = "this processor has AVX2 alone" if torch_imported else "torch is not imported yet"
+    return "onnxruntime", f"{ONNX_FILE} was made from {model.weights.name}, and {why}"
 
 
 def gpu_possible() -> bool:
