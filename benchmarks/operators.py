@@ -50,7 +50,7 @@ def run(options: Options) -> Section:
         for precision in precisions:
             learner = make_learner(precision, learns, Path(folder), "cpu")
             learner.take(options.batch)
-            steps = LINES // options.batch
+            steps = max(1, LINES // options.batch)
             columns[f"training, {precision}"] = _shares(lambda: [learner.step() for _ in range(steps)],
                                                         steps * options.batch)
     rows = [(group, *(found.get(group, 0.0) for found in columns.values())) for group in (*GROUPS, OTHERS, OUTSIDE)]

@@ -116,7 +116,7 @@ class TorchBackend(ChunkBackend):
         The bound that 68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
         """
         random = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32():
             grey = self._given(random).to(self.device)
             best, ids = self.network.classify(self.network.encode(grey)).topk(2, -1)
             rounded = self.network.classify(network(grey)[0].float())
