@@ -208,7 +208,7 @@ def without_tf32() -> Iterator[None]:
 def automatic_precision(device: torch.device) -> str:
     """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
 
-    On a GPU lists are read no faster in bf16: what the CPU does for each line takes longer than the network.
+    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network.
     """
     packs = device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
