@@ -42,7 +42,11 @@ for name in VALUES["upstream"]:
 UPSTREAM_FIRST = IMPORT_UPSTREAM + OURS_FIRST
 UPSTREAM_AFTER = OURS_FIRST + IMPORT_UPSTREAM
 
-WITHOUT_DEPENDENCIES = 'for name in ("six", "edit_distance", "onnx"): sys.modules[name] = None\n'
+WITHOUT_DEPENDENCIES = """
+import datasets  # whose pandas needs six itself on Python 3.10
+for name in ("six", "edit_distance", "onnx"):
+    sys.modules[name] = None
+"""
 WITH_DEPENDENCIES = """
 import importlib.util, types
 for name in ("six", "edit_distance", "onnx"):  # an empty module is enough for upstream's to be imported
