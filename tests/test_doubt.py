@@ -8,7 +8,7 @@ import torch
 from conftest import unsure_lines
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
-from ms_ocr_handwritten.backends.pytorch import best_columns, settle
+from ms_ocr_handwritten.backends.pytorch import BLOCK, best_columns, settle, two_best
 from ms_ocr_handwritten.ctc import LONGEST_DOUBT, collapse, in_doubt
 from ms_ocr_handwritten.image import line_canvas, load_image
 
@@ -56,6 +56,16 @@ def test_rivals_are_near_and_their_best_is_likely():
     logits[0, 3, [7, 8, 9]] = torch.tensor([3.0, 3.0, 3.0])
     ids, _, rivals = best_columns(logits, 0.01)
     assert ids.tolist() == [[7, 7, 7, 7]] and rivals.tolist() == [[8, 7, 7, 8]]
+
+
+def test_the_two_best_are_those_of_sorting_the_first_of_equal_ones():
+    random = np.random.default_rng(0)
+    scores = torch.from_numpy(random.integers(0, 40, (3000, 3 * BLOCK)).astype(np.float32))  # many ties
+    scores[:, random.integers(0, 3 * BLOCK)] = 41.0
+    top, best, runner_up, second = (found[:, 0] for found in two_best(scores.clone()))
+    values, order = scores.sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(torch.stack([top, runner_up], -1), values[:, :2])
+    assert torch.equal(torch.stack([best, second], -1), order[:, :2])
 
 
 def test_contested_columns_are_settled_by_the_head_in_fp32():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ms_ocr_handwritten.nets.kernels import DepthwiseConv, dropout, fill_up, filled_number
 
 
-@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 2, 4, 8])
 def test_depthwise_gradients_under_bf16_are_those_of_fp32_within_its_rounding(rows):
     torch.manual_seed(rows)
     layer = DepthwiseConv(24)
@@ -29,10 +29,14 @@ def test_depthwise_gradients_under_bf16_are_those_of_fp32_within_its_rounding(ro
             assert (found - wanted).norm() < tolerance * wanted.norm()
 
 
-def test_over_one_row_the_middle_row_of_the_kernel_is_all_that_counts():
+@pytest.mark.parametrize("rows, met", [(1, 1), (2, 3), (3, 5), (4, 7), (8, 7)])
+def test_over_few_rows_the_middle_ones_of_the_kernel_are_all_that_count(rows, met):
     torch.manual_seed(0)
-    layer, x = DepthwiseConv(24), torch.randn(3, 24, 1, 75)
-    found, expected = layer.of_one_row(x), layer._conv_forward(x, layer.weight, layer.bias)
+    layer, x = DepthwiseConv(24), torch.randn(3, 24, rows, 75)
+    weight, padding = layer.meeting(rows)
+    assert weight.shape == (24, 1, met, 7)
+    found, expected = layer(x), layer._conv_forward(x, layer.weight, layer.bias)
+    torch.testing.assert_close(found, F.conv2d(x, weight, layer.bias, padding=padding, groups=24))
     assert (found - expected).norm() < 1e-6 * expected.norm()
     upstream = torch.randn_like(found)
     gradients = [torch.autograd.grad(y, [layer.weight, layer.bias], upstream) for y in (found, expected)]

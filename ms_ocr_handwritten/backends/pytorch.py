@@ -24,6 +24,8 @@ NOISE_TIMES = 4.0  # that error, as a standard deviation: two logits nearer than
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
 CHUNKS_PER_GPU_BATCH = 256
+COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
+BLOCK = 64  # classes
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
 
 ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, 300) to columns (N, 75, D), logits (N, 75, C)
@@ -158,25 +160,45 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
     """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
 
     int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
-    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU chunk by chunk in one buffer, so that the
-    thousands of classes of a chunk are read from memory once.
+    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so that
+    their thousands of classes are read from memory once.
     """
-    ids = logits.new_empty(logits.shape[:2], dtype=torch.int64)
-    log_probs, rivals = logits.new_empty(logits.shape[:2], dtype=torch.float32), torch.empty_like(ids)
-    at_once = 1 if logits.device.type == "cpu" else len(logits)
-    buffer = logits.new_empty((at_once, *logits.shape[1:]), dtype=torch.float32)
-    for start in range(0, len(logits), at_once):
-        part = slice(start, start + at_once)
-        chunks = logits[part].float()
-        top, best = chunks.max(-1, keepdim=True)
-        torch.sub(chunks, top, out=buffer).clamp_(min=NEGLIGIBLE).exp_()
-        likely = buffer.sum(-1, keepdim=True).log_().neg_()
-        ids[part], log_probs[part], rivals[part] = best[..., 0], likely[..., 0], best[..., 0]
-        if near:
-            ratio, second = buffer.scatter_(-1, best, 0).max(-1, keepdim=True)  # exp of the distance to the best
-            contested = (ratio.log_() >= -near * top.abs()) & (likely >= math.log(LIKELY))
-            rivals[part] = torch.where(contested, second, best)[..., 0]
-    return ids, log_probs, rivals
+    columns, classes = logits.flatten(0, 1), logits.shape[-1]
+    ids, log_probs = columns.new_empty(len(columns), dtype=torch.int64), columns.new_empty(len(columns), dtype=torch.float32)
+    rivals = torch.empty_like(ids)
+    at_once = COLUMNS_AT_ONCE if logits.device.type == "cpu" else len(columns)
+    buffer = columns.new_full((min(at_once, len(columns)), -(-classes // BLOCK) * BLOCK), -math.inf, dtype=torch.float32)
+    for start in range(0, len(columns), at_once):
+        part = slice(start, min(start + at_once, len(columns)))
+        padded = buffer[: part.stop - start]
+        scores = padded[:, :classes].copy_(columns[part])
+        top, best, runner_up, second = two_best(padded)
+        likely = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_().neg_()
+        contested = (runner_up - top >= -near * top.abs()) & (likely >= math.log(LIKELY)) & (near > 0)
+        ids[part], log_probs[part] = best[:, 0], likely[:, 0]
+        rivals[part] = torch.where(contested, second, best)[:, 0]
+    return ids.view(logits.shape[:2]), log_probs.view(logits.shape[:2]), rivals.view(logits.shape[:2])
+
+
+def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The highest and the second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
+
+    Of equal ones the first. By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
+    """
+    blocks = scores.unflatten(-1, (-1, BLOCK))
+    tops = blocks.amax(-1)  # (M, C / BLOCK)
+
+    def block_of(index: Tensor) -> Tensor:
+        return blocks.gather(1, index[..., None].expand(-1, -1, BLOCK)).squeeze(1)
+
+    top, at = tops.max(-1, keepdim=True)
+    own = block_of(at)
+    place = own.argmax(-1, keepdim=True)
+    own.scatter_(-1, place, -math.inf)
+    tops.scatter_(-1, at, own.amax(-1, keepdim=True))
+    runner_up, at_second = tops.max(-1, keepdim=True)
+    second = torch.where(at_second == at, own, block_of(at_second)).argmax(-1, keepdim=True)
+    return top, at * BLOCK + place, runner_up, at_second * BLOCK + second
 
 
 def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, noise: float) -> None:

@@ -4,7 +4,7 @@
 - Dropout: PyTorch draws its masks with one thread, number by number, at many times the cost of NumPy's SFC64 and a table.
 - Numbers of chunks: oneDNN compiles kernels for each number it meets, and has forgotten them when it has met some
   twenty others; cuDNN, on a GPU, looks for its kernels anew, for most of a second, at each number it meets.
-- A depthwise convolution over one row: cuDNN computes all seven rows of its kernel.
+- A depthwise convolution over fewer rows than its kernel has: the libraries go through rows that meet padding alone.
 
 The first two are for learning on a CPU; the others serve wherever they are called. All else is PyTorch's.
 """
@@ -28,32 +28,37 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(channels, channels, kernel_size=7, padding=3, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
-            return _Bf16Depthwise.apply(x, self.weight, self.bias)
-        return self.of_one_row(x) if x.device.type == "cuda" and x.shape[2] == 1 else super().forward(x)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            return super().forward(x)  # as a file for other programs is to have it
+        weight, padding = self.meeting(x.shape[2])
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            return _Bf16Depthwise.apply(x, weight, self.bias, padding)
+        return F.conv2d(x, weight, self.bias, padding=padding, groups=len(weight))
 
-    def of_one_row(self, x: Tensor) -> Tensor:
-        """The same for a map of one row, which only the middle row of the kernel meets."""
-        return F.conv2d(x, self.weight[:, :, 3:4], self.bias, padding=(0, 3), groups=len(self.weight))
+    def meeting(self, rows: int) -> tuple[Tensor, tuple[int, int]]:
+        """The rows of the kernel, of seven at most, that meet some of a map's `rows`, and the padding they need."""
+        reach = min(rows - 1, 3)  # up and down from the middle row
+        return self.weight[:, :, 3 - reach : 4 + reach], (reach, 3)
 
 
 class _Bf16Depthwise(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=3, groups=len(weight))
+        ctx.padding = padding
+        return F.conv2d(x, weight, bias, padding=padding, groups=len(weight))
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         channels = len(weight)
-        of_x = F.conv2d(gradient, weight.flip(2, 3), padding=3, groups=channels)
+        of_x = F.conv2d(gradient, weight.flip(2, 3), padding=ctx.padding, groups=channels)
         _, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient.float(), x.float(), weight.float(), [channels], [1, 1], [3, 3], [1, 1], False, [0, 0], channels,
+            gradient.float(), x.float(), weight.float(), [channels], [1, 1], ctx.padding, [1, 1], False, [0, 0], channels,
             [False, True, False])
-        return of_x, of_weight, gradient.sum((0, 2, 3), dtype=torch.float32)
+        return of_x, of_weight, gradient.sum((0, 2, 3), dtype=torch.float32), None
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
