@@ -20,7 +20,7 @@ from .base import ChunkBackend, ColumnPath
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
 STEPS = 2**-6  # two to four steps of bf16, as a share of a logit: what writing logits down in bf16 may hide
 NOISE_CHUNKS = 2  # on which the error of bf16 is measured
-NOISE_TIMES = 3.0  # that error, as a standard deviation: two logits nearer than that may change places in fp32
+NOISE_TIMES = 4.5  # that error, as a standard deviation: two logits nearer than that may change places in fp32
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
 CHUNKS_PER_GPU_BATCH = 256

@@ -1,7 +1,7 @@
 """The network as a CPU computes it when nothing is learnt: weights packed once, activations fused into products.
 
 The mathematics of `convnextvit.py`. Products of matrices take and give fp32 or bf16; all else is in fp32, which takes no
-more time than in bf16, and leaves half of the error. Three savings:
+more time than in bf16, and leaves half to three quarters of the error. Three savings:
 - the weights of every linear layer are laid out once for oneDNN's kernels, not at every call;
 - GELU is computed inside the product before it, not in another pass over memory;
 - ConvNeXt's layer scale is folded into the product before it, and rows of a kernel that meet padding alone left out.
