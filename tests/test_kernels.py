@@ -98,6 +98,11 @@ def test_dropout_at_its_ends_is_pytorchs(rate, training):
     assert torch.equal(dropout(x, rate, training), F.dropout(x, rate, training))
 
 
+def test_dropout_of_no_numbers_gives_none():
+    x = torch.empty(0, 75, 8)
+    assert torch.equal(dropout(x, 0.1, training=True), x)
+
+
 @pytest.mark.parametrize("chunks, filled", [(1, 1), (7, 7), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (50, 52),
                                             (97, 104)])
 def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):

@@ -67,7 +67,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     There a random byte decides of each number: as many of the 256 bytes drop it as the rate says, where that lies between
     two numbers of bytes now the one and now the other, so that the rate is kept in the mean of calls.
     """
-    if x.device.type != "cpu" or not training or not 0.0 < rate < 1.0:
+    if x.device.type != "cpu" or not training or not 0.0 < rate < 1.0 or not x.numel():
         return F.dropout(x, rate, training)
     random = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
     dropping = int(256 * rate + random.random())
