@@ -172,9 +172,9 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
         part = slice(start, min(start + at_once, len(columns)))
         padded = buffer[: part.stop - start]
         scores = padded[:, :classes].copy_(columns[part])
-        top, best, runner_up, second = two_best(padded)
+        top, best, runner_up, second = two_best(padded) if near else 2 * highest(padded)
         likely = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_().neg_()
-        contested = (runner_up - top >= -near * top.abs()) & (likely >= math.log(LIKELY)) & (near > 0)
+        contested = (runner_up - top >= -near * top.abs()) & (likely >= math.log(LIKELY))
         ids[part], log_probs[part] = best[:, 0], likely[:, 0]
         rivals[part] = torch.where(contested, second, best)[:, 0]
     return ids.view(logits.shape[:2]), log_probs.view(logits.shape[:2]), rivals.view(logits.shape[:2])
@@ -183,22 +183,23 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
 def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The highest and the second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
 
-    Of equal ones the first. By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
+    Of equal ones the first.
+    """
+    top, best = highest(scores)
+    runner_up, second = highest(scores.scatter_(-1, best, -math.inf))
+    scores.scatter_(-1, best, top)
+    return top, best, runner_up, second
+
+
+def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest of scores (M, C), C a multiple of BLOCK, the first of equal ones: value, id, each (M, 1).
+
+    By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
     """
     blocks = scores.unflatten(-1, (-1, BLOCK))
-    tops = blocks.amax(-1)  # (M, C / BLOCK)
-
-    def block_of(index: Tensor) -> Tensor:
-        return blocks.gather(1, index[..., None].expand(-1, -1, BLOCK)).squeeze(1)
-
-    top, at = tops.max(-1, keepdim=True)
-    own = block_of(at)
-    place = own.argmax(-1, keepdim=True)
-    own.scatter_(-1, place, -math.inf)
-    tops.scatter_(-1, at, own.amax(-1, keepdim=True))
-    runner_up, at_second = tops.max(-1, keepdim=True)
-    second = torch.where(at_second == at, own, block_of(at_second)).argmax(-1, keepdim=True)
-    return top, at * BLOCK + place, runner_up, at_second * BLOCK + second
+    top, at = blocks.amax(-1).max(-1, keepdim=True)
+    place = blocks.gather(1, at[..., None].expand(-1, -1, BLOCK)).argmax(-1)
+    return top, at * BLOCK + place
 
 
 def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, noise: float) -> None:

@@ -87,7 +87,7 @@ class _Packer:
         return value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
     def linear(self, weight: Tensor, bias: Tensor, activation: str = "none") -> Layer:
-        packed = torch.ops.mkldnn._reorder_linear_weight(self.tensor(weight, self.dtype), LAYOUT_ROWS)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(self.dtype), LAYOUT_ROWS)  # itself a copy
         bias = self.tensor(bias, self.dtype)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), packed, bias, activation, [], "none")
 
