@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peers import CHARACTERS, CONFIGURATION, Missing
 
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
 from ms_ocr_handwritten.training.evaluation import in_batches, make_loader
 from ms_ocr_handwritten.training.setup import prepare_training

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.synth.glyphs import read_fonts
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand
 from ms_ocr_handwritten.synth.writer import draw_style

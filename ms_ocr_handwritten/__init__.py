@@ -7,6 +7,7 @@ imported until it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._moved import keep_former_names
 from .plugin.registration import register
 
 if TYPE_CHECKING:
@@ -25,4 +26,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+keep_former_names()
 register()

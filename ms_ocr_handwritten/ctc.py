@@ -10,13 +10,11 @@ Confidence, always in [0, 1]:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, product
 
 import numpy as np
 
 BLANK = 0
 LEAST_SCORE = float(np.finfo(np.float32).tiny)  # of a character, so that a line's has a logarithm
-LONGEST_DOUBT = 6  # columns with rivals in a row whose 2^6 readings are compared; more are in doubt anyway
 
 
 @dataclass(frozen=True)
@@ -45,25 +43,6 @@ def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
     starts, ends = changes[:-1], changes[1:]
     peaks = np.exp(np.maximum.reduceat(log_probs, starts)).tolist()
     return [Run(*found) for found in zip(ids[starts].tolist(), peaks, starts, ends) if found[0] != BLANK]
-
-
-def in_doubt(ids: np.ndarray, rivals: np.ndarray) -> bool:
-    """Whether the text changes if some columns read their rival: ids and rivals int (T,), equal where there is none.
-
-    Only what a rival does to its own run of columns and its neighbours counts: where a character ends may be open while
-    the character is not.
-    """
-    contested = np.flatnonzero(ids != rivals)
-    if len(contested) == 0:
-        return False
-    for run in np.split(contested, np.flatnonzero(np.diff(contested) > 1) + 1):
-        if len(run) > LONGEST_DOUBT:
-            return True
-        around = slice(max(0, run[0] - 1), run[-1] + 2)
-        readings = product(*({a, b} for a, b in zip(ids[around].tolist(), rivals[around].tolist())))
-        if len({tuple(id for id, _ in groupby(reading) if id != BLANK) for reading in readings}) > 1:
-            return True
-    return False
 
 
 def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:

@@ -116,17 +116,17 @@ class Recognizer:
 
     def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
         begun: deque[tuple[Group, Callable[[], list[ColumnPath]]]] = deque()
-        aside = 1 if self._backend.computes_aside else 0  # groups that are computed while others are given out
+        aside = 1 if self._backend.asynchronous else 0  # groups that are computed while others are given out
         for group in self._groups(images, batch_size, errors == "raise"):
             error = group.pop() if errors == "raise" and isinstance(group[-1], ImageError) else None
             canvases = [item for item in group if isinstance(item, LineCanvas)]
             begun.append((group, self._backend.begin(canvases) if canvases else list))
             while len(begun) > (0 if error else aside):
-                yield from self._given_out(*begun.popleft())
+                yield from self._lines_of(*begun.popleft())
             if error:
                 raise error
         while begun:
-            yield from self._given_out(*begun.popleft())
+            yield from self._lines_of(*begun.popleft())
 
     def _groups(self, images: Iterable, batch_size: int, stop: bool) -> Iterator[Group]:
         """Lines that are computed together, and images that cannot be read; `stop`: one of these is the last."""
@@ -145,7 +145,7 @@ class Recognizer:
         if group:
             yield group
 
-    def _given_out(self, group: Group, finish: Callable[[], list[ColumnPath]]) -> Iterator[Line | ImageError]:
+    def _lines_of(self, group: Group, finish: Callable[[], list[ColumnPath]]) -> Iterator[Line | ImageError]:
         paths = iter(finish())
         for item in group:
             yield self._line(item, next(paths)) if isinstance(item, LineCanvas) else item

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 from ms_ocr_handwritten.ctc import required_columns
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.image import line_canvas, load_image
-from ms_ocr_handwritten.nets.ctc_loss import rows_at_once
+from ms_ocr_handwritten.training.ctc_loss import rows_at_once
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 

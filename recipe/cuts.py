@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.atomic import write_atomically
-from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.recognizer import Line
 from ms_ocr_handwritten.vocab import fold_full_width
 

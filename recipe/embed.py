@@ -13,10 +13,10 @@ import torch
 
 from ms_ocr_handwritten.atomic import write_atomically
 from ms_ocr_handwritten.config import read_json
-from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.model_dir import ONNX_FILE, ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network, read_weights
-from ms_ocr_handwritten.onnx_file import sha256_of
+from ms_ocr_handwritten.onnx.metadata import sha256_of
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch
 
 

@@ -38,11 +38,11 @@ from torch.utils.data import DataLoader
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
-from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
-from ms_ocr_handwritten.nets.kernels import encode_columns
-from ms_ocr_handwritten.nets.ctc_loss import ctc_loss
-from ms_ocr_handwritten.nets.precision import bf16_is_faster
+from ms_ocr_handwritten.training.loss import encode_columns
+from ms_ocr_handwritten.training.ctc_loss import ctc_loss
+from ms_ocr_handwritten.backends.precision import bf16_is_faster
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.checkpoints import save_torch

@@ -9,8 +9,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ms_ocr_handwritten.image import line_canvas, load_image
-from ms_ocr_handwritten.lmdb_store import LmdbReader
-from ms_ocr_handwritten.synth.augment import augment
+from ms_ocr_handwritten.lmdb.store import LmdbReader
+from ms_ocr_handwritten.training.augment import augment
 from ms_ocr_handwritten.training.dataset import Sample
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import ms_ocr_handwritten  # noqa: F401  (registers, before any test imports modelscope)
 from ms_ocr_handwritten.config import Configuration
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
 from ms_ocr_handwritten.vocab import Vocabulary

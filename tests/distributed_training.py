@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training_tools import prepare
 
-from ms_ocr_handwritten.nets import precision
+from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.training.dataset import LineDataset
 
 SGD = {"type": "SGD", "lr": 0.01, "momentum": 0.9}  # unlike Adam it does not blow up gradients of nothing but rounding

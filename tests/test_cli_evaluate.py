@@ -16,7 +16,7 @@ from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.cli.evaluate import evaluate_sources
 from ms_ocr_handwritten.cli.sources import Source
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.recognizer import Line
 from ms_ocr_handwritten.vocab import Vocabulary
 

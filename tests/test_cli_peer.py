@@ -18,7 +18,7 @@ from test_cli_evaluate import evaluate
 from test_cli_recognize import SURE, always_a  # noqa: F401  (a fixture)
 
 from ms_ocr_handwritten.cli import peer
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.recognizer import Line
 
 needs_rapidocr = pytest.mark.skipif(importlib.util.find_spec("rapidocr") is None, reason="needs the extra `peer`")

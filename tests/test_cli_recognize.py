@@ -22,7 +22,7 @@ from ms_ocr_handwritten.cli import main, reading
 from ms_ocr_handwritten.cli.reading import read_sources
 from ms_ocr_handwritten.cli.sources import Source
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 SURE = math.exp(5) / (math.exp(5) + len(ALPHABET) + 1)  # softmax of one logit of 5 among zeros, blank and id 1 included
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.nets import ctc_loss as own
-from ms_ocr_handwritten.nets.ctc_loss import ROWS
+from ms_ocr_handwritten.training import ctc_loss as own
+from ms_ocr_handwritten.training.ctc_loss import ROWS
 
 
 def collapsed(path: tuple[int, ...]) -> list[int]:

@@ -8,8 +8,9 @@ import torch
 from conftest import unsure_lines
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
-from ms_ocr_handwritten.backends.pytorch import BLOCK, best_columns, settle, two_best
-from ms_ocr_handwritten.ctc import LONGEST_DOUBT, collapse, in_doubt
+from ms_ocr_handwritten.backends.columns import BLOCK, best_columns, two_best
+from ms_ocr_handwritten.backends.doubt import LONGEST_DOUBT, in_doubt, settle
+from ms_ocr_handwritten.ctc import collapse
 from ms_ocr_handwritten.image import line_canvas, load_image
 
 

@@ -10,11 +10,11 @@ from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible
 from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
-from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets import precision
+from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.nets.convnextvit import load_network
-from ms_ocr_handwritten.onnx_file import sha256_of
+from ms_ocr_handwritten.onnx.metadata import sha256_of
 
 WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height
 CHUNKS = [1, 3, 1, 8, 2, 1, 2, 3, 1, 6, 3, 1]  # with ink: every 252 px, but 804 px are 3
@@ -92,7 +92,7 @@ def aside(tmp_path):
     export_onnx(load_network(ModelDir.open(folder).configuration.network, folder / "pytorch_model.pt"),
                 folder / "model.onnx")
     recognizer = Recognizer.from_pretrained(folder, "onnxruntime")
-    recognizer._backend.computes_aside = True
+    recognizer._backend.asynchronous = True
     return recognizer
 
 

@@ -7,7 +7,7 @@ from fresh import fresh
 from PIL import ImageFont
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.lmdb.store import LmdbReader
 
 EXAMPLES = ROOT / "examples"
 RUN = """

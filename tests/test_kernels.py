@@ -6,7 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.nets.kernels import DepthwiseConv, dropout, fill_up, filled_number
+from ms_ocr_handwritten.nets.batch_shapes import pad_batch, padded_count
+from ms_ocr_handwritten.nets.depthwise import DepthwiseConv
+from ms_ocr_handwritten.nets.dropout import dropout
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 8])
@@ -33,7 +35,7 @@ def test_depthwise_gradients_under_bf16_are_those_of_fp32_within_its_rounding(ro
 def test_over_few_rows_the_middle_ones_of_the_kernel_are_all_that_count(rows, met):
     torch.manual_seed(0)
     layer, x = DepthwiseConv(24), torch.randn(3, 24, rows, 75)
-    weight, padding = layer.meeting(rows)
+    weight, padding = layer.cropped_kernel(rows)
     assert weight.shape == (24, 1, met, 7)
     found, expected = layer(x), layer._conv_forward(x, layer.weight, layer.bias)
     torch.testing.assert_close(found, F.conv2d(x, weight, layer.bias, padding=padding, groups=24))
@@ -109,14 +111,14 @@ def test_dropout_of_no_numbers_gives_none():
                                             (97, 104)])
 def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):
     grey = torch.rand(chunks, 1, 4, 6)
-    found = fill_up(grey)
+    found = pad_batch(grey)
     assert len(found) == filled and torch.equal(found[:chunks], grey) and not found[chunks:].any()
 
 
 def test_few_numbers_of_chunks_are_used():
-    assert [filled_number(number, sizes=1) for number in (1, 2, 3, 4, 5, 9, 64, 65)] == [1, 2, 4, 4, 8, 16, 64, 128]
-    assert [filled_number(number, sizes=2) for number in (1, 2, 3, 4, 5, 6, 7, 9, 13, 97)] == [1, 2, 3, 4, 6, 6, 8, 12, 16, 128]
-    assert len({filled_number(number, sizes=8) for number in range(1, 257)}) == 16 + 4 * 8
+    assert [padded_count(number, sizes=1) for number in (1, 2, 3, 4, 5, 9, 64, 65)] == [1, 2, 4, 4, 8, 16, 64, 128]
+    assert [padded_count(number, sizes=2) for number in (1, 2, 3, 4, 5, 6, 7, 9, 13, 97)] == [1, 2, 3, 4, 6, 6, 8, 12, 16, 128]
+    assert len({padded_count(number, sizes=8) for number in range(1, 257)}) == 16 + 4 * 8
 
 
 def test_a_network_of_these_learns_as_one_of_pytorchs(tiny_model_dir):

@@ -11,14 +11,15 @@ import ms_ocr_handwritten
 
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
-    ["errors", "atomic", "geometry", "config", "config_section"],
-    ["vocab", "source", "image", "ctc", "lmdb_*"],
-    ["nets", "nets.*", "model_dir", "onnx_file", "backends", "backends.*", "recognizer", "export", "quantize",
-     "training", "training.*"],
+    ["_moved", "errors", "atomic", "geometry", "config", "config_section"],
+    ["vocab", "source", "image", "ctc", "metrics", "lmdb", "lmdb.*"],
+    ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "backends", "backends.*"],
+    ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
+    ["synth", "synth.*"],
     ["plugin", "plugin.*"],
     ["cli", "cli.*"],
 ]
-BESIDE = ["synth", "synth.*"]  # rests on layers 0 and 1 and may be used from layer 2 on, inside functions alone
+PLUGIN = 5  # the layer that may import modelscope
 TOP = "__init__"  # registers on import, and gives the public names when they are asked for
 FORBIDDEN = ("modelscope", "transformers")  # below the plugin
 
@@ -31,11 +32,9 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
-def layer(name: str) -> int | None:
-    """None for what stands beside the layers."""
+def layer(name: str) -> int:
+    """The layer of a module; each belongs to one."""
     found = [index for index, patterns in enumerate(LAYERS) if any(fnmatch.fnmatch(name, one) for one in patterns)]
-    if any(fnmatch.fnmatch(name, pattern) for pattern in BESIDE):
-        return None
     assert len(found) == 1, f"{name}: in layers {found}; name it in LAYERS once"
     return found[0]
 
@@ -69,33 +68,28 @@ def own_imports(name: str) -> Iterator[tuple[str, bool]]:
 
 def test_every_module_has_a_place():
     assert len(MODULES) > 40
-    assert {layer(name) for name in MODULES if name != TOP} == {None, 0, 1, 2, 3, 4}
+    assert {layer(name) for name in MODULES if name != TOP} == set(range(len(LAYERS)))
 
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {TOP}))
 def test_imports_go_downwards(name):
     own = layer(name)
-    for imported, inside in own_imports(name):
+    for imported, _ in own_imports(name):
         if imported == TOP:  # version and public names, which only the top layer may ask for
             assert own == len(LAYERS) - 1, f"{name} imports the package itself"
             continue
         other = layer(imported)
-        if own is None:
-            assert other is None or other <= 1, f"{name} imports {imported}, but synth rests on layers 0 and 1"
-        elif other is None:
-            assert own >= 2 and inside, f"{name} imports {imported}: only from layer 2 on, inside a function"
-        else:
-            assert other <= own, f"{name} (layer {own}) imports {imported} (layer {other})"
+        assert other <= own, f"{name} (layer {own}) imports {imported} (layer {other})"
 
 
 def test_the_package_imports_nothing_but_the_registration():
     needed = [imported for imported, inside in own_imports(TOP)]
     assert "plugin.registration" in needed
-    assert set(needed) <= {"plugin.registration", "model_dir", "recognizer"}  # the latter for type checkers only
+    assert set(needed) <= {"_moved", "plugin.registration", "model_dir", "recognizer"}  # the latter for type checkers only
     assert not [imported for imported, inside in imports("plugin.registration") if imported.startswith("modelscope")]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name != TOP and layer(name) != 3))
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name != TOP and layer(name) != PLUGIN))
 def test_only_the_plugin_knows_modelscope(name):
     assert not [one for one, _ in imports(name) if one.split(".")[0] in FORBIDDEN]
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ms_ocr_handwritten.errors import ImageError, LabelError, LmdbError
-from ms_ocr_handwritten.lmdb_build import build_lmdb, read_labels_file
-from ms_ocr_handwritten.lmdb_store import LmdbReader
+from ms_ocr_handwritten.lmdb.build import build_lmdb, read_labels_file
+from ms_ocr_handwritten.lmdb.store import LmdbReader
 
 
 @pytest.fixture

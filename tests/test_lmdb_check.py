@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ms_ocr_handwritten.errors import LmdbError
-from ms_ocr_handwritten.lmdb_check import Problem, Spread, inspect_lmdb, line_columns, validate_lmdb
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.check import Problem, Spread, inspect_lmdb, line_columns, validate_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.vocab import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("abc, 在"))

@@ -15,9 +15,9 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from ms_ocr_handwritten import lmdb_store
 from ms_ocr_handwritten.errors import LmdbError
-from ms_ocr_handwritten.lmdb_store import LmdbReader, write_lmdb
+from ms_ocr_handwritten.lmdb import store
+from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 
 SAMPLES = [(b"image %d" % i, f"第{i}行 ") for i in range(7)]
 
@@ -233,8 +233,8 @@ def test_a_bad_record_is_named_by_its_key_and_the_others_are_read(tmp_path):
 
 
 def test_the_map_grows_and_no_batch_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, "_FIRST_MAP_SIZE", 2**16)
-    monkeypatch.setattr(lmdb_store, "_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(store, "_FIRST_MAP_SIZE", 2**16)
+    monkeypatch.setattr(store, "_BATCH_BYTES", 50_000)
     samples = [(bytes([i]) * 9_000, str(i)) for i in range(100)]
     assert write_lmdb(tmp_path / "deep" / "lines", iter(samples)) == 100
     assert read_all(LmdbReader(tmp_path / "deep" / "lines")) == samples
@@ -293,7 +293,7 @@ def test_no_sample_and_a_failing_source_leave_nothing(tmp_path):
 def test_a_killed_writer_leaves_no_folder_of_the_final_name(tmp_path):
     script = """if True:
         import sys
-        from ms_ocr_handwritten.lmdb_store import write_lmdb
+        from ms_ocr_handwritten.lmdb.store import write_lmdb
         def samples():
             for i in range(10**9):
                 if i == 40: print("under way", flush=True)  # two batches are committed by then

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ms_ocr_handwritten.training.metrics import Counts, Scores, loose
+from ms_ocr_handwritten.metrics import Counts, Scores, loose
 
 
 def distance(a: str, b: str) -> int:

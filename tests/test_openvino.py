@@ -13,7 +13,7 @@ from fresh import fresh
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.openvino import open_openvino
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
-from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network

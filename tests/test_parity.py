@@ -12,8 +12,8 @@ from fresh import fresh
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import OfficialOnnxBackend, OnnxBackend
-from ms_ocr_handwritten.export import export_onnx
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.onnx.export import export_onnx
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
 from ms_ocr_handwritten.training.setup import prepare_training

@@ -20,7 +20,7 @@ from PIL import Image
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.errors import BackendError, ConfigurationError, ImageError, LmdbError
 from ms_ocr_handwritten.image import Limits
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 TEXTS = ["a", "b4d", "0123", "jjgh7", "19e"]
 

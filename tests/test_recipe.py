@@ -20,8 +20,8 @@ pytest.importorskip("fontTools")
 
 from ms_ocr_handwritten.ctc import collapse  # noqa: E402
 from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
-from ms_ocr_handwritten.lmdb_store import LmdbReader, write_lmdb  # noqa: E402
-from ms_ocr_handwritten.nets.ctc_loss import ROWS  # noqa: E402
+from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb  # noqa: E402
+from ms_ocr_handwritten.training.ctc_loss import ROWS  # noqa: E402
 from ms_ocr_handwritten.recognizer import Character, Line  # noqa: E402
 from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402

@@ -11,7 +11,7 @@ from modelscope.models.cv.ocr_recognition.modules.CRNN.main_model import CRNN
 from modelscope.models.cv.ocr_recognition.modules.LightweightEdge.main_model import LightweightEdge
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.plugin.registration import NAMES
 
 UPSTREAM_MODULES = [upstream for _, upstream in NAMES.values()]
@@ -210,7 +210,7 @@ def test_import_is_cheap_and_leaves_the_root_logger_alone(tmp_path):
 
 READ_WITHOUT_MODELSCOPE = """
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 line = Recognizer.from_pretrained(VALUES["directory"]).read(VALUES["image"])
 answer(text=line.text, present=[name for name in ("modelscope", "transformers") if name in sys.modules])
 """

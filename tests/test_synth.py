@@ -15,7 +15,7 @@ pytest.importorskip("PIL", reason="the synthesiser reads fonts with Pillow")
 
 from ms_ocr_handwritten.errors import ConfigurationError, ImageError, LabelError  # noqa: E402
 from ms_ocr_handwritten.synth import charset, digits, fetch, glyphs, latin, line, text, writer  # noqa: E402
-from ms_ocr_handwritten.synth.augment import augment  # noqa: E402
+from ms_ocr_handwritten.training.augment import augment  # noqa: E402
 from ms_ocr_handwritten.synth.line import LineSynthesizer, generate  # noqa: E402
 
 HANZI = {  # medians on the 1,024 grid of the stroke data, y up from -124 to 900

@@ -18,7 +18,7 @@ from training_tools import (
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
-from ms_ocr_handwritten.nets import precision
+from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
 from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch

@@ -15,7 +15,7 @@ from modelscope.utils.constant import DownloadMode, Tasks
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.image import load_image, rgb_chunks
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 CHARACTERS = "abc012"
 TEXTS = [text.translate(str.maketrans("defghij3456789", "abc012abc012ab")) for text in random_texts(24, 3, seed=3)]

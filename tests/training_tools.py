@@ -10,7 +10,7 @@ import torch
 from conftest import png, render
 from torch import Tensor
 
-from ms_ocr_handwritten.lmdb_store import LmdbReader, write_lmdb
+from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
 from ms_ocr_handwritten.training.dataset import LineDataset

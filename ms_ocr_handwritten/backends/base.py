@@ -24,7 +24,7 @@ class Backend:
     name: str
     precision: str
     chunks_per_batch = CHUNKS_PER_BATCH
-    computes_aside = False  # whether `begin` comes back at once, and this process may do something else meanwhile
+    asynchronous = False  # whether `begin` comes back at once, and this process may do something else meanwhile
 
     def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
         """Begin to read; what comes back gives the column path of each line, over all its chunks."""

@@ -10,7 +10,7 @@ from ..ctc import best_path
 from ..errors import CheckpointError
 from ..geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
 from ..image import LineCanvas
-from ..onnx_file import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
+from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
 from .base import Backend, ChunkBackend, ColumnPath
 
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BackendError, CheckpointError
-from ..onnx_file import PRECISION_KEY, read_metadata
+from ..onnx.metadata import PRECISION_KEY, read_metadata
 from .base import Backend
 from .onnx import file_backend, wanted_outputs
 

@@ -1,7 +1,6 @@
 """PyTorch: on a CPU with its weights packed for reading, on a GPU with its kernels recorded."""
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Iterator
 
@@ -9,24 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ctc import in_doubt
 from ..errors import BackendError
-from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
 from ..nets import packed
 from ..nets.graphed import Function, GraphedFunction
-from ..nets.precision import bf16_is_faster
 from .base import ChunkBackend, ColumnPath
+from .columns import best_columns
+from .doubt import NOISE_TIMES, STEPS, in_doubt, measured_noise, settle
+from .precision import bf16_is_faster
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
-STEPS = 2**-6  # two to four steps of bf16, as a share of a logit: what writing logits down in bf16 may hide
-NOISE_CHUNKS = 2  # on which the error of bf16 is measured
-NOISE_TIMES = 4.5  # that error, as a standard deviation: two logits nearer than that may change places in fp32
-LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
 CHUNKS_PER_GPU_BATCH = 256
-COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
-BLOCK = 64  # classes
-NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
 
 ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, 300) to columns (N, 75, D), logits (N, 75, C)
 
@@ -46,7 +38,7 @@ class TorchBackend(ChunkBackend):
         if precision == "fp16" and device.type == "cpu":
             raise BackendError("precision 'fp16' needs a GPU with backend 'torch'; use 'bf16' or 'fp32'")
         self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
-        self.chunks_per_batch = CHUNKS_PER_GPU_BATCH if self.computes_aside else self.chunks_per_batch
+        self.chunks_per_batch = CHUNKS_PER_GPU_BATCH if self.asynchronous else self.chunks_per_batch
         self.computed = self.checked = 0  # chunks
         self._lock = threading.Lock()
         self._version: list[tuple[int, int]] | None = None  # of each parameter: changes so far, address
@@ -56,15 +48,15 @@ class TorchBackend(ChunkBackend):
         return self.network.vitstr.cls_token.device
 
     @property
-    def computes_aside(self) -> bool:
+    def asynchronous(self) -> bool:
         return self.device.type == "cuda"
 
     def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
-        with self._alone(), torch.inference_mode():
+        with self._device_lock(), torch.inference_mode():
             self._prepare()
             self.computed += len(grey)
-            found = [tensor.to("cpu", non_blocking=True) for tensor in self._fast(self._given(grey))]
-            done = torch.cuda.current_stream(self.device).record_event() if self.computes_aside else None
+            found = [tensor.to("cpu", non_blocking=True) for tensor in self._fast(self._to_tensor(grey))]
+            done = torch.cuda.current_stream(self.device).record_event() if self.asynchronous else None
 
         def finish() -> ColumnPath:
             if done:
@@ -78,26 +70,26 @@ class TorchBackend(ChunkBackend):
     def _check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
         """Compute the chunks whose text is in doubt once more, in fp32; their ids and log_probs are replaced."""
         doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
-        at_once = CHUNKS_PER_GPU_BATCH if self.computes_aside else CHECKED_AT_ONCE
+        at_once = CHUNKS_PER_GPU_BATCH if self.asynchronous else CHECKED_AT_ONCE
         for start in range(0, len(doubtful), at_once):
             part = doubtful[start : start + at_once]
-            with self._alone(), torch.inference_mode():
+            with self._device_lock(), torch.inference_mode():
                 self._exact = self._exact or self._path_of(self._reading_network(torch.float32))
-                found = [tensor.cpu() for tensor in self._exact(self._given(grey[part]))]
+                found = [tensor.cpu() for tensor in self._exact(self._to_tensor(grey[part]))]
             ids[part], log_probs[part] = (tensor.numpy() for tensor in found[:2])
         self.checked += len(doubtful)
 
-    def _alone(self) -> contextlib.AbstractContextManager:
+    def _device_lock(self) -> contextlib.AbstractContextManager:
         """Within it no other thread has a GPU's recordings; on a CPU threads do not meet."""
-        return self._lock if self.computes_aside else contextlib.nullcontext()
+        return self._lock if self.asynchronous else contextlib.nullcontext()
 
-    def _given(self, grey: np.ndarray) -> Tensor:
+    def _to_tensor(self, grey: np.ndarray) -> Tensor:
         """Chunks (N, 32, 300) as (N, 1, 32, 300) for the network, on a CPU, which a GPU can copy while this goes on."""
         given = torch.from_numpy(grey[:, None])
-        return given.pin_memory() if self.computes_aside else given
+        return given.pin_memory() if self.asynchronous else given
 
     def padding_columns(self) -> ColumnPath:
-        with self._alone():
+        with self._device_lock():
             self._prepare()  # forgets them if the weights have changed
         return super().padding_columns()
 
@@ -108,22 +100,12 @@ class TorchBackend(ChunkBackend):
             return
         network, noise = self._reading_network(DTYPES[self.precision]), None
         if self.precision == "bf16+fp32":
-            noise = NOISE_TIMES * self._measured_noise(network)
+            with torch.inference_mode(), without_tf32():
+                noise = NOISE_TIMES * measured_noise(
+                    lambda grey: self.network.classify(self.network.encode(grey)),
+                    lambda grey: self.network.classify(network(grey)[0].float()), self.device)
         self._fast, self._padding, self._version = self._path_of(network, noise), None, version
         self._exact = None  # until something is in doubt
-
-    def _measured_noise(self, network: ReadingNetwork) -> float:
-        """The error that columns in bf16 leave in the distance of the two best logits, as a share of the best.
-
-        The bound that 68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
-        """
-        random = np.random.default_rng(0).random((NOISE_CHUNKS, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-        with torch.inference_mode(), without_tf32():
-            grey = self._given(random).to(self.device)
-            best, ids = self.network.classify(self.network.encode(grey)).topk(2, -1)
-            rounded = self.network.classify(network(grey)[0].float())
-            error = rounded.gather(-1, ids) - best
-            return ((error[..., 0] - error[..., 1]) / best[..., 0]).abs().quantile(0.68).item()
 
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
         if self.device.type == "cpu" and packed.available(dtype):
@@ -145,7 +127,7 @@ class TorchBackend(ChunkBackend):
             ids, log_probs, rivals = best_columns(logits, STEPS + noise)
             settle(ids, rivals, columns, self.network.vitstr.head, noise)
             return ids, log_probs, rivals
-        return GraphedFunction(path, self.device) if self.computes_aside else path
+        return GraphedFunction(path, self.device) if self.asynchronous else path
 
 
 def parameters_of(module: torch.nn.Module) -> list[Tensor]:
@@ -154,67 +136,6 @@ def parameters_of(module: torch.nn.Module) -> list[Tensor]:
     for child in module._modules.values():
         found += parameters_of(child)
     return found
-
-
-def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
-
-    int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
-    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so that
-    their thousands of classes are read from memory once.
-    """
-    columns, classes = logits.flatten(0, 1), logits.shape[-1]
-    ids, log_probs = columns.new_empty(len(columns), dtype=torch.int64), columns.new_empty(len(columns), dtype=torch.float32)
-    rivals = torch.empty_like(ids)
-    at_once = COLUMNS_AT_ONCE if logits.device.type == "cpu" else len(columns)
-    buffer = columns.new_full((min(at_once, len(columns)), -(-classes // BLOCK) * BLOCK), -math.inf, dtype=torch.float32)
-    for start in range(0, len(columns), at_once):
-        part = slice(start, min(start + at_once, len(columns)))
-        padded = buffer[: part.stop - start]
-        scores = padded[:, :classes].copy_(columns[part])
-        top, best, runner_up, second = two_best(padded) if near else 2 * highest(padded)
-        likely = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_().neg_()
-        contested = (runner_up - top >= -near * top.abs()) & (likely >= math.log(LIKELY))
-        ids[part], log_probs[part] = best[:, 0], likely[:, 0]
-        rivals[part] = torch.where(contested, second, best)[:, 0]
-    return ids.view(logits.shape[:2]), log_probs.view(logits.shape[:2]), rivals.view(logits.shape[:2])
-
-
-def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The highest and the second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
-
-    Of equal ones the first.
-    """
-    top, best = highest(scores)
-    runner_up, second = highest(scores.scatter_(-1, best, -math.inf))
-    scores.scatter_(-1, best, top)
-    return top, best, runner_up, second
-
-
-def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest of scores (M, C), C a multiple of BLOCK, the first of equal ones: value, id, each (M, 1).
-
-    By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
-    """
-    blocks = scores.unflatten(-1, (-1, BLOCK))
-    top, at = blocks.amax(-1).max(-1, keepdim=True)
-    place = blocks.gather(1, at[..., None].expand(-1, -1, BLOCK)).argmax(-1)
-    return top, at * BLOCK + place
-
-
-def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, noise: float) -> None:
-    """Compare the two candidates of contested columns by logits in fp32: the better one becomes the id, in place.
-
-    ids and rivals int64 (N, T), columns (N, T, D). The other stays its rival where it is within `noise`, a share of the
-    better logit.
-    """
-    on_cpu = ids.device.type == "cpu"  # on a GPU all are compared, since their number would have to be waited for
-    at = (ids != rivals).nonzero(as_tuple=True) if on_cpu else (slice(None), slice(None))
-    candidates = torch.stack([ids[at], rivals[at]])  # (2, M)
-    logits = (columns[at].float() * head.weight[candidates]).sum(-1) + head.bias[candidates]
-    (better, worse), order = logits.sort(dim=0, descending=True, stable=True)
-    first, second = candidates.gather(0, order)
-    ids[at], rivals[at] = first, torch.where(better - worse <= noise * better.abs(), second, first)
 
 
 @contextlib.contextmanager

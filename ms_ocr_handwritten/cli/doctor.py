@@ -67,7 +67,7 @@ def _processor() -> str:
         return ""
     import torch
 
-    from ..nets.precision import gemm_rates
+    from ..backends.precision import gemm_rates
 
     rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in gemm_rates().items())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

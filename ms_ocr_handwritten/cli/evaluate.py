@@ -23,7 +23,7 @@ from .sources import LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_source
 
 if TYPE_CHECKING:
     from ..recognizer import Line
-    from ..training.metrics import Scores
+    from ..metrics import Scores
     from ..vocab import Vocabulary
 
 LABELS_FILE = "labels.tsv"
@@ -114,7 +114,7 @@ def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Voc
     `on_line` is called with each source and its line. Unreadable lines are reported on stderr, with the reader's
     `name` if there is one, and counted.
     """
-    from ..training.metrics import Scores
+    from ..metrics import Scores
     from ..vocab import fold_full_width
 
     result = Result(Scores.empty())
@@ -142,7 +142,7 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
     if not os.path.isfile(table):
         raise LabelError(f"{click.format_filename(path)}: neither an LMDB (a folder with {LMDB_FILE}) nor a folder "
                          f"with {LABELS_FILE}; name one of the two")
-    from ..lmdb_build import read_labels_file
+    from ..lmdb.build import read_labels_file
 
     rows = read_labels_file(table)
     return lambda: (file_source(os.fspath(image), label) for image, label in rows), len(rows)

@@ -16,8 +16,8 @@ from .sources import Source
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..image import LineCanvas
-    from ..quantize import Comparison
-    from ..training.metrics import Counts
+    from ..onnx.int8 import Comparison
+    from ..metrics import Counts
 
 BATCH_SIZE = 32  # lines read at a time
 
@@ -39,7 +39,7 @@ def export() -> None:
 def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
     """Write the network as an ONNX file, checked against PyTorch before it gets its name."""
     from ..model_dir import ONNX_FILE, ModelDir
-    from ..onnx_file import sha256_of
+    from ..onnx.metadata import sha256_of
 
     files = ModelDir.open(model)
     weights = files.require_weights()
@@ -47,7 +47,7 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
     if not force:
         refuse_existing(out, "give --force to replace it, or another --out")
 
-    from ..export import OPSET, export_onnx
+    from ..onnx.export import OPSET, export_onnx
     from ..nets.convnextvit import load_network
 
     opset = opset or OPSET
@@ -84,7 +84,7 @@ def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lin
     if not force:
         refuse_existing(out, "give --force to replace it, or another --out")
 
-    from ..quantize import quantize_onnx
+    from ..onnx.int8 import quantize_onnx
     from ..recognizer import Recognizer
 
     def score(backend: "Backend") -> "dict[str, Counts]":

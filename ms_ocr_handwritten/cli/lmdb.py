@@ -1,4 +1,4 @@
-"""`ms-ocr lmdb build | inspect | validate`: thin over `lmdb_build` and `lmdb_check`.
+"""`ms-ocr lmdb build | inspect | validate`: thin over `lmdb.build` and `lmdb.check`.
 
 Text for people, or with --json one JSON object, goes to stdout; progress goes to stderr, and only to a terminal.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..lmdb_build import BuildReport
-    from ..lmdb_check import Spread, Summary, ValidationReport
+    from ..lmdb.build import BuildReport
+    from ..lmdb.check import Spread, Summary, ValidationReport
 
 _SHOWN = 20  # problems, skipped rows or characters in the text for people; --json has them all
 
@@ -38,7 +38,7 @@ def build(out: Path, labels_file: Path, image_root: Path | None, skip_bad: bool,
 
     LABELS_FILE is UTF-8: a .tsv of `file TAB text`, or a .csv of `file,text`. Exit code 1 when rows were left out.
     """
-    from ..lmdb_build import build_lmdb
+    from ..lmdb.build import build_lmdb
 
     with _progress("build") as progress:
         report = build_lmdb(out, labels_file, image_root, "skip" if skip_bad else "error", progress)
@@ -51,7 +51,7 @@ def build(out: Path, labels_file: Path, image_root: Path | None, skip_bad: bool,
 @_json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Sum up the LMDB at PATH: sizes, formats, label lengths, characters."""
-    from ..lmdb_check import inspect_lmdb
+    from ..lmdb.check import inspect_lmdb
 
     with _progress("inspect") as progress:
         summary = inspect_lmdb(path, progress)
@@ -65,7 +65,7 @@ def inspect(path: Path, as_json: bool) -> None:
 @_json_option
 def validate(path: Path, vocab: Path | None, as_json: bool) -> None:
     """List every fault of the LMDB at PATH; exit code 1 when there is one."""
-    from ..lmdb_check import validate_lmdb
+    from ..lmdb.check import validate_lmdb
     from ..vocab import Vocabulary
 
     vocabulary = None if vocab is None else Vocabulary.load(vocab)

@@ -58,7 +58,7 @@ def file_source(path: str, label: str = "") -> Source:
 
 def lmdb_sources(path: str) -> Iterator[Source]:
     """The samples of an LMDB, named `path/key`; a record that cannot be had gives the reason in its place."""
-    from ..lmdb_store import LmdbReader, image_key
+    from ..lmdb.store import LmdbReader, image_key
 
     try:
         reader = LmdbReader(path)
@@ -77,7 +77,7 @@ def lmdb_sources(path: str) -> Iterator[Source]:
 
 
 def _lmdb_size(path: str) -> int:
-    from ..lmdb_store import LmdbReader
+    from ..lmdb.store import LmdbReader
 
     try:
         return len(LmdbReader(path))

@@ -1,4 +1,4 @@
-"""`ms-ocr synth`: lines of the synthesiser as an LMDB to train on; thin over `synth.line` and `lmdb_store`."""
+"""`ms-ocr synth`: lines of the synthesiser as an LMDB to train on; thin over `synth.line` and `lmdb.store`."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .output import progress
 def synth(inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float,
           only: tuple[str, ...]) -> None:
     """Draw handwritten lines with their labels into a new LMDB."""
-    from ..lmdb_store import write_lmdb
+    from ..lmdb.store import write_lmdb
     from ..synth.line import generate
     from ..synth.text import KINDS
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config import NetworkConfig
 from ..geometry import COLUMN_WIDTH
-from .kernels import DepthwiseConv
+from .depthwise import DepthwiseConv
 
 EPSILON = 1e-6
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .kernels import filled_number
+from .batch_shapes import padded_count
 
 SIZES = 2  # in each doubling of the number of chunks, of which recordings are made
 
@@ -32,7 +32,7 @@ class GraphedFunction:
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, ...]:
         """grey: on any device, in pinned memory if it is not to be waited for. The result holds until the next call."""
-        number = filled_number(len(grey), SIZES)
+        number = padded_count(len(grey), SIZES)
         with torch.cuda.device(self.device):
             if number not in self.recordings:
                 self.recordings[number] = self._record(grey.new_zeros(number, *grey.shape[1:], device=self.device))

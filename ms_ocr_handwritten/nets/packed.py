@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..geometry import COLUMN_WIDTH, LINE_HEIGHT
 from .convnext import Block as ConvBlock
 from .convnextvit import ConvNextViT
-from .kernels import DepthwiseConv
+from .depthwise import DepthwiseConv
 from .vit import Block as VitBlock
 
 Layer = Callable[[Tensor], Tensor]
@@ -100,7 +100,7 @@ class _Packer:
         return lambda x: F.conv2d(x, weight, bias, stride)
 
     def depthwise(self, convolution: DepthwiseConv, rows: int) -> Layer:
-        weight, padding = convolution.meeting(rows)
+        weight, padding = convolution.cropped_kernel(rows)
         weight, bias = self.tensor(weight), self.tensor(convolution.bias)
         return lambda x: F.conv2d(x, weight, bias, padding=padding, groups=len(weight))
 

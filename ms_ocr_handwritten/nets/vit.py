@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config import NetworkConfig
 from ..geometry import CHUNK_COLUMNS
-from .kernels import dropout
+from .dropout import dropout
 
 EPSILON = 1e-6
 

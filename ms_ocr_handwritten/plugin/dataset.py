@@ -12,7 +12,7 @@ from modelscope.msdatasets.ms_dataset import MsDataset
 from PIL import Image
 
 from ..errors import ConfigurationError
-from ..lmdb_store import LmdbReader
+from ..lmdb.store import LmdbReader
 from ..vocab import fold_full_width
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]

@@ -7,7 +7,7 @@ from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
 from ..errors import BackendError
-from ..export import OPSET, export_onnx
+from ..onnx.export import OPSET, export_onnx
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
 from ..model_dir import ONNX_FILE
 from .choice import OursOrUpstreams

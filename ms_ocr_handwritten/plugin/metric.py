@@ -5,7 +5,7 @@ from typing import Any
 from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS
 
-from ..training.metrics import Scores
+from ..metrics import Scores
 
 
 @METRICS.register_module("default", module_name="ocr-recognition-metric")

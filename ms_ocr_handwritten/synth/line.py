@@ -9,7 +9,8 @@ import numpy as np
 
 from ms_ocr_handwritten.errors import ConfigurationError, LabelError
 from ms_ocr_handwritten.geometry import COLUMN_WIDTH, LINE_HEIGHT
-from ms_ocr_handwritten.synth import digits, glyphs, latin, paper, text, writer
+from ms_ocr_handwritten.synth import digits, glyphs, latin, text, writer
+from ms_ocr_handwritten.training import paper
 from ms_ocr_handwritten.synth.glyphs import GlyphSet
 from ms_ocr_handwritten.synth.ink import draw_ink
 from ms_ocr_handwritten.synth.layout import Placed, frame

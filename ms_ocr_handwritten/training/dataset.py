@@ -21,7 +21,7 @@ from ..geometry import (
     scaled_width,
 )
 from ..image import line_canvas, load_image
-from ..lmdb_store import LmdbReader
+from ..lmdb.store import LmdbReader
 from ..vocab import Vocabulary, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names
@@ -132,7 +132,7 @@ class LineDataset(Dataset):
         rgb = load_image(self.image_bytes(index))
         if not self.augment:
             return rgb
-        from ..synth.augment import augment
+        from .augment import augment
 
         random = np.random.default_rng((self.seed, self.epoch, index))  # the same whoever draws it, worker or not
         return np.repeat(augment(rgb[:, :, 1], random, self.augment)[:, :, None], 3, axis=2)

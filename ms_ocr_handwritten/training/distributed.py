@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-from ..nets.precision import bf16_is_faster
+from ..backends.precision import bf16_is_faster
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..vocab import Vocabulary, fold_full_width
 from .dataset import Batch, LineDataset, collate
 from .distributed import Ranks
 from .loss import LineLoss, read_batch
-from .metrics import Scores
+from ..metrics import Scores
 
 
 def in_batches(indices: list[int], size: int) -> list[list[int]]:

@@ -27,7 +27,7 @@ from .dataset import Batch, LineDataset
 from .distributed import Ranks
 from .evaluation import evaluate, in_batches, make_loader
 from .loss import LineLoss
-from .metrics import Scores
+from ..metrics import Scores
 from .optimisation import Schedule, build_optimizer, learning_plan, moving_average
 
 

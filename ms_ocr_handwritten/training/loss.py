@@ -1,15 +1,22 @@
 """One step's worth of computing: a batch of chunks to the loss of each line, and to what is read there."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..ctc import collapse
 from ..nets.convnextvit import ConvNextViT
-from ..nets.kernels import encode_columns
-from ..nets.ctc_loss import ctc_loss, rows_at_once
+from ..nets.batch_shapes import pad_batch
 from ..vocab import Vocabulary
+from .ctc_loss import ctc_loss, rows_at_once
 from .dataset import Batch
+
+
+def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
+    """Chunks (N, 1, 32, 300) through `encode`, which gives (N, 75, D), to columns (75 N, D); filled up meanwhile."""
+    return encode(pad_batch(grey))[: len(grey)].flatten(0, 1)
 
 
 class LineLoss(nn.Module):

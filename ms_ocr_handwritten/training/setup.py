@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import Configuration
 from ..errors import ConfigurationError
-from ..lmdb_store import LmdbReader
+from ..lmdb.store import LmdbReader
 from ..model_dir import ModelDir
 from ..nets.convnextvit import ConvNextViT, load_network
 from .checkpoints import WorkDir

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from ms_ocr_handwritten.backends.onnx import made_from
-from ms_ocr_handwritten.onnx_file import WEIGHTS_KEY, read_metadata
+from ms_ocr_handwritten.onnx.metadata import WEIGHTS_KEY, read_metadata
 
 
 def write_model(path: Path, metadata: dict[str, str]) -> Path:

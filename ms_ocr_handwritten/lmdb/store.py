@@ -14,8 +14,8 @@ from pathlib import Path
 
 import lmdb
 
-from .errors import LmdbError
-from .lmdb_open import SharedEnvironment, data_file, shared_environment
+from ..errors import LmdbError
+from .open import SharedEnvironment, data_file, shared_environment
 
 COUNT_KEY = "num-samples"
 VALIDATE = "run `ms-ocr lmdb validate` on it for the full list of problems"
@@ -148,7 +148,7 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
     """Write `samples` (encoded image, label) as the LMDB folder `path`; returns their number.
 
     Everything goes to a hidden folder beside `path` that is renamed at the end, so `path` is there whole or not at
-    all. Samples are stored as they are, unchecked (`lmdb_build` checks); memory does not grow with their number.
+    all. Samples are stored as they are, unchecked (`lmdb.build` checks); memory does not grow with their number.
     Raises LmdbError where `path` exists, no sample is given, or one is not (non-empty bytes, text).
     """
     target = Path(os.path.abspath(path))

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .atomic import appearing_whole
-from .backends.onnx import CHUNK_OUTPUTS
-from .errors import BackendError
-from .geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from .nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
-from .onnx_file import VERSION_KEY, WEIGHTS_KEY, package_version, require
+from ..atomic import appearing_whole
+from ..backends.onnx import CHUNK_OUTPUTS
+from ..errors import BackendError
+from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
+from ..nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
+from .metadata import VERSION_KEY, WEIGHTS_KEY, package_version, require
 
 OPSET = 17  # the first with LayerNormalization
 TOLERANCE = 1e-3  # greatest difference of logits, relative to the greatest logit

@@ -16,14 +16,14 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import made_from, open_onnx
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import QuantizationError
-from ms_ocr_handwritten.export import export_onnx
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.image import LineCanvas, line_canvas, load_image
-from ms_ocr_handwritten.lmdb_store import write_lmdb
+from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
-from ms_ocr_handwritten.onnx_file import read_metadata
-from ms_ocr_handwritten.quantize import quantize_onnx
-from ms_ocr_handwritten.training.metrics import Counts
+from ms_ocr_handwritten.onnx.metadata import read_metadata
+from ms_ocr_handwritten.onnx.int8 import quantize_onnx
+from ms_ocr_handwritten.metrics import Counts
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import appearing_whole
-from .backends.base import Backend
-from .backends.onnx import OnnxBackend, open_onnx, rgb_of_grey
-from .errors import QuantizationError
-from .image import LineCanvas
-from .onnx_file import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
-from .training.metrics import Counts
+from ..atomic import appearing_whole
+from ..backends.base import Backend
+from ..backends.onnx import OnnxBackend, open_onnx, rgb_of_grey
+from ..errors import QuantizationError
+from ..image import LineCanvas
+from .metadata import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
+from ..metrics import Counts
 
 LIMIT = 0.002  # CER of int8 less CER of fp32, over all sets together, from which the file is refused
 MINIMUM_CHARACTERS = 1000  # of the labels, on which a difference of LIMIT is two errors

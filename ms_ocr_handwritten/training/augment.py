@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.synth import paper
+from ms_ocr_handwritten.training import paper
 
 _WORK_HEIGHT = 64  # px; higher images are scaled down first: the network reads 32 px
 

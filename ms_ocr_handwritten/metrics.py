@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from rapidfuzz.distance import Levenshtein
 
-from ..vocab import fold_full_width
+from .vocab import fold_full_width
 
 
 def loose(text: str) -> str:

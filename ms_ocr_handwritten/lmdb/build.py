@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import ImageError, LabelError, OcrError
-from .lmdb_check import line_columns
-from .lmdb_store import write_lmdb
+from ..errors import ImageError, LabelError, OcrError
+from .check import line_columns
+from .store import write_lmdb
 
 _HEADER = ["file", "text"]
 

@@ -13,13 +13,13 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from .ctc import required_columns
-from .errors import ImageError, LmdbError
-from .geometry import canvas_columns
-from .image import line_canvas, load_image
-from .lmdb_open import shared_environment
-from .lmdb_store import COUNT_KEY, LmdbReader, decode_label, get, image_key, label_key, stored_count
-from .vocab import Vocabulary, fold_full_width
+from ..ctc import required_columns
+from ..errors import ImageError, LmdbError
+from ..geometry import canvas_columns
+from ..image import line_canvas, load_image
+from .open import shared_environment
+from .store import COUNT_KEY, LmdbReader, decode_label, get, image_key, label_key, stored_count
+from ..vocab import Vocabulary, fold_full_width
 
 Progress = Callable[[int, int], None]  # called with (samples done, samples in all)
 

@@ -10,7 +10,7 @@ import weakref
 
 import lmdb
 
-from .errors import LmdbError
+from ..errors import LmdbError
 
 
 class SharedEnvironment:

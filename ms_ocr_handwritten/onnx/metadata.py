@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .errors import BackendError
+from ..errors import BackendError
 
 VERSION_KEY = "ms_ocr_handwritten.version"
 WEIGHTS_KEY = "ms_ocr_handwritten.weights_sha256"  # of the file of weights that the network was loaded from

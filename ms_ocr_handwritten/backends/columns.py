@@ -1,0 +1,57 @@
+"""Logits to the best class of each column, its log-probability, and its rival where the two are near."""
+
+import math
+
+import torch
+from torch import Tensor
+
+LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
+COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
+BLOCK = 64  # classes
+NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
+
+
+def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
+
+    int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
+    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so that
+    their thousands of classes are read from memory once.
+    """
+    columns, classes = logits.flatten(0, 1), logits.shape[-1]
+    ids, log_probs = columns.new_empty(len(columns), dtype=torch.int64), columns.new_empty(len(columns), dtype=torch.float32)
+    rivals = torch.empty_like(ids)
+    at_once = COLUMNS_AT_ONCE if logits.device.type == "cpu" else len(columns)
+    buffer = columns.new_full((min(at_once, len(columns)), -(-classes // BLOCK) * BLOCK), -math.inf, dtype=torch.float32)
+    for start in range(0, len(columns), at_once):
+        part = slice(start, min(start + at_once, len(columns)))
+        padded = buffer[: part.stop - start]
+        scores = padded[:, :classes].copy_(columns[part])
+        top, best, runner_up, second = two_best(padded) if near else 2 * highest(padded)
+        likely = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_().neg_()
+        contested = (runner_up - top >= -near * top.abs()) & (likely >= math.log(LIKELY))
+        ids[part], log_probs[part] = best[:, 0], likely[:, 0]
+        rivals[part] = torch.where(contested, second, best)[:, 0]
+    return ids.view(logits.shape[:2]), log_probs.view(logits.shape[:2]), rivals.view(logits.shape[:2])
+
+
+def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The highest and the second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
+
+    Of equal ones the first.
+    """
+    top, best = highest(scores)
+    runner_up, second = highest(scores.scatter_(-1, best, -math.inf))
+    scores.scatter_(-1, best, top)
+    return top, best, runner_up, second
+
+
+def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest of scores (M, C), C a multiple of BLOCK, the first of equal ones: value, id, each (M, 1).
+
+    By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
+    """
+    blocks = scores.unflatten(-1, (-1, BLOCK))
+    top, at = blocks.amax(-1).max(-1, keepdim=True)
+    place = blocks.gather(1, at[..., None].expand(-1, -1, BLOCK)).argmax(-1)
+    return top, at * BLOCK + place

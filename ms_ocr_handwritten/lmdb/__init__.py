@@ -1,0 +1,1 @@
+"""LMDBs of lines: open.py -> store.py -> build.py, check.py."""
