@@ -52,8 +52,9 @@ def ratio(others: Sequence[float], own: Sequence[float]) -> float:
     return statistics.median(other / mine for other, mine in zip(others, own, strict=True))
 
 
-def single_calls(readers: Sequence[Reader], images: list, rounds: int,
-                 after_round: Callable[[], None] = lambda: None) -> dict[str, Timing]:
+def single_calls(
+    readers: Sequence[Reader], images: list, rounds: int, after_round: Callable[[], None] = lambda: None
+) -> dict[str, Timing]:
     """Every image by every reader in turn, by single calls.
 
     Each timed call follows an untimed one of the same reader, which brings its own weights into the cache, as in a run
@@ -61,7 +62,7 @@ def single_calls(readers: Sequence[Reader], images: list, rounds: int,
     """
     timings = {reader.name: Timing() for reader in readers}
     for _ in range(rounds):
-        spent, texts = {name: 0.0 for name in timings}, {name: [] for name in timings}
+        spent, texts = dict.fromkeys(timings, 0.0), {name: [] for name in timings}
         for image in images:
             for reader in readers:
                 reader.one(image)
@@ -75,8 +76,9 @@ def single_calls(readers: Sequence[Reader], images: list, rounds: int,
     return timings
 
 
-def whole_lists(readers: Sequence[Reader], images: list, rounds: int,
-                after_round: Callable[[], None] = lambda: None) -> dict[str, Timing]:
+def whole_lists(
+    readers: Sequence[Reader], images: list, rounds: int, after_round: Callable[[], None] = lambda: None
+) -> dict[str, Timing]:
     """The list by every reader in turn; a short part of it goes before the first round, untimed.
 
     On a GPU all of it does: cuDNN looks for its kernels at each number of chunks that it meets.

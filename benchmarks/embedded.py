@@ -35,9 +35,13 @@ def run(options: Options) -> Section:
             timings = measure([*peers, *own], some, options.heavy_rounds)
             rows += _rows(way, peers, own, timings)
             samples[way] = {reader: timing.ms for reader, timing in timings.items()}
-            claims.append(Claim.at_least(
-                f"embedded model, {way}: RapidOCR / ours, auto", 1.0,
-                ratio(timings[peers[0].name].ms, timings[own[AUTO].name].ms) if peers else None))
+            claims.append(
+                Claim.at_least(
+                    f"embedded model, {way}: RapidOCR / ours, auto",
+                    1.0,
+                    ratio(timings[peers[0].name].ms, timings[own[AUTO].name].ms) if peers else None,
+                )
+            )
     return Section([Table("Embedded model", COLUMNS, rows, _note(peers, [*missing, *missing_own]))], claims, samples)
 
 
@@ -47,8 +51,15 @@ def _rows(way: str, peers: list, own: list, timings: dict[str, Timing]) -> list[
     for reader in own:
         timing = timings[reader.name]
         equal = sum(text == other for text, other in zip(exact, timing.texts, strict=True))
-        rows.append((way, reader.name, timing.median, ratio(timings[peers[0].name].ms, timing.ms) if peers else None,
-                     f"{equal} of {len(exact)}"))
+        rows.append(
+            (
+                way,
+                reader.name,
+                timing.median,
+                ratio(timings[peers[0].name].ms, timing.ms) if peers else None,
+                f"{equal} of {len(exact)}",
+            )
+        )
     return rows
 
 

@@ -56,8 +56,10 @@ def _status(name: str) -> float:
     try:
         text = Path("/proc/self/status").read_text()
     except OSError:
-        raise SystemExit("memory is read from /proc/self/status, which this system has not; leave out "
-                         "the sections memory and training") from None
+        raise SystemExit(
+            "memory is read from /proc/self/status, which this system has not; leave out "
+            "the sections memory and training"
+        ) from None
     return int(re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)[1]) / 1024
 
 

@@ -40,13 +40,16 @@ COLUMNS = ("program", "first text, s", "peak memory, MiB", "time, RapidOCR / thi
 def run(options: Options) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         recognize = [sys.executable, "-m", "ms_ocr_handwritten.cli", "recognize", IMAGE, "--backend"]
-        runs, missing = _measure({
-            LEAN: [*recognize, "onnxruntime"],
-            "ours, torch": [*recognize, "torch"],
-            "ours, auto": [*recognize, "auto"],
-            PEER: [sys.executable, "-c", RAPIDOCR, IMAGE],
-            "ModelScope's builtin": [sys.executable, "-c", BUILTIN, IMAGE, official_model_dir(Path(folder))],
-        }, options.heavy_rounds)
+        runs, missing = _measure(
+            {
+                LEAN: [*recognize, "onnxruntime"],
+                "ours, torch": [*recognize, "torch"],
+                "ours, auto": [*recognize, "auto"],
+                PEER: [sys.executable, "-c", RAPIDOCR, IMAGE],
+                "ModelScope's builtin": [sys.executable, "-c", BUILTIN, IMAGE, official_model_dir(Path(folder))],
+            },
+            options.heavy_rounds,
+        )
     rows, ratios = [], {}
     for name, measured in runs.items():
         figures = [[one[what] for one in measured] for what in ("seconds", "peak_mib")]
@@ -55,12 +58,17 @@ def run(options: Options) -> Section:
         shown = [None, None] if name == PEER else ratios[name]
         rows.append((name, *map(statistics.median, figures), *shown))
     lean = ratios.get(LEAN, [None, None])
-    claims = [Claim.at_least(f"first text, {what}: RapidOCR / {LEAN}", 1.0, found)
-              for what, found in zip(("time", "memory"), lean)]
-    samples = {name: [{what: one[what] for what in ("seconds", "peak_mib")} for one in measured]
-               for name, measured in runs.items()}
-    return Section([Table("From nothing to the first text, whole processes", COLUMNS, rows, "; ".join(missing))],
-                   claims, samples)
+    claims = [
+        Claim.at_least(f"first text, {what}: RapidOCR / {LEAN}", 1.0, found)
+        for what, found in zip(("time", "memory"), lean)
+    ]
+    samples = {
+        name: [{what: one[what] for what in ("seconds", "peak_mib")} for one in measured]
+        for name, measured in runs.items()
+    }
+    return Section(
+        [Table("From nothing to the first text, whole processes", COLUMNS, rows, "; ".join(missing))], claims, samples
+    )
 
 
 def _measure(commands: dict[str, list[str]], rounds: int) -> tuple[dict[str, list[dict]], list[str]]:

@@ -40,8 +40,11 @@ class Floor:
     def __init__(self, precisions: Iterable[str], device: str) -> None:
         size, place = SIZE[device], "cuda" if device == "gpu" else "cpu"
         self.flop = 2 * size**3
-        self.matrices = {name: torch.randn(2, size, size, device=place).to(DTYPES[name])
-                         for name in dict.fromkeys(precisions) if name in DTYPES}
+        self.matrices = {
+            name: torch.randn(2, size, size, device=place).to(DTYPES[name])
+            for name in dict.fromkeys(precisions)
+            if name in DTYPES
+        }
         self.samples: dict[str, list[float]] = {name: [] for name in self.matrices}  # FLOP/s
 
     def sample(self) -> None:

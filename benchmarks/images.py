@@ -29,11 +29,12 @@ def drawn_lines(count: int, random: np.random.Generator) -> list[np.ndarray]:
     """The two example lines in turn, side by side, cut to ratios uniform in [2, 25]: BGR uint8 (48, W, 3)."""
     parts = [cv2.imread(str(EXAMPLES / name)) for name in ("english.png", "chinese.png")]
     height = parts[0].shape[0]
-    strip = np.concatenate([cv2.resize(part, (part.shape[1] * height // part.shape[0], height))
-                            for part in parts * 4], axis=1)
+    strip = np.concatenate(
+        [cv2.resize(part, (part.shape[1] * height // part.shape[0], height)) for part in parts * 4], axis=1
+    )
     widths = (height * random.uniform(2, 25, count)).astype(int)
     starts = [int(random.integers(0, strip.shape[1] - width + 1)) for width in widths]
-    return [strip[:, start: start + width].copy() for start, width in zip(starts, widths)]
+    return [strip[:, start : start + width].copy() for start, width in zip(starts, widths)]
 
 
 def folder_lines(folder: Path) -> list[np.ndarray]:

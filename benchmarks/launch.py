@@ -19,6 +19,14 @@ with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
     output.seek(0)
     errors.seek(0)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak_mib": usage.ru_maxrss * unit / 2**20, "exit": process.returncode,
-                      "output": output.read().decode(errors="replace").strip(),
-                      "errors": errors.read().decode(errors="replace").strip()}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "peak_mib": usage.ru_maxrss * unit / 2**20,
+                "exit": process.returncode,
+                "output": output.read().decode(errors="replace").strip(),
+                "errors": errors.read().decode(errors="replace").strip(),
+            }
+        )
+    )

@@ -43,8 +43,13 @@ class Learner(Protocol):
 def write_lines(path: Path, images: list[np.ndarray]) -> str:
     """An LMDB of the images with labels of LABEL_LENGTH random characters, the same at every call."""
     random = np.random.default_rng(0)
-    write_lmdb(path, ((cv2.imencode(".png", image)[1].tobytes(), "".join(random.choice(CHARACTERS, LABEL_LENGTH)))
-                      for image in images))
+    write_lmdb(
+        path,
+        (
+            (cv2.imencode(".png", image)[1].tobytes(), "".join(random.choice(CHARACTERS, LABEL_LENGTH)))
+            for image in images
+        ),
+    )
     return str(path)
 
 
@@ -108,13 +113,16 @@ class OwnLearner:
 
     def take(self, batch_size: int) -> None:
         lines, config = self.training.dataset, self.training.config
-        self.batches = endlessly(make_loader(lines, in_batches(list(range(len(lines))), batch_size), config.dataloader,
-                                             config.skip_padding))
+        self.batches = endlessly(
+            make_loader(lines, in_batches(list(range(len(lines))), batch_size), config.dataloader, config.skip_padding)
+        )
 
     def loss(self) -> float:
         module, device = self.training.module.eval(), self.training.ranks.device
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16,
-                                             enabled=self.training.config.precision == "bf16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.training.config.precision == "bf16"),
+        ):
             losses, _ = module(next(self.batches))
         return losses.mean().item()
 

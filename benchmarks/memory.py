@@ -27,14 +27,19 @@ def run(options: Options) -> Section:
             readings.append(json.loads(row))
             progress(f"memory: {readings[-1][0]} lines, {readings[-1][1]:.0f} MiB")
     if process.returncode or len(readings) * STEP != count:
-        raise SystemExit(f"memory: the reading process ended with exit code {process.returncode} after "
-                         f"{len(readings) * STEP} of {count} lines")
+        raise SystemExit(
+            f"memory: the reading process ended with exit code {process.returncode} after "
+            f"{len(readings) * STEP} of {count} lines"
+        )
     first = readings[0][1]
     growth = [(lines, mib, 100 * (mib / first - 1)) for lines, mib in readings]
     every = -(-len(growth) // SHOWN)
-    rows = [growth[0], *growth[every - 1: -1: every][every == 1:], growth[-1]]
-    table = Table("Memory of one recogniser, lines of one to four chunks",
-                  ("lines read", "resident, MiB", "growth since the first 1,000, %"), rows)
+    rows = [growth[0], *growth[every - 1 : -1 : every][every == 1 :], growth[-1]]
+    table = Table(
+        "Memory of one recogniser, lines of one to four chunks",
+        ("lines read", "resident, MiB", "growth since the first 1,000, %"),
+        rows,
+    )
     claim = Claim.at_most(f"growth of memory up to {count} lines, %", LIMIT, growth[-1][2], required=True)
     return Section([table], [claim], {"readings": readings})
 

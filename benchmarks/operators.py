@@ -26,9 +26,22 @@ GROUPS = {  # beginnings of operators' names; the first group that fits counts
     "layer norms": ("aten::native_layer_norm",),
     "attention (training: its softmax)": ("aten::_scaled_dot", "aten::_softmax", "aten::softmax"),
     "GELU (reading: within the products)": ("aten::gelu",),
-    "best class of each column, CTC": ("aten::max", "aten::amax", "aten::exp", "aten::log", "aten::sub", "aten::clamp",
-                                       "aten::sum", "aten::_ctc", "aten::index", "aten::scatter", "aten::gather",
-                                       "aten::_unique", "aten::sort", "aten::searchsorted"),
+    "best class of each column, CTC": (
+        "aten::max",
+        "aten::amax",
+        "aten::exp",
+        "aten::log",
+        "aten::sub",
+        "aten::clamp",
+        "aten::sum",
+        "aten::_ctc",
+        "aten::index",
+        "aten::scatter",
+        "aten::gather",
+        "aten::_unique",
+        "aten::sort",
+        "aten::searchsorted",
+    ),
     "optimiser": ("aten::_fused_adam", "aten::_foreach"),
 }
 OTHERS, OUTSIDE = "sums, scaling, copies", "outside of PyTorch"
@@ -42,7 +55,10 @@ def run(options: Options) -> Section:
     images = mixed(LINES, np.random.default_rng(0))
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        reads, learns = official_model_dir(Path(folder) / "reads"), official_model_dir(Path(folder) / "learns", reads=False)
+        reads, learns = (
+            official_model_dir(Path(folder) / "reads"),
+            official_model_dir(Path(folder) / "learns", reads=False),
+        )
         write_lines(Path(folder) / "ours", images)
         for precision in precisions:
             recognizer = Recognizer.from_pretrained(reads, "torch", precision, device="cpu")
@@ -51,8 +67,9 @@ def run(options: Options) -> Section:
             learner = make_learner(precision, learns, Path(folder), "cpu")
             learner.take(options.batch)
             steps = max(1, LINES // options.batch)
-            columns[f"training, {precision}"] = _shares(lambda: [learner.step() for _ in range(steps)],
-                                                        steps * options.batch)
+            columns[f"training, {precision}"] = _shares(
+                lambda: [learner.step() for _ in range(steps)], steps * options.batch
+            )
     rows = [(group, *(found.get(group, 0.0) for found in columns.values())) for group in (*GROUPS, OTHERS, OUTSIDE)]
     rows.append(("all", *(sum(found.values()) for found in columns.values())))
     return Section([Table("Where the time goes, ms a line of mixed widths", ("", *columns), rows)], samples=columns)

@@ -32,24 +32,60 @@ class Options:
 def parse(arguments: list[str] | None = None) -> Options:
     """The options of `arguments`, of the command line if None; prints and exits on --help and on errors."""
     default = Options()
-    parser = argparse.ArgumentParser(prog="python benchmarks/run.py", description="Times and memory of ModelScope's "
-                                     "builtin, of RapidOCR and of this package, in turn, in one run.")
-    parser.add_argument("--only", metavar="A,B", type=_sections, default=default.only,
-                        help=f"sections to run, of {', '.join(SECTIONS)} [all]")
-    parser.add_argument("--rounds", metavar="N", type=_positive, default=default.rounds,
-                        help="repetitions; a third of them for what takes seconds [%(default)s]")
-    parser.add_argument("--threads", metavar="N", type=_positive, default=default.threads,
-                        help="of every library that can be told; first_text takes what each chooses [all cores]")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
-                        help="for reading, training, operators and scaling; auto is a GPU if there is one")
-    parser.add_argument("--images", metavar="DIR", type=_folder,
-                        help="read these as well: a folder of images, or of a labels.tsv that names them")
-    parser.add_argument("--list-size", metavar="N", type=_positive, default=default.list_size,
-                        help="lines of a timed list [%(default)s]")
-    parser.add_argument("--lines", metavar="N", type=_positive, default=default.lines,
-                        help="of the section memory [%(default)s]")
-    parser.add_argument("--batch", metavar="N", type=_even, default=default.batch,
-                        help="lines of a training step, an even number [%(default)s]")
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/run.py",
+        description="Times and memory of ModelScope's builtin, of RapidOCR and of this package, in turn, in one run.",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="A,B",
+        type=_sections,
+        default=default.only,
+        help=f"sections to run, of {', '.join(SECTIONS)} [all]",
+    )
+    parser.add_argument(
+        "--rounds",
+        metavar="N",
+        type=_positive,
+        default=default.rounds,
+        help="repetitions; a third of them for what takes seconds [%(default)s]",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=_positive,
+        default=default.threads,
+        help="of every library that can be told; first_text takes what each chooses [all cores]",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="for reading, training, operators and scaling; auto is a GPU if there is one",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=_folder,
+        help="read these as well: a folder of images, or of a labels.tsv that names them",
+    )
+    parser.add_argument(
+        "--list-size",
+        metavar="N",
+        type=_positive,
+        default=default.list_size,
+        help="lines of a timed list [%(default)s]",
+    )
+    parser.add_argument(
+        "--lines", metavar="N", type=_positive, default=default.lines, help="of the section memory [%(default)s]"
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        type=_even,
+        default=default.batch,
+        help="lines of a training step, an even number [%(default)s]",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there, after each section")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of aligned columns")
     parsed = vars(parser.parse_args(arguments))

@@ -119,8 +119,9 @@ class OwnRecognizer:
         """Raises Missing for a backend that is not installed, or that the embedded model has no file for."""
         threads = {} if backend in ("auto", "torch") else {"threads": threads}  # torch's are set for the process
         try:
-            self.recognizer = Recognizer.from_pretrained(default_model_dir(), backend, precision, device="cpu",
-                                                         **threads)
+            self.recognizer = Recognizer.from_pretrained(
+                default_model_dir(), backend, precision, device="cpu", **threads
+            )
         except OcrError as error:
             reason = str(error).replace(default_model_dir(), "the embedded model")
             raise Missing(f"ours, {backend} {precision}: {reason}") from error
@@ -147,10 +148,13 @@ class RapidOcr:
             from rapidocr import RapidOCR
         except ImportError as error:
             raise Missing(f"{self.name}: {error} (pip install rapidocr onnxruntime)") from error
-        self.engine = RapidOCR(params={"Global.log_level": "error",
-                                       "EngineConfig.onnxruntime.intra_op_num_threads": threads})
-        self.modes = {"one by one": lambda images: [self.one(image) for image in images],
-                      "in batches": lambda images: list(self.engine.recognize_txt(images).txts)}
+        self.engine = RapidOCR(
+            params={"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": threads}
+        )
+        self.modes = {
+            "one by one": lambda images: [self.one(image) for image in images],
+            "in batches": lambda images: list(self.engine.recognize_txt(images).txts),
+        }
         self.mode = "one by one"
 
     def one(self, image) -> str:

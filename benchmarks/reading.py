@@ -25,8 +25,15 @@ from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.geometry import OFFICIAL_WIDTH, scaled_width
 
 TIE = 1e-5  # of the greatest logit, as in tests/test_parity.py
-COLUMNS = ("lines", "reader", "ms a line", "builtin / ours", "% of the products' floor", "texts equal to the builtin's",
-           "% of chunks read twice")
+COLUMNS = (
+    "lines",
+    "reader",
+    "ms a line",
+    "builtin / ours",
+    "% of the products' floor",
+    "texts equal to the builtin's",
+    "% of chunks read twice",
+)
 PROMISED = {  # (lines, precision asked for): builtin / ours
     ("mixed widths", "fp32"): 3.0,
     ("one chunk", "auto"): 8.0,
@@ -56,8 +63,9 @@ class Reading:
 
     def run(self) -> Section:
         random = np.random.default_rng(0)
-        calls = {f"{chunks} chunk{'s' * (chunks > 1)}": [tile_line(width, random)]
-                 for chunks, width in CHUNK_WIDTHS.items()}
+        calls = {
+            f"{chunks} chunk{'s' * (chunks > 1)}": [tile_line(width, random)] for chunks, width in CHUNK_WIDTHS.items()
+        }
         rows = [row for name, images in calls.items() for row in self._rows(name, images, single_calls)]
         lists = self._lists(random)
         if self.builtin:
@@ -65,11 +73,14 @@ class Reading:
         list_rows = [row for name, images in lists.items() for row in self._rows(name, images, whole_lists)]
         self.samples["products, FLOP/s"] = self.floor.samples
         notes = [*self.missing, self.floor.note(), f"a chunk is {self.flop / 1e9:.2f} GFLOP"]
-        return Section([
-            Table("Official size: one line at a time", COLUMNS, rows, "; ".join(notes)),
-            Table(f"Official size: lists of {self.options.list_size} lines", COLUMNS, list_rows,
-                  self._list_note()),
-        ], self.claims, self.samples)
+        return Section(
+            [
+                Table("Official size: one line at a time", COLUMNS, rows, "; ".join(notes)),
+                Table(f"Official size: lists of {self.options.list_size} lines", COLUMNS, list_rows, self._list_note()),
+            ],
+            self.claims,
+            self.samples,
+        )
 
     def _lists(self, random: np.random.Generator) -> dict[str, list[np.ndarray]]:
         count = self.options.list_size
@@ -99,13 +110,21 @@ class Reading:
             timing = timings[reader.name]
             faster = ratio(peer.ms, timing.ms) if peer else None
             twice, computed = (after - then for after, then in zip(reader.counts, before[asked]))
-            rows.append((name, reader.name, timing.median, faster,
-                         self.floor.share(reader.precision, self.flop * chunks, timing.median),
-                         self._equal(images, peer, timing, asked == "fp32") if peer else None,
-                         100 * twice / computed))
+            rows.append(
+                (
+                    name,
+                    reader.name,
+                    timing.median,
+                    faster,
+                    self.floor.share(reader.precision, self.flop * chunks, timing.median),
+                    self._equal(images, peer, timing, asked == "fp32") if peer else None,
+                    100 * twice / computed,
+                )
+            )
             if measure is whole_lists and (name, asked) in PROMISED:
-                self.claims.append(Claim.at_least(f"list of {name}, {asked}: builtin / ours", PROMISED[name, asked],
-                                                  faster))
+                self.claims.append(
+                    Claim.at_least(f"list of {name}, {asked}: builtin / ours", PROMISED[name, asked], faster)
+                )
         return rows
 
     def _equal(self, images: list[np.ndarray], peer: Timing, own: Timing, exact: bool) -> str:
@@ -119,14 +138,18 @@ class Reading:
             return f"{counted} ({100 * distance / sum(map(len, peer.texts)):.1f} % of characters differ)"
         for index in unequal:
             if (gap := self.builtin.gap(images[index])) > TIE:
-                raise SystemExit(f"line {index} ({images[index].shape[1]} px): the texts differ in fp32, and the "
-                                 f"builtin's nearest logits are {gap:.1e} of the greatest apart:\n"
-                                 f"{peer.texts[index]}\n{own.texts[index]}")
+                raise SystemExit(
+                    f"line {index} ({images[index].shape[1]} px): the texts differ in fp32, and the "
+                    f"builtin's nearest logits are {gap:.1e} of the greatest apart:\n"
+                    f"{peer.texts[index]}\n{own.texts[index]}"
+                )
         return f"{counted}, {len(unequal)} ties"
 
     def _list_note(self) -> str:
-        widths = (f"mixed widths: uniform from 32 to {OFFICIAL_WIDTH} px at 32 px height; tiles of noise, read by a "
-                  "fitted head")
+        widths = (
+            f"mixed widths: uniform from 32 to {OFFICIAL_WIDTH} px at 32 px height; tiles of noise, read by a "
+            "fitted head"
+        )
         if not self.builtin:
             return widths
         size = self.builtin.batch_size

@@ -25,8 +25,10 @@ class Table:
             body.insert(1, f"|{' --- |' * len(self.columns)}")
         else:
             widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-            body = ["  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths)).rstrip()
-                    for row in rows]
+            body = [
+                "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths)).rstrip()
+                for row in rows
+            ]
         heading = f"### {self.title}" if markdown else self.title
         return "\n".join([heading, "", *body, *(["", self.note] if self.note else [])])
 
@@ -61,8 +63,11 @@ class Section:
 
 def claims_table(claims: list[Claim]) -> Table:
     answers = {True: "yes", False: "no", None: "not measured"}
-    return Table("What was promised", ("figure", "wanted", "found", "met"),
-                 [(claim.what, claim.wanted, claim.found, answers[claim.met]) for claim in claims])
+    return Table(
+        "What was promised",
+        ("figure", "wanted", "found", "met"),
+        [(claim.what, claim.wanted, claim.found, answers[claim.met]) for claim in claims],
+    )
 
 
 def facts_table(facts: dict[str, str]) -> Table:

@@ -37,13 +37,21 @@ def run(options: Options) -> Section:
     widths = _measure("width", {n: (WIDE, reading(images, WIDE)) for n, images in wide.items()}, options)
     batches = _measure("batch", {n: (MANY, reading(two[:MANY], n)) for n in BATCHES}, options)
     chosen = f"{recognizer.backend}, {recognizer.precision}"
-    return Section([
-        Table(f"Ours ({chosen}), by the number of lines", ("lines of two chunks", "ms a line"), _rows(counts)),
-        Table(f"Ours ({chosen}), by width", ("chunks of a line", "ms a line", "ms a chunk"),
-              [(chunks, timing.median, timing.median / chunks) for chunks, timing in widths.items()]),
-        Table(f"Ours ({chosen}), by batch size", ("lines at a time", "ms a line"), _rows(batches)),
-    ], samples={name: {size: timing.ms for size, timing in measured.items()}
-                for name, measured in (("lines", counts), ("width", widths), ("batch", batches))})
+    return Section(
+        [
+            Table(f"Ours ({chosen}), by the number of lines", ("lines of two chunks", "ms a line"), _rows(counts)),
+            Table(
+                f"Ours ({chosen}), by width",
+                ("chunks of a line", "ms a line", "ms a chunk"),
+                [(chunks, timing.median, timing.median / chunks) for chunks, timing in widths.items()],
+            ),
+            Table(f"Ours ({chosen}), by batch size", ("lines at a time", "ms a line"), _rows(batches)),
+        ],
+        samples={
+            name: {size: timing.ms for size, timing in measured.items()}
+            for name, measured in (("lines", counts), ("width", widths), ("batch", batches))
+        },
+    )
 
 
 def _measure(name: str, tasks: dict[int, tuple[int, Callable[[], list]]], options: Options) -> dict[int, Timing]:

@@ -3,8 +3,8 @@
 Lines of three chunks, and of mixed widths, of which the builtin computes three chunks each. Steps in turn, after one
 round over all batches (for each number of chunks that oneDNN meets first, it compiles kernels): lines a second, data
 loading, optimiser and all. The losses of the first batch, without dropout, must be equal in fp32; else the
-run stops. The memory that a line takes is the difference of the peaks of a batch and of half of it, divided by the lines
-between, in a process for each.
+run stops. The memory that a line takes is the difference of the peaks of a batch and of half of it, divided by the
+lines between, in a process for each.
 
     python benchmarks/training.py KIND MODEL_DIR FOLDER BATCH DEVICE THREADS     that process: prints MiB a line
 """
@@ -33,30 +33,37 @@ COLUMNS = ("lines", "learner", "lines/s", "ours / builtin", "loss of the first b
 
 def run(options: Options) -> Section:
     count, random = STEPS * options.batch, np.random.default_rng(0)
-    images = {"three chunks": [tile_line(CHUNK_WIDTHS[3], random) for _ in range(count)],
-              "mixed widths": mixed(count, random)}
+    images = {
+        "three chunks": [tile_line(CHUNK_WIDTHS[3], random) for _ in range(count)],
+        "mixed widths": mixed(count, random),
+    }
     rows, claims, samples, missing = [], [], {}, []
     for lines, drawn in images.items():
         with tempfile.TemporaryDirectory() as folder:
             timings, row, missing = _measure(lines, drawn, Path(folder), options)
         rows += row
         samples[lines] = {name: timing.ms for name, timing in timings.items()}
-        claims.append(Claim.at_least(f"training, {lines}, {list(timings)[-1]}: lines a second, ours / builtin", PROMISED,
-                                     row[-1][3]))
+        claims.append(
+            Claim.at_least(
+                f"training, {lines}, {list(timings)[-1]}: lines a second, ours / builtin", PROMISED, row[-1][3]
+            )
+        )
     title = f"Training, official size, batches of {options.batch}"
     return Section([Table(title, COLUMNS, rows, "; ".join(missing))], claims, {"ms a line": samples})
 
 
-def _measure(lines: str, images: list[np.ndarray], folder: Path,
-             options: Options) -> tuple[dict[str, Timing], list[tuple], list[str]]:
+def _measure(
+    lines: str, images: list[np.ndarray], folder: Path, options: Options
+) -> tuple[dict[str, Timing], list[tuple], list[str]]:
     """Timings by learner, rows of the table, who is missing."""
     kinds = ["builtin", "fp32", *(["bf16"] if has_bf16(options.device) else [])]
     model_dir = official_model_dir(folder / "model", reads=False)
     for lmdb in ("theirs", "ours"):
         write_lines(folder / lmdb, images)
-    learners, missing = those_there_are([partial(make_learner, kind, model_dir, folder, options.device)
-                                         for kind in kinds])
-    kinds = kinds[len(kinds) - len(learners):]  # the builtin alone can be missing
+    learners, missing = those_there_are(
+        [partial(make_learner, kind, model_dir, folder, options.device) for kind in kinds]
+    )
+    kinds = kinds[len(kinds) - len(learners) :]  # the builtin alone can be missing
     losses = _first_losses(learners, options.batch)
     if "builtin" in kinds:
         _check_equal(losses[0], losses[1])
@@ -64,8 +71,10 @@ def _measure(lines: str, images: list[np.ndarray], folder: Path,
     memory = [_memory_per_line(kind, model_dir, folder, options) for kind in kinds]
     peer = timings[0] if "builtin" in kinds else None
     faster = [ratio(peer.ms, timing.ms) if peer and timing is not peer else None for timing in timings]
-    rows = [(lines, learner.name, 1000 / timing.median, quotient, f"{loss:.5f}", mib)
-            for learner, timing, quotient, loss, mib in zip(learners, timings, faster, losses, memory)]
+    rows = [
+        (lines, learner.name, 1000 / timing.median, quotient, f"{loss:.5f}", mib)
+        for learner, timing, quotient, loss, mib in zip(learners, timings, faster, losses, memory)
+    ]
     return {learner.name: timing for learner, timing in zip(learners, timings)}, rows, missing
 
 
@@ -80,8 +89,9 @@ def _first_losses(learners: list[Learner], batch: int) -> list[float]:
 
 def _check_equal(theirs: float, ours: float) -> None:
     if abs(theirs - ours) > LOSS_TOLERANCE * abs(theirs):
-        raise SystemExit(f"training: with the same weights and lines the builtin's loss is {theirs}, ours in fp32 "
-                         f"{ours}")
+        raise SystemExit(
+            f"training: with the same weights and lines the builtin's loss is {theirs}, ours in fp32 {ours}"
+        )
 
 
 def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
@@ -98,8 +108,16 @@ def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
 
 def _memory_per_line(kind: str, model_dir: str, folder: Path, options: Options) -> float:
     progress(f"training: memory, {kind}")
-    command = [sys.executable, __file__, kind, model_dir, str(folder), str(options.batch), options.device,
-               str(options.threads)]
+    command = [
+        sys.executable,
+        __file__,
+        kind,
+        model_dir,
+        str(folder),
+        str(options.batch),
+        options.device,
+        str(options.threads),
+    ]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

@@ -1,6 +1,6 @@
 """Fine-tune a model on a local LMDB, which `ms-ocr lmdb` makes from images and their labels.
 
-    python finetune.py MODEL_DIRECTORY_OR_ID ./local_lmdb [--epochs 3] [--work-dir ./work_dir]
+python finetune.py MODEL_DIRECTORY_OR_ID ./local_lmdb [--epochs 3] [--work-dir ./work_dir]
 """
 
 import argparse
@@ -24,7 +24,8 @@ train_dataset = MsDataset.load(
     split="test",
     namespace="damo",
     download_mode=DownloadMode.REUSE_DATASET_IF_EXISTS,
-    local_lmdb=arguments.local_lmdb)
+    local_lmdb=arguments.local_lmdb,
+)
 
 # the card evaluates on the lines it trains on; give other lines to learn something from the scores
 test_dataset = MsDataset.load(
@@ -32,7 +33,8 @@ test_dataset = MsDataset.load(
     split="test",
     namespace="damo",
     download_mode=DownloadMode.REUSE_DATASET_IF_EXISTS,
-    local_lmdb=arguments.local_lmdb)
+    local_lmdb=arguments.local_lmdb,
+)
 
 
 # whatever configuration.json holds can be set here
@@ -46,7 +48,8 @@ kwargs = dict(  # noqa: C408  (as the card writes it)
     train_dataset=train_dataset,
     eval_dataset=test_dataset,
     work_dir=arguments.work_dir,
-    cfg_modify_fn=_cfg_modify_fn)
+    cfg_modify_fn=_cfg_modify_fn,
+)
 
 trainer = build_trainer(name=Trainers.ocr_recognition, default_args=kwargs)
 print(trainer.train())

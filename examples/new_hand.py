@@ -38,7 +38,7 @@ def draw(count: int):
     """Lines of three to six words in a row, as (PNG bytes, label)."""
     for _ in range(count):
         start = int(rng.integers(len(words) - 6))
-        label = " ".join(words[start: start + int(rng.integers(3, 7))])
+        label = " ".join(words[start : start + int(rng.integers(3, 7))])
         line = draw_in_hand(label, hand, style, Settings(max_width=756, degrade=0.5), rng)
         yield cv2.imencode(".png", line.image)[1].tobytes(), line.text
 

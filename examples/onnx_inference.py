@@ -35,11 +35,11 @@ onnx_file = Exporter.from_model(model).export_onnx(output_dir=arguments.model)["
 
 image = cv2.imdecode(np.fromfile(arguments.image, np.uint8), cv2.IMREAD_COLOR)
 image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-image = keepratio_resize(image).astype(np.float32) / 255.
-chunks = np.stack([image[:, left: left + 300] for left in (0, 252, 504)]).transpose(0, 3, 1, 2)  # (3, 3, 32, 300)
+image = keepratio_resize(image).astype(np.float32) / 255.0
+chunks = np.stack([image[:, left : left + 300] for left in (0, 252, 504)]).transpose(0, 3, 1, 2)  # (3, 3, 32, 300)
 
 session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-logits, = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: chunks})  # (1, 201, classes)
+(logits,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: chunks})  # (1, 201, classes)
 
 with open(f"{arguments.model}/vocab.txt", encoding="utf-8") as file:
     labels = {id: line.strip("\n") for id, line in enumerate(file, start=2)}  # 0 is the blank, 1 is unused

@@ -1,6 +1,6 @@
 """Read one line with ModelScope's pipeline: from a URL or a path, and from an OpenCV array.
 
-    python recognize.py line.png [--model DIRECTORY_OR_ID]
+python recognize.py line.png [--model DIRECTORY_OR_ID]
 """
 
 import argparse
@@ -14,8 +14,11 @@ import ms_ocr_handwritten
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("image", help="a URL or a path")
-parser.add_argument("--model", help="a model directory, or 'damo/cv_convnextTiny_ocr-recognition-handwritten_damo'; "
-                                    "without it the model that is embedded in the package")
+parser.add_argument(
+    "--model",
+    help="a model directory, or 'damo/cv_convnextTiny_ocr-recognition-handwritten_damo'; "
+    "without it the model that is embedded in the package",
+)
 arguments = parser.parse_args()
 
 ocr_recognition = pipeline(Tasks.ocr_recognition, model=arguments.model or ms_ocr_handwritten.default_model_dir())

@@ -1,6 +1,6 @@
 """Read with a fine-tuned model, of the epoch you choose.
 
-    python reload.py line.png [--epoch 3] [--work-dir ./work_dir]
+python reload.py line.png [--epoch 3] [--work-dir ./work_dir]
 """
 
 import argparse

@@ -45,7 +45,9 @@ class LoaderConfig:
     workers_per_gpu: int = 0  # worker processes
     shuffle: bool = True
     drop_last: bool = False
-    start_method: str | None = None  # of workers: "fork", "spawn", "forkserver"; None: Python's, beside OpenVINO "spawn"
+    start_method: str | None = (
+        None  # of workers: "fork", "spawn", "forkserver"; None: Python's, beside OpenVINO "spawn"
+    )
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             raw = json.load(file)
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; a model directory holds {CONFIGURATION_FILE}, "
-                                 "pytorch_model.pt (or model.onnx) and vocab.txt") from None
+        raise ConfigurationError(
+            f"{path}: no such file; a model directory holds {CONFIGURATION_FILE}, "
+            "pytorch_model.pt (or model.onnx) and vocab.txt"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(raw, dict):
@@ -236,8 +240,9 @@ def _scheduler(section: Section) -> SchedulerConfig:
     warmup.finish()
     options.finish()
     if scheduler.type is None and scheduler.arguments:
-        raise section.fail("type", f"is missing, so that {', '.join(scheduler.arguments)} mean nothing; "
-                                   "e.g. 'MultiStepLR'")
+        raise section.fail(
+            "type", f"is missing, so that {', '.join(scheduler.arguments)} mean nothing; e.g. 'MultiStepLR'"
+        )
     return scheduler
 
 

@@ -36,8 +36,16 @@ class Section:
             raise self.fail(key, f"is {value!r}; {kind.__name__} expected")
         return value
 
-    def number(self, key: str, kind: type, default: Any, *, least: float = -math.inf, above: float = -math.inf,
-               below: float = math.inf) -> Any:
+    def number(
+        self,
+        key: str,
+        kind: type,
+        default: Any,
+        *,
+        least: float = -math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+    ) -> Any:
         """A number in the range; `default`, which may be None, is not checked."""
         value = self.take(key, kind)
         if value is None:
@@ -74,14 +82,18 @@ class Section:
     def finish(self) -> None:
         unknown = sorted(self.rest())
         if unknown:
-            raise ConfigurationError(f"{self.source}: unknown key {', '.join(map(self.dotted, unknown))}; "
-                                     f"allowed here: {', '.join(sorted(self.known))}")
+            raise ConfigurationError(
+                f"{self.source}: unknown key {', '.join(map(self.dotted, unknown))}; "
+                f"allowed here: {', '.join(sorted(self.known))}"
+            )
 
 
 _HOOKS = {  # hook type -> (the object that its keys stand for, the keys)
     "CheckpointHook": ("train.checkpoint.period", ("interval", "by_epoch", "save_dir", "max_checkpoint_num")),
-    "BestCkptSaverHook": ("train.checkpoint.best", ("metric_key", "rule", "interval", "by_epoch", "save_dir",
-                                                    "max_checkpoint_num", "save_file_name")),
+    "BestCkptSaverHook": (
+        "train.checkpoint.best",
+        ("metric_key", "rule", "interval", "by_epoch", "save_dir", "max_checkpoint_num", "save_file_name"),
+    ),
     "EvaluationHook": ("evaluation.period", ("interval", "by_epoch")),
     "TextLoggerHook": ("train.logging", ("interval", "by_epoch", "out_dir")),
     "OptimizerHook": ("train.optimizer.options", ("cumulative_iters", "grad_clip")),

@@ -53,5 +53,5 @@ def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:
 
 
 def required_columns(ids: Sequence[int]) -> int:
-    """Least number of columns to which a label can be aligned: one per character, one blank between equal neighbours."""
+    """Least number of columns to which a label can be aligned: one a character, one blank between equal neighbours."""
     return len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))

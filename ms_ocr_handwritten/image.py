@@ -206,7 +206,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def _check_array(array: np.ndarray, name: str, max_pixels: int) -> None:
-    if not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
         raise ImageError(f"{name}: give one image, grey (H, W), BGR (H, W, 3) or BGRA (H, W, 4)")
     _check_size(array.shape[1], array.shape[0], name, max_pixels)
 

@@ -87,8 +87,13 @@ class Scores:
             self.loss_lines += 1
 
     def __add__(self, other: "Scores") -> "Scores":
-        return Scores(self.folded + other.folded, self.raw + other.raw, self.loose + other.loose,
-                      self.loss_sum + other.loss_sum, self.loss_lines + other.loss_lines)
+        return Scores(
+            self.folded + other.folded,
+            self.raw + other.raw,
+            self.loose + other.loose,
+            self.loss_sum + other.loss_sum,
+            self.loss_lines + other.loss_lines,
+        )
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain Python numbers, ready for JSON; None where nothing was there to measure.
@@ -97,13 +102,21 @@ class Scores:
         """
         folded, raw = self.folded, self.raw
         values = {
-            "accuracy": folded.line_accuracy, "AR": folded.ar, "CR": folded.cr, "cer": folded.cer,
+            "accuracy": folded.line_accuracy,
+            "AR": folded.ar,
+            "CR": folded.cr,
+            "cer": folded.cer,
             "avg_loss": _ratio(self.loss_sum, self.loss_lines),
-            "cer_raw": raw.cer, "accuracy_raw": raw.line_accuracy,
-            "cer_loose": self.loose.cer, "accuracy_loose": self.loose.line_accuracy,
+            "cer_raw": raw.cer,
+            "accuracy_raw": raw.line_accuracy,
+            "cer_loose": self.loose.cer,
+            "accuracy_loose": self.loose.line_accuracy,
         }
-        return {"lines": folded.lines, "characters": folded.characters,
-                **{name: None if math.isnan(value) else float(value) for name, value in values.items()}}
+        return {
+            "lines": folded.lines,
+            "characters": folded.characters,
+            **{name: None if math.isnan(value) else float(value) for name, value in values.items()},
+        }
 
 
 def _ratio(part: float, whole: float) -> float:

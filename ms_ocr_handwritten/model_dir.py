@@ -19,8 +19,9 @@ def default_model_dir() -> str:
     """The embedded model, usable as `model=` everywhere. Raises CheckpointError if this installation has none."""
     folder = Path(__file__).parent / "assets"
     if not (folder / CONFIGURATION_FILE).exists():
-        raise CheckpointError(f"{folder}: this installation holds no embedded model; install the package again, or "
-                              "name a model directory")
+        raise CheckpointError(
+            f"{folder}: this installation holds no embedded model; install the package again, or name a model directory"
+        )
     return str(folder)
 
 
@@ -39,8 +40,10 @@ class ModelDir:
         path = Path(path)
         raw = read_json(path / CONFIGURATION_FILE)
         if recognizer_name(raw) != RECOGNIZER:
-            raise ConfigurationError(f"{path / CONFIGURATION_FILE}: model.recognizer is {recognizer_name(raw)!r}; this "
-                                     f"package reads {RECOGNIZER}, use ModelScope's pipeline for the others")
+            raise ConfigurationError(
+                f"{path / CONFIGURATION_FILE}: model.recognizer is {recognizer_name(raw)!r}; this "
+                f"package reads {RECOGNIZER}, use ModelScope's pipeline for the others"
+            )
         configuration = Configuration.parse(raw, str(path / CONFIGURATION_FILE))
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         vocabulary.check_head(configuration.network.num_classes)
@@ -63,6 +66,7 @@ class ModelDir:
     def require_weights(self) -> Path:
         """The file of weights. Raises CheckpointError if there is none."""
         if self.weights is None:
-            raise CheckpointError(f"{self.path}: holds no {WEIGHTS_FILES[0]}; download the model again, or name another "
-                                  "model directory")
+            raise CheckpointError(
+                f"{self.path}: holds no {WEIGHTS_FILES[0]}; download the model again, or name another model directory"
+            )
         return self.weights

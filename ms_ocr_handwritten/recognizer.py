@@ -1,9 +1,9 @@
 """Reading: images to lines of text with confidences and positions. Knows nothing of ModelScope.
 
-    from ms_ocr_handwritten import Recognizer
-    recognizer = Recognizer.from_pretrained(model_dir)
-    line = recognizer.read("line.png")
-    line.text, line.score, line.chars
+from ms_ocr_handwritten import Recognizer
+recognizer = Recognizer.from_pretrained(model_dir)
+line = recognizer.read("line.png")
+line.text, line.score, line.chars
 """
 
 import logging
@@ -67,15 +67,23 @@ class Recognizer:
         return self._backend.precision
 
     @classmethod
-    def from_pretrained(cls, model_dir: str | os.PathLike[str], backend: str = "auto", precision: str = "auto", *,
-                        device: str | None = None, threads: int | None = None,
-                        limits: Limits = Limits()) -> "Recognizer":
+    def from_pretrained(
+        cls,
+        model_dir: str | os.PathLike[str],
+        backend: str = "auto",
+        precision: str = "auto",
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        limits: Limits = Limits(),
+    ) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx).
 
-        backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see `backends`.
-        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32 where that
-            leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto": "bf16+fp32" with torch
-            on processors that multiply bf16 faster, else "fp32".
+        backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see
+            `backends`.
+        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32 where
+            that leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto": "bf16+fp32" with
+            torch on processors that multiply bf16 faster, else "fp32".
         device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
         threads: of onnxruntime or OpenVINO; None takes all cores.
 
@@ -85,8 +93,15 @@ class Recognizer:
         return cls(open_backend(model, backend, precision, device, threads), model.vocabulary, limits)
 
     @classmethod
-    def from_network(cls, network, vocabulary: Vocabulary, precision: str = "auto", *, device: str | None = None,
-                     limits: Limits = Limits()) -> "Recognizer":
+    def from_network(
+        cls,
+        network,
+        vocabulary: Vocabulary,
+        precision: str = "auto",
+        *,
+        device: str | None = None,
+        limits: Limits = Limits(),
+    ) -> "Recognizer":
         """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode.
 
         device: as above, where the network is moved to; None leaves it where it is.
@@ -98,7 +113,9 @@ class Recognizer:
         (line,) = self.read_canvases([line_canvas(load_image(image, limits=self.limits))])
         return line
 
-    def read_many(self, images: Iterable, batch_size: int = 32, *, errors: str = "raise") -> Iterator[Line | ImageError]:
+    def read_many(
+        self, images: Iterable, batch_size: int = 32, *, errors: str = "raise"
+    ) -> Iterator[Line | ImageError]:
         """Read many images, in input order; memory does not grow with their number.
 
         Lines of all widths are computed together, as many as fill a batch of chunks, at most `batch_size` lines.
@@ -180,8 +197,9 @@ class Recognizer:
         ids, log_probs = path
         runs = collapse(ids, log_probs)
         chars = tuple(
-            Character(character, run.score, canvas.source_x(run.start * COLUMN_WIDTH),
-                      canvas.source_x(run.end * COLUMN_WIDTH))
+            Character(
+                character, run.score, canvas.source_x(run.start * COLUMN_WIDTH), canvas.source_x(run.end * COLUMN_WIDTH)
+            )
             for run in runs
             if (character := self.vocabulary.character(run.id))
         )

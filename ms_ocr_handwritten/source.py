@@ -105,9 +105,7 @@ def _download_in_time(url: str, limits: Limits) -> bytes:
     except queue.Empty:
         result = TimeoutError()
     if isinstance(result, TimeoutError):
-        raise ImageError(
-            f"{name}: not received within {limits.url_timeout:g} s; try again or raise Limits.url_timeout"
-        )
+        raise ImageError(f"{name}: not received within {limits.url_timeout:g} s; try again or raise Limits.url_timeout")
     if isinstance(result, ImageError):
         raise result
     if isinstance(result, Exception):

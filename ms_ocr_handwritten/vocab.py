@@ -204,9 +204,7 @@ def _check_entry(character: str, where: str) -> None:
             "and save the file without a byte order mark"
         )
     if character in ("\n", "\r") or "\ud800" <= character <= "\udfff":
-        raise VocabularyError(
-            f"{where} is {_code_points(character)}, which a line of vocab.txt cannot hold; remove it"
-        )
+        raise VocabularyError(f"{where} is {_code_points(character)}, which a line of vocab.txt cannot hold; remove it")
 
 
 def _describe(character: str) -> str:

@@ -20,7 +20,9 @@ def main(first: Path, second: Path, share: float, out: Path) -> None:
     out.mkdir(parents=True)
     for name in ("configuration.json", "vocab.txt"):
         shutil.copy(second / name, out / name)
-    save_torch({f"recognizer.{name}": a[name].float().lerp(b[name].float(), share) for name in b}, out / "pytorch_model.pt")
+    save_torch(
+        {f"recognizer.{name}": a[name].float().lerp(b[name].float(), share) for name in b}, out / "pytorch_model.pt"
+    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from torch.utils.data import Dataset
 from ms_ocr_handwritten.ctc import required_columns
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.image import line_canvas, load_image
-from ms_ocr_handwritten.training.ctc_loss import rows_at_once
 from ms_ocr_handwritten.synth.line import LineSynthesizer
+from ms_ocr_handwritten.training.ctc_loss import rows_at_once
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
 LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no wider than the room left
@@ -24,8 +24,9 @@ class ColumnDataset(Dataset):
     the middle of a character), 0 elsewhere; the ids of the whole chunk's text, 0 behind its end.
     """
 
-    def __init__(self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int,
-                 sparse: float) -> None:
+    def __init__(
+        self, synthesizer: LineSynthesizer, vocabulary: Vocabulary, start: int, stop: int, sparse: float
+    ) -> None:
         self.synthesizer, self.vocabulary, self.sparse = synthesizer, vocabulary, sparse
         self.start, self.stop = start, stop
 

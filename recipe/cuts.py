@@ -50,8 +50,10 @@ def main() -> None:
     reader = LmdbReader(arguments.real)
     images = [scaled(reader.image_bytes(index)) for index in range(len(reader))]
     lines = Recognizer.from_pretrained(arguments.model).read_many(images)
-    cuts = [cut_points(image, line, fold_full_width(reader.label(index)))
-            for index, (image, line) in enumerate(tqdm(zip(images, lines), total=len(images), disable=None))]
+    cuts = [
+        cut_points(image, line, fold_full_width(reader.label(index)))
+        for index, (image, line) in enumerate(tqdm(zip(images, lines), total=len(images), disable=None))
+    ]
     print(f"{sum(map(len, cuts))} cuts in {len(cuts)} lines")
     write_atomically(arguments.out, json.dumps(cuts).encode("utf-8"))
 

@@ -41,6 +41,7 @@ class Earlier:
 
 def changed(grey: Tensor) -> Tensor:
     """Chunks (N, 1, 32, 300) in [0, 1], each changed by chance; what lies behind the end of the line stays 0."""
+
     def chance(low: float, high: float) -> Tensor:
         return torch.empty(len(grey), 1, 1, 1, device=grey.device).uniform_(low, high)
 

@@ -35,18 +35,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
+from ms_ocr_handwritten.backends.precision import bf16_is_faster
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
 from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
-from ms_ocr_handwritten.training.loss import encode_columns
-from ms_ocr_handwritten.training.ctc_loss import ctc_loss
-from ms_ocr_handwritten.backends.precision import bf16_is_faster
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.checkpoints import save_torch
+from ms_ocr_handwritten.training.ctc_loss import ctc_loss
 from ms_ocr_handwritten.training.dataset import Batch, collate
+from ms_ocr_handwritten.training.loss import encode_columns
 from ms_ocr_handwritten.vocab import Vocabulary
 
 SPAN = 4  # px, half of a letter as people write them in a line 32 px high
@@ -85,8 +85,10 @@ def build_optimizers(network: ConvNextViT, lr: float) -> list[torch.optim.Optimi
     """Muon (Jordan et al., 2024) for the matrices within the network, AdamW for its ends, convolutions and vectors."""
     inner = [p for name, p in network.named_parameters() if p.ndim == 2 and not name.startswith(HEAD)]
     outer = [p for name, p in network.named_parameters() if p.ndim != 2 or name.startswith(HEAD)]
-    return [torch.optim.Muon(inner, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(outer, lr=lr, weight_decay=0.02, fused=True)]
+    return [
+        torch.optim.Muon(inner, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(outer, lr=lr, weight_decay=0.02, fused=True),
+    ]
 
 
 class StaysFloat32(TorchFunctionMode):
@@ -203,10 +205,14 @@ class Student:
 
     def _log(self, rate: float) -> None:
         *losses, right, count = self.sums.tolist()
-        entry = {"step": self.step, **{name: total / self.taken
-                                       for name, total in zip(("loss", "text_loss", "real_loss"), losses)},
-                 "accuracy": right / max(1, count), "characters": count / self.taken,
-                 "chunks_per_second": self.seen / (time.time() - self.since), "lr": rate}
+        entry = {
+            "step": self.step,
+            **{name: total / self.taken for name, total in zip(("loss", "text_loss", "real_loss"), losses)},
+            "accuracy": right / max(1, count),
+            "characters": count / self.taken,
+            "chunks_per_second": self.seen / (time.time() - self.since),
+            "lr": rate,
+        }
         print(self.out.name, json.dumps(entry), flush=True)
         with open(self.out / "pretrain_log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -214,9 +220,16 @@ class Student:
 
     def save(self, seconds: float) -> None:
         """`seconds`: of learning so far, which --clock counts."""
-        save_torch({"step": self.step, "seconds": seconds, "network": self.network.state_dict(),
-                    "average": self.average.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]},
-                   self.state_file)
+        save_torch(
+            {
+                "step": self.step,
+                "seconds": seconds,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizers": [o.state_dict() for o in self.optimizers],
+            },
+            self.state_file,
+        )
         save_torch(self.average.module.state_dict(), self.out / "pytorch_model.pt")
 
 
@@ -227,14 +240,21 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, nargs="+", type=Path)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=64, help="new chunks in each step")
-    parser.add_argument("--again", type=int, default=0, help="chunks drawn before that come again in each step, changed")
+    parser.add_argument(
+        "--again", type=int, default=0, help="chunks drawn before that come again in each step, changed"
+    )
     parser.add_argument("--lr", nargs="+", type=float, default=[1.5e-3])
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the moving average of the weights, a step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="that draw chunks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--kind", action="append", default=[], metavar="NAME=WEIGHT",
-                        help=f"weight of a kind of text in place of {KINDS}; may be given more than once")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="NAME=WEIGHT",
+        help=f"weight of a kind of text in place of {KINDS}; may be given more than once",
+    )
     parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks that hold one line alone")
     parser.add_argument("--weights", nargs="+", help="weights to begin with; random ones otherwise")
     parser.add_argument("--real", help="LMDB of real lines")
@@ -247,8 +267,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder of columns")
     parser.add_argument("--ctc", type=float, default=0.0, help="weight of the synthetic chunks' CTC loss")
     parser.add_argument("--join", nargs="+", type=float, help="share of the training done when CTC joins in [0]")
-    parser.add_argument("--clock", type=float, metavar="MINUTES",
-                        help="the rate falls over so many minutes of learning and not over --steps; then it ends")
+    parser.add_argument(
+        "--clock",
+        type=float,
+        metavar="MINUTES",
+        help="the rate falls over so many minutes of learning and not over --steps; then it ends",
+    )
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
     arguments = parser.parse_args(words)
     arguments.weights = arguments.weights or ["-"] * len(arguments.model)
@@ -268,24 +292,40 @@ def main() -> None:
     students = [Student(arguments, number, device) for number in range(len(arguments.model))]
     step, seconds = students[0].step, students[0].seconds
 
-    synthesizer = LineSynthesizer(arguments.inputs, seed=arguments.seed, degrade=0.7,
-                                  kinds=tuple(kinds_with(arguments.kind).items()))
-    load = partial(DataLoader, prefetch_factor=3, multiprocessing_context="fork",
-                   worker_init_fn=lambda _: cv2.setNumThreads(0))
-    dataset = ColumnDataset(synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch,
-                            arguments.sparse)
+    synthesizer = LineSynthesizer(
+        arguments.inputs, seed=arguments.seed, degrade=0.7, kinds=tuple(kinds_with(arguments.kind).items())
+    )
+    load = partial(
+        DataLoader, prefetch_factor=3, multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0)
+    )
+    dataset = ColumnDataset(
+        synthesizer, vocabulary, step * arguments.batch, arguments.steps * arguments.batch, arguments.sparse
+    )
     loader = load(dataset, arguments.batch, num_workers=arguments.workers)
     real: Iterator[Batch | None] = itertools.repeat(None)
     if arguments.real:
         cuts = json.loads(arguments.cuts.read_text(encoding="utf-8")) if arguments.cuts else None
-        lines = RealLines(LmdbReader(arguments.real), vocabulary, cuts, step * arguments.real_lines,
-                          arguments.steps * arguments.real_lines, arguments.seed, arguments.augment)
-        real = map(partial(on_device, device=device),
-                   load(lines, arguments.real_lines, num_workers=arguments.real_workers,
-                        collate_fn=partial(collate, skip_padding=True)))
+        lines = RealLines(
+            LmdbReader(arguments.real),
+            vocabulary,
+            cuts,
+            step * arguments.real_lines,
+            arguments.steps * arguments.real_lines,
+            arguments.seed,
+            arguments.augment,
+        )
+        real = map(
+            partial(on_device, device=device),
+            load(
+                lines,
+                arguments.real_lines,
+                num_workers=arguments.real_workers,
+                collate_fn=partial(collate, skip_padding=True),
+            ),
+        )
     earlier = Earlier(device) if arguments.again else None
     started, last = time.time(), None
-    for step, (grey, targets) in enumerate(loader, start=step + 1):
+    for step, (grey, targets) in enumerate(loader, start=step + 1):  # noqa: B020 (goes on counting)
         last = last or time.time()  # the wait for the first lines is not learning
         progress = seconds / (60 * arguments.clock) if arguments.clock else (step - 1) / arguments.steps
         grey = grey[:, None].to(device)

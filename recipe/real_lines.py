@@ -68,10 +68,19 @@ class RealLines(Dataset):
     each time round.
     """
 
-    def __init__(self, reader: LmdbReader, vocabulary: Vocabulary, cuts: list[list[Cut]] | None, start: int, stop: int,
-                 seed: int, strength: float) -> None:
-        self.lines = [(scaled(reader.image_bytes(index)), fold_full_width(reader.label(index)))
-                      for index in range(len(reader))]
+    def __init__(
+        self,
+        reader: LmdbReader,
+        vocabulary: Vocabulary,
+        cuts: list[list[Cut]] | None,
+        start: int,
+        stop: int,
+        seed: int,
+        strength: float,
+    ) -> None:
+        self.lines = [
+            (scaled(reader.image_bytes(index)), fold_full_width(reader.label(index))) for index in range(len(reader))
+        ]
         self.pool = None if cuts is None else [parts(*line, own) for line, own in zip(self.lines, cuts, strict=True)]
         self.vocabulary, self.start, self.stop, self.seed, self.strength = vocabulary, start, stop, seed, strength
 

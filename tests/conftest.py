@@ -29,8 +29,15 @@ torch.set_num_threads(1)  # for networks as small as these, threads only wait fo
 ROOT = Path(__file__).parent.parent
 OFFICIAL = ROOT.parent / "shared" / "official"
 ALPHABET = "abcdefghij0123456789"
-TINY_NETWORK = {"depths": [1, 1, 1, 1], "dims": [16, 24, 32, 48], "layer_scale": 1.0, "embed_dim": 48, "blocks": 1,
-                "heads": 3, "dropout": 0.0}
+TINY_NETWORK = {
+    "depths": [1, 1, 1, 1],
+    "dims": [16, 24, 32, 48],
+    "layer_scale": 1.0,
+    "embed_dim": 48,
+    "blocks": 1,
+    "heads": 3,
+    "dropout": 0.0,
+}
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -49,7 +56,9 @@ def render(text: str, height: int = 40) -> np.ndarray:
     """A line of ASCII text, dark on white: BGR uint8 (height, W, 3)."""
     scale = height / 40
     image = np.full((height, int((18 * len(text) + 10) * scale), 3), 255, np.uint8)
-    return cv2.putText(image, text, (int(4 * scale), int(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, (0, 0, 0), 2)
+    return cv2.putText(
+        image, text, (int(4 * scale), int(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, (0, 0, 0), 2
+    )
 
 
 def png(image: np.ndarray) -> bytes:

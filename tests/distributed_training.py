@@ -32,12 +32,24 @@ def main(model: Path, lines: Path, held_out: Path, work_dir: Path, out: Path) ->
     precision.gemm_rates = lambda: {"fp32": 1.0, "bf16": 1.0 if ranks.rank else 9.0}  # as on two kinds of machines
     automatic = ranks.compute_bf16("auto")
     ranks.leave()
-    (out / f"rank_{ranks.rank}.json").write_text(json.dumps({
-        "world": ranks.world, "batches": batches, "trained": training.dataset.read, "summary": summary,
-        "evaluated": training.evaluation.read[: len(training.evaluation.read) // 2],  # of the first of two evaluations
-        "bf16": automatic, "bias": training.network.vitstr.head.bias.tolist(),
-        "threads": sorted(task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()),
-    }))
+    (out / f"rank_{ranks.rank}.json").write_text(
+        json.dumps(
+            {
+                "world": ranks.world,
+                "batches": batches,
+                "trained": training.dataset.read,
+                "summary": summary,
+                "evaluated": training.evaluation.read[
+                    : len(training.evaluation.read) // 2
+                ],  # of the first of two evaluations
+                "bf16": automatic,
+                "bias": training.network.vitstr.head.bias.tolist(),
+                "threads": sorted(
+                    task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+                ),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -35,10 +35,22 @@ def answer(**values):
 
 def fresh(script: str, cwd: Path, *, environment: dict[str, str] | None = None, **values: Any) -> dict[str, Any]:
     """Run `script`, which finds `values` in VALUES, and return what it gave to `answer`, and the `attempts`."""
-    environment = {**os.environ, "MODELSCOPE_LOG_LEVEL": "40", "MODELSCOPE_CACHE": str(cwd / "cache"),
-                   **(environment or {})}
-    done = subprocess.run([sys.executable, "-c", PREAMBLE + script, json.dumps(values, default=str)], cwd=cwd,
-                          check=False, capture_output=True, text=True, encoding="utf-8", env=environment, timeout=240)
+    environment = {
+        **os.environ,
+        "MODELSCOPE_LOG_LEVEL": "40",
+        "MODELSCOPE_CACHE": str(cwd / "cache"),
+        **(environment or {}),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + script, json.dumps(values, default=str)],
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        timeout=240,
+    )
     answers = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     assert done.returncode == 0 and answers, f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
     return json.loads(answers[-1].removeprefix(MARK))

@@ -22,10 +22,13 @@ from training_tools import assert_equal_weights, log, prepare, read_weights_file
 from ms_ocr_handwritten.atomic import TEMPORARY_SUFFIX
 
 TRAINING = {
-    "max_epochs": 3, "dataloader": {"batch_size_per_gpu": 8}, "ema_decay": 0.5,
+    "max_epochs": 3,
+    "dataloader": {"batch_size_per_gpu": 8},
+    "ema_decay": 0.5,
     "optimizer": {"type": "AdamW", "lr": 1e-3, "options": {"grad_clip": {"max_norm": 20}}},
     "lr_scheduler": {"type": "OneCycleLR", "max_lr": 3e-3, "options": {"by_epoch": False}},
-    "checkpoint": {"period": {"resume_interval": 2}}, "logging": {"interval": 1},
+    "checkpoint": {"period": {"resume_interval": 2}},
+    "logging": {"interval": 1},
 }
 FINAL = ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "output/pytorch_model.pt", "output_best/pytorch_model.pt"]
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ms_ocr_handwritten.errors import ImageError
 from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
 
+
 def hand_grey(rgb):
     red, green, blue = (rgb[:, :, i].astype(np.float64) / 255 for i in range(3))
     return 0.2989 * red + 0.5870 * green + 0.1140 * blue

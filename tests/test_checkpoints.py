@@ -25,8 +25,8 @@ def test_files_of_a_training(three_epochs):
     names = set(hashes(three_epochs))
     model = {"configuration.json", "vocab.txt", "pytorch_model.pt"}
     assert names == {"best.json", "resume.json", "train_log.jsonl"} | {
-        f"{folder}/{name}" for folder in ("output", "output_best") for name in model} | {
-        f"epoch_{n}{suffix}" for n in (1, 2, 3) for suffix in (".pth", "_trainer_state.pth")}
+        f"{folder}/{name}" for folder in ("output", "output_best") for name in model
+    } | {f"epoch_{n}{suffix}" for n in (1, 2, 3) for suffix in (".pth", "_trainer_state.pth")}
     assert {path.stat().st_mode & 0o777 for path in three_epochs.rglob("*") if path.is_file()} == {0o644}
 
 
@@ -46,8 +46,12 @@ def test_intervals_and_the_number_of_checkpoints_kept(tiny_model_dir, lines_lmdb
     work = WorkDir(tmp_path / "work")
     assert work.epochs() == [6, 7]
     assert sorted(path.name for path in work.path.glob("*.pth")) == [
-        "epoch_6.pth", "epoch_6_trainer_state.pth", "epoch_7.pth", "epoch_7_trainer_state.pth",
-        "latest_trainer_state.pth"]
+        "epoch_6.pth",
+        "epoch_6_trainer_state.pth",
+        "epoch_7.pth",
+        "epoch_7_trainer_state.pth",
+        "latest_trainer_state.pth",
+    ]
     prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", max_epochs=8, checkpoint=checkpoint).run()
     assert work.epochs() == [7, 8]
 
@@ -59,7 +63,10 @@ def test_output_best_is_the_best(tiny_model_dir, lines_lmdb, tmp_path, rule, bes
     losses = {entry["epoch"]: entry["avg_loss"] for entry in log(tmp_path / "work") if entry["mode"] == "eval"}
     best = best_of(losses, key=losses.get)
     assert json.loads((tmp_path / "work/best.json").read_text()) == {
-        "epoch": best, "metric": "avg_loss", "value": losses[best]}
+        "epoch": best,
+        "metric": "avg_loss",
+        "value": losses[best],
+    }
     found = read_weights_file(tmp_path / "work/output_best/pytorch_model.pt")
     assert_equal_weights(found, read_weights_file(tmp_path / "work" / f"epoch_{best}.pth"))
 

@@ -8,9 +8,9 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.cli import main
-from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx.export import export_onnx
 
 
 def doctor(*arguments: object):
@@ -25,12 +25,14 @@ def test_it_says_what_auto_takes_and_measures_what_works(tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     automatic = Recognizer.from_pretrained(folder)
     assert f"auto, with torch imported: backend '{automatic.backend}', precision '{automatic.precision}' (" in (
-        result.stdout)
+        result.stdout
+    )
     measured = re.findall(r"^(torch|onnxruntime|openvino) +(\w+) +([\d.]+) +([\d.]+)$", result.stdout, re.M)
     assert {("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32")} <= {row[:2] for row in measured}
     assert all(float(value) > 0 for row in measured for value in row[2:])
     assert f"not here: onnxruntime int8: {folder}: holds no model_int8.onnx; make one with `ms-ocr export int8`" in (
-        result.stdout)
+        result.stdout
+    )
 
 
 def test_a_directory_that_nothing_reads_is_an_error(tmp_path):

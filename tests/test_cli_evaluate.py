@@ -22,9 +22,20 @@ from ms_ocr_handwritten.vocab import Vocabulary
 
 # Read as "a" each: 0 errors, 1 deletion, 1 substitution (x is in no vocabulary), 0 errors once folded; 5 characters.
 LABELS = ["a", "ab", "x", "\uff41"]
-FIGURES = {"lines": 4, "characters": 5, "cer": 0.4, "AR": 0.6, "CR": 0.6, "accuracy": 0.5, "cer_raw": 0.6,
-           "accuracy_raw": 0.25, "cer_loose": 0.4, "accuracy_loose": 0.5, "unknown_characters": 1,
-           "unreadable": 0}
+FIGURES = {
+    "lines": 4,
+    "characters": 5,
+    "cer": 0.4,
+    "AR": 0.6,
+    "CR": 0.6,
+    "accuracy": 0.5,
+    "cer_raw": 0.6,
+    "accuracy_raw": 0.25,
+    "cer_loose": 0.4,
+    "accuracy_loose": 0.5,
+    "unknown_characters": 1,
+    "unreadable": 0,
+}
 
 
 def evaluate(*arguments: object) -> Result:
@@ -45,8 +56,20 @@ def sets(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_json_holds_the_figures_of_every_set(always_a, sets):  # noqa: F811
-    result = evaluate("--model", always_a, "--backend", "torch", "--precision", "fp32", "table", "lines", "--format",
-                      "json", "--batch-size", 3)
+    result = evaluate(
+        "--model",
+        always_a,
+        "--backend",
+        "torch",
+        "--precision",
+        "fp32",
+        "table",
+        "lines",
+        "--format",
+        "json",
+        "--batch-size",
+        3,
+    )
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     assert (report["backend"], report["precision"]) == ("torch", "fp32")
@@ -68,15 +91,17 @@ def test_per_line_is_a_new_file(always_a, sets):  # noqa: F811
     result = evaluate("--model", always_a, "lines", "--per-line", "lines.tsv")
     assert result.exit_code == 0
     expected = "path\tlabel\ttext\tscore\n" + "".join(
-        f"lines/image-00000000{number}\t{label}\ta\t{SURE:.6f}\n" for number, label in enumerate(LABELS, start=1))
+        f"lines/image-00000000{number}\t{label}\ta\t{SURE:.6f}\n" for number, label in enumerate(LABELS, start=1)
+    )
     assert Path("lines.tsv").read_text(encoding="utf-8") == expected
     result = evaluate("--model", always_a, "table", "--per-line", "lines.tsv")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: lines.tsv: exists already and is left as it is; choose another --per-line\n"
     assert Path("lines.tsv").read_text(encoding="utf-8") == expected
     result = evaluate("--model", always_a, "table", "--per-line", "no/lines.tsv")
-    assert result.stderr == ("error: no/lines.tsv: cannot be written (No such file or directory); "
-                             "choose another --per-line\n")
+    assert result.stderr == (
+        "error: no/lines.tsv: cannot be written (No such file or directory); choose another --per-line\n"
+    )
 
 
 def test_unreadable_lines_are_named_counted_and_left_out(always_a, sets):  # noqa: F811
@@ -103,8 +128,9 @@ def test_a_path_that_is_no_set_stops_it_before_anything_is_read(sets):
     Path("empty").mkdir()
     result = evaluate("--model", "no_model", "lines", "empty")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == ("error: empty: neither an LMDB (a folder with data.mdb) nor a folder with labels.tsv; "
-                             "name one of the two\n")
+    assert result.stderr == (
+        "error: empty: neither an LMDB (a folder with data.mdb) nor a folder with labels.tsv; name one of the two\n"
+    )
     Path("table/labels.tsv").write_text("0.png\ta\nnone.png\tb\n", encoding="utf-8")
     result = evaluate("--model", "no_model", "table")
     assert result.stderr.startswith("error: table/labels.tsv:2: image table/none.png does not exist; ")
@@ -112,8 +138,12 @@ def test_a_path_that_is_no_set_stops_it_before_anything_is_read(sets):
 
 def test_any_recogniser_can_be_scored(capsys):
     texts = {"one": "abcd", "two": "A, b"}  # an insertion; loosely right
-    sources = [Source("1", "one", "abc"), Source("2", "two", "ab"), Source("3", "bad", "c"),
-               Source("4", ImageError("gone"), "d")]
+    sources = [
+        Source("1", "one", "abc"),
+        Source("2", "two", "ab"),
+        Source("3", "bad", "c"),
+        Source("4", ImageError("gone"), "d"),
+    ]
     seen = []
 
     def read(images):
@@ -122,7 +152,11 @@ def test_any_recogniser_can_be_scored(capsys):
 
     result = evaluate_sources(read, sources, Vocabulary(("a", "b", "A")), lambda *pair: seen.append(pair))
     summary = result.row("both")
-    assert (summary["cer"], summary["cer_loose"], summary["CR"]) == (4 / 5, 1 / 5, 1 - 1 / 5)  # a -> A, and ", " goes in
+    assert (summary["cer"], summary["cer_loose"], summary["CR"]) == (
+        4 / 5,
+        1 / 5,
+        1 - 1 / 5,
+    )  # a -> A, and ", " goes in
     assert (result.unreadable, result.unknown) == (2, Counter("c"))  # of lines that were read
     assert [source for source, _ in seen] == sources
     assert capsys.readouterr().err == "error: 3: what is that\nerror: 4: gone\n"

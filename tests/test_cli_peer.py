@@ -27,8 +27,10 @@ COLOURED = np.where(render("345") < 128, np.uint8([0, 90, 255]), np.uint8([250, 
 IMAGES = [render("12"), COLOURED, np.full((40, 60, 3), 255, np.uint8)]
 LABELS = ["12", "345", "a"]  # the model reads "a" three times; the peer "12", "345" and nothing
 LONG = np.full((10, 2500, 3), 255, np.uint8)  # the peer scales it to a height of 0 px
-FIGURES = {"model": {"lines": 3, "characters": 6, "cer": 5 / 6, "accuracy": 1 / 3, "AR": 1 / 6, "CR": 1 / 6},
-           "rapidocr": {"lines": 3, "characters": 6, "cer": 1 / 6, "accuracy": 2 / 3, "AR": 5 / 6, "CR": 5 / 6}}
+FIGURES = {
+    "model": {"lines": 3, "characters": 6, "cer": 5 / 6, "accuracy": 1 / 3, "AR": 1 / 6, "CR": 1 / 6},
+    "rapidocr": {"lines": 3, "characters": 6, "cer": 1 / 6, "accuracy": 2 / 3, "AR": 5 / 6, "CR": 5 / 6},
+}
 
 
 @pytest.fixture
@@ -50,7 +52,11 @@ def test_both_read_every_set_and_nothing_is_asked_of_the_network(always_a, sets,
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)["sets"]
     assert [(row["path"], row["reader"]) for row in rows] == [
-        ("lines", "model"), ("lines", "rapidocr"), ("table", "model"), ("table", "rapidocr")]
+        ("lines", "model"),
+        ("lines", "rapidocr"),
+        ("table", "model"),
+        ("table", "rapidocr"),
+    ]
     for row in rows:
         expected = FIGURES[row["reader"]]
         assert {key: row[key] for key in expected} == pytest.approx(expected)
@@ -63,8 +69,21 @@ def test_the_table_says_who_reads_and_the_log_is_quiet(always_a, sets):  # noqa:
     run = subprocess.run([*command, "--peer", "rapidocr"], check=False, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
     assert [re.split("  +", line.strip()) for line in run.stdout.splitlines()] == [
-        ["lines", "chars", "CER", "CER loose", "lines right", "right loose", "AR", "CR", "unknown chars", "unreadable",
-         "in neither", "reader", "path"],
+        [
+            "lines",
+            "chars",
+            "CER",
+            "CER loose",
+            "lines right",
+            "right loose",
+            "AR",
+            "CR",
+            "unknown chars",
+            "unreadable",
+            "in neither",
+            "reader",
+            "path",
+        ],
         ["3", "6", *["83.33 %"] * 2, *["33.33 %"] * 2, *["16.67 %"] * 2, "0", "0", "0", "model", "lines"],
         ["3", "6", *["16.67 %"] * 2, *["66.67 %"] * 2, *["83.33 %"] * 2, "0", "0", "0", "rapidocr", "lines"],
     ]
@@ -77,14 +96,17 @@ def test_the_peer_reads_as_it_does_by_itself_on_what_opencv_gives(always_a, sets
     assert evaluate("--model", always_a, "--peer", "rapidocr", "table", "--per-line", "lines.tsv").exit_code == 0
     header, *rows = [line.split("\t") for line in Path("lines.tsv").read_text(encoding="utf-8").splitlines()]
     assert header == ["path", "reader", "label", "text", "score"]
-    assert rows[:3] == [[f"table/{number}.png", "model", label, "a", f"{SURE:.6f}"]
-                        for number, label in enumerate(LABELS)]
+    assert rows[:3] == [
+        [f"table/{number}.png", "model", label, "a", f"{SURE:.6f}"] for number, label in enumerate(LABELS)
+    ]
     engine = RapidOCR(params={"Global.log_level": "critical"})
     scores = []
     for number, (label, row) in enumerate(zip(LABELS, rows[3:], strict=True)):
         image = cv2.imread(f"table/{number}.png")
-        alone, swapped = (engine(one, use_det=False, use_cls=False, use_rec=True)
-                          for one in (image, np.ascontiguousarray(image[..., ::-1])))
+        alone, swapped = (
+            engine(one, use_det=False, use_cls=False, use_rec=True)
+            for one in (image, np.ascontiguousarray(image[..., ::-1]))
+        )
         assert row == [f"table/{number}.png", "rapidocr", label, alone.txts[0], f"{alone.scores[0]:.6f}"]
         scores.append((alone.scores[0], swapped.scores[0]))
     assert scores[1][0] != scores[1][1]  # the coloured line tells BGR from RGB
@@ -134,8 +156,10 @@ def test_what_the_peer_alone_cannot_read_is_named_and_left_out_of_its_row(always
     by_model, too_long, by_peer, summary = result.stderr.splitlines()
     assert by_model.startswith("error: mixed/image-000000003: model: 8 encoded bytes: no image that Pillow reads")
     assert by_peer == by_model.replace("model", "rapidocr")
-    assert too_long == ("error: mixed/image-000000002: rapidocr: rapidocr fails on an image of 2500x10 px "
-                        "(ResizeImgError); leave it out of the set for figures on the same lines")
+    assert too_long == (
+        "error: mixed/image-000000002: rapidocr: rapidocr fails on an image of 2500x10 px "
+        "(ResizeImgError); leave it out of the set for figures on the same lines"
+    )
     assert summary == "3 of 6 could not be read"
     assert Path("lines.tsv").read_text(encoding="utf-8").splitlines()[5] == "mixed/image-000000002\trapidocr\ta\t\t"
 

@@ -32,8 +32,12 @@ def recognize(*arguments: object) -> Result:
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "ms_ocr_handwritten.cli", *map(str, arguments)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ms_ocr_handwritten.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+    )
 
 
 @pytest.fixture
@@ -67,8 +71,15 @@ def test_paths_are_read_in_order_and_folders_by_name(always_a, scans):
     write_lmdb("lines", [(png(render("d")), "d"), (png(render("e")), "e")])
     result = recognize("--model", always_a, "scans/sub/c.png", "scans", "lines", "scans/*.png")
     assert (result.exit_code, result.stderr) == (0, "")
-    names = ["scans/sub/c.png", "scans/a.JPG", "scans/b.png", "scans/sub/c.png", "lines/image-000000001",
-             "lines/image-000000002", "scans/b.png"]
+    names = [
+        "scans/sub/c.png",
+        "scans/a.JPG",
+        "scans/b.png",
+        "scans/sub/c.png",
+        "lines/image-000000001",
+        "lines/image-000000002",
+        "scans/b.png",
+    ]
     assert result.stdout == "".join(f"{name}\ta\n" for name in names)
 
 
@@ -86,8 +97,9 @@ def test_tsv_has_a_header_scores_and_escapes(always_a, scans):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_jsonl_is_what_the_recogniser_says(tmp_path, scans, batch_size):
     model = make_model_dir(tmp_path / "random", ALPHABET, scale=3.0, **TINY_NETWORK)
-    result = recognize("--model", model, "scans", "--format", "jsonl", "--batch-size", batch_size,
-                       "--precision", "fp32")
+    result = recognize(
+        "--model", model, "scans", "--format", "jsonl", "--batch-size", batch_size, "--precision", "fp32"
+    )
     names = ["scans/a.JPG", "scans/b.png", "scans/sub/c.png"]
     rows = [json.loads(row) for row in result.stdout.splitlines()]
     assert [row["path"] for row in rows] == names and len({row["score"] for row in rows}) == 3
@@ -97,8 +109,9 @@ def test_jsonl_is_what_the_recogniser_says(tmp_path, scans, batch_size):
         assert (row["text"], len(row["chars"])) == (line.text, len(line.chars)) and line.text
         assert row["score"] == pytest.approx(line.score, abs=1e-5)
         expected = dataclasses.asdict(line.chars[-1])
-        assert row["chars"][-1] == {key: pytest.approx(value) if key == "score" else value
-                                    for key, value in expected.items()}
+        assert row["chars"][-1] == {
+            key: pytest.approx(value) if key == "score" else value for key, value in expected.items()
+        }
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_read(always_a, scans):

@@ -17,10 +17,10 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.cli.train import override
 from ms_ocr_handwritten.errors import ConfigurationError
-from ms_ocr_handwritten.onnx.export import OPSET
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import default_model_dir
 from ms_ocr_handwritten.nets.convnextvit import read_weights
+from ms_ocr_handwritten.onnx.export import OPSET
 from ms_ocr_handwritten.training.distributed import Ranks
 
 FAST = ("--set", "train.max_epochs=2", "--set", "train.dataloader.batch_size_per_gpu=16")
@@ -41,18 +41,29 @@ def evaluations(work_dir: Path) -> dict[int, dict]:
 
 def test_without_a_model_the_embedded_one_is_trained_on(lines_lmdb, tmp_path):
     work = tmp_path / "work"
-    result = ms_ocr("train", "--train", lines_lmdb, "--work-dir", work, "--set", "train.max_epochs=1",
-                    "--set", "train.optimizer.lr=0.0")
+    result = ms_ocr(
+        "train",
+        "--train",
+        lines_lmdb,
+        "--work-dir",
+        work,
+        "--set",
+        "train.max_epochs=1",
+        "--set",
+        "train.optimizer.lr=0.0",
+    )
     assert result.exit_code == 0, result.stderr
-    expected, trained = (read_weights(Path(folder) / "pytorch_model.pt")
-                         for folder in (default_model_dir(), work / "output"))
+    expected, trained = (
+        read_weights(Path(folder) / "pytorch_model.pt") for folder in (default_model_dir(), work / "output")
+    )
     assert all(torch.equal(value.float(), trained[name]) for name, value in expected.items())  # at a rate of 0
 
 
 def test_train_writes_the_work_dir_and_prints_the_last_scores(tiny_model_dir, lines_lmdb, tmp_path):
     work = tmp_path / "work"
-    result = train(tiny_model_dir, lines_lmdb, work, "--set", "train.optimizer.lr=0.0005",
-                   "--set", 'train.precision="fp32"')
+    result = train(
+        tiny_model_dir, lines_lmdb, work, "--set", "train.optimizer.lr=0.0005", "--set", 'train.precision="fp32"'
+    )
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert (summary["lines"], summary["characters"]) == (48, sum(map(len, random_texts(48, 4))))
@@ -82,8 +93,13 @@ def test_config_names_another_file_and_no_eval_gives_no_scores(tiny_model_dir, l
     result = ms_ocr(*base, "--work-dir", tmp_path / "work")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {})
     assert (tmp_path / "work" / "epoch_1.pth").exists() and not (tmp_path / "elsewhere").exists()
-    result = ms_ocr(*base, "--work-dir", tmp_path / "work2",
-                    "--set", f"train.checkpoint.period.save_dir={json.dumps(str(tmp_path / 'elsewhere'))}")
+    result = ms_ocr(
+        *base,
+        "--work-dir",
+        tmp_path / "work2",
+        "--set",
+        f"train.checkpoint.period.save_dir={json.dumps(str(tmp_path / 'elsewhere'))}",
+    )
     assert result.exit_code == 0 and (tmp_path / "elsewhere" / "epoch_1.pth").exists()
 
 
@@ -103,23 +119,49 @@ def test_a_wrong_configuration_is_refused_before_anything_is_written(tiny_model_
 
 def test_override_sets_json_values_and_makes_missing_objects():
     raw = {"train": {"max_epochs": 30, "optimizer": {"lr": 0.1}}}
-    for assignment in ("train.max_epochs=2", "train.optimizer.lr=5e-4", "train.lr_scheduler.milestones=[1, 2]",
-                       'train.optimizer.type="SGD"', "evaluation.period.interval=2", "train.augment=true"):
+    for assignment in (
+        "train.max_epochs=2",
+        "train.optimizer.lr=5e-4",
+        "train.lr_scheduler.milestones=[1, 2]",
+        'train.optimizer.type="SGD"',
+        "evaluation.period.interval=2",
+        "train.augment=true",
+    ):
         override(raw, assignment)
-    assert raw == {"train": {"max_epochs": 2, "optimizer": {"lr": 0.0005, "type": "SGD"}, "augment": True,
-                             "lr_scheduler": {"milestones": [1, 2]}}, "evaluation": {"period": {"interval": 2}}}
+    assert raw == {
+        "train": {
+            "max_epochs": 2,
+            "optimizer": {"lr": 0.0005, "type": "SGD"},
+            "augment": True,
+            "lr_scheduler": {"milestones": [1, 2]},
+        },
+        "evaluation": {"period": {"interval": 2}},
+    }
 
 
-@pytest.mark.parametrize("assignment, message", [
-    ("train.max_epochs", "--set train.max_epochs: a dotted key, = and a JSON value expected, such as "
-                         "train.optimizer.lr=0.0005"),
-    ("train..lr=1", "--set train..lr=1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"),
-    ("=1", "--set =1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"),
-    ("train.optimizer.type=SGD", "--set train.optimizer.type=SGD: 'SGD' is no JSON; a text needs double quotes within "
-                                 "the shell's own: --set 'train.optimizer.type=\"SGD\"'"),
-    ("train.max_epochs.first=1", "--set train.max_epochs.first=1: train.max_epochs is 30, not an object; it has no "
-                                 "keys to set"),
-])
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        (
+            "train.max_epochs",
+            "--set train.max_epochs: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005",
+        ),
+        (
+            "train..lr=1",
+            "--set train..lr=1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005",
+        ),
+        ("=1", "--set =1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"),
+        (
+            "train.optimizer.type=SGD",
+            "--set train.optimizer.type=SGD: 'SGD' is no JSON; a text needs double quotes within "
+            "the shell's own: --set 'train.optimizer.type=\"SGD\"'",
+        ),
+        (
+            "train.max_epochs.first=1",
+            "--set train.max_epochs.first=1: train.max_epochs is 30, not an object; it has no keys to set",
+        ),
+    ],
+)
 def test_override_refuses(assignment, message):
     raw = {"train": {"max_epochs": 30}}
     with pytest.raises(ConfigurationError) as error:
@@ -129,11 +171,29 @@ def test_override_refuses(assignment, message):
 
 def test_two_processes_train_as_one_and_print_once(tiny_model_dir, tmp_path):
     write_lmdb(tmp_path / "lines", [(png(render(text)), text) for text in (*random_texts(15, 3), "x")])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "ms_ocr_handwritten.cli",
-               "train", "--model", tiny_model_dir, "--train", tmp_path / "lines", "--eval", tmp_path / "lines",
-               "--work-dir", tmp_path / "work", *FAST, "--set", 'train.unknown_characters="drop"']
-    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120,
-                         env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "-m",
+        "ms_ocr_handwritten.cli",
+        "train",
+        "--model",
+        tiny_model_dir,
+        "--train",
+        tmp_path / "lines",
+        "--eval",
+        tmp_path / "lines",
+        "--work-dir",
+        tmp_path / "work",
+        *FAST,
+        "--set",
+        'train.unknown_characters="drop"',
+    ]
+    run = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["lines"] == 16
     assert run.stderr.count("1 lines left out, for characters that are not in vocab.txt") == 1
@@ -147,8 +207,9 @@ def test_a_process_that_is_done_leaves_its_group():
 
 
 def test_the_module_runs_as_the_command():
-    run = subprocess.run([sys.executable, "-m", "ms_ocr_handwritten.cli", "export", "onnx"], capture_output=True,
-                         text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "ms_ocr_handwritten.cli", "export", "onnx"], capture_output=True, text=True
+    )
     assert run.returncode == 2 and run.stderr.startswith("Usage: ms-ocr export onnx [OPTIONS]\n")
 
 
@@ -159,15 +220,19 @@ def test_export_writes_model_onnx_and_replaces_it_only_when_told(tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{path}: {path.stat().st_size} bytes, opset {OPSET}\n"
     images = [render(text) for text in random_texts(5, 40)]
-    expected, lines = ([line.text for line in Recognizer.from_pretrained(model, backend, "fp32").read_many(images)]
-                       for backend in ("torch", "onnxruntime"))
+    expected, lines = (
+        [line.text for line in Recognizer.from_pretrained(model, backend, "fp32").read_many(images)]
+        for backend in ("torch", "onnxruntime")
+    )
     assert lines == expected and any(expected)
 
     path.write_bytes(b"mine")
     result = ms_ocr("export", "onnx", "--model", model)
     assert (result.exit_code, result.stdout, path.read_bytes()) == (1, "", b"mine")
-    assert result.stderr == f"error: {path}: exists already and is left as it is; give --force to replace it, or " \
-                            "another --out\n"
+    assert (
+        result.stderr == f"error: {path}: exists already and is left as it is; give --force to replace it, or "
+        "another --out\n"
+    )
     assert ms_ocr("export", "onnx", "--model", model, "--force").exit_code == 0
     assert onnx.load(path).opset_import[0].version == OPSET
 
@@ -179,8 +244,9 @@ def test_export_to_another_file_with_another_opset(tiny_model_dir, tmp_path):
     assert not (tiny_model_dir / "model.onnx").exists()
     result = ms_ocr("export", "onnx", "--model", tiny_model_dir, "--out", tmp_path / "x.onnx", "--opset", 99)
     assert result.exit_code == 1 and not list(tmp_path.glob("*x.onnx*"))
-    assert result.stderr == ("error: PyTorch cannot export this network with opset 99 (Unsupported onnx_opset_version: "
-                             f"99); try {OPSET}\n")
+    assert result.stderr == (
+        f"error: PyTorch cannot export this network with opset 99 (Unsupported onnx_opset_version: 99); try {OPSET}\n"
+    )
     assert ms_ocr("export", "onnx", "--model", tiny_model_dir, "--opset", 13).exit_code == 2
     assert f"[default: {OPSET}]" in ms_ocr("export", "onnx", "--help").stdout
 

@@ -7,8 +7,16 @@ import pytest
 from conftest import OFFICIAL, ROOT
 
 from ms_ocr_handwritten.config import (
-    Configuration, EvaluationConfig, LoaderConfig, NetworkConfig, OptimizerConfig, SaveConfig, SchedulerConfig,
-    TrainConfig, read_json, recognizer_name,
+    Configuration,
+    EvaluationConfig,
+    LoaderConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    SaveConfig,
+    SchedulerConfig,
+    TrainConfig,
+    read_json,
+    recognizer_name,
 )
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
@@ -35,6 +43,7 @@ def refuses(raw: dict, *parts: str) -> None:
 
 
 # ---------------------------------------------------------------------- whole files
+
 
 def test_nothing_said_gives_the_defaults_of_the_official_network():
     configuration = Configuration.parse({})
@@ -77,8 +86,18 @@ def test_parsing_leaves_the_object_as_it_was():
 
 
 def test_every_size_reaches_the_network():
-    sizes = {"depths": [1, 2, 1, 1], "dims": [4, 6, 8, 10], "layer_scale": 0.5, "drop_path": 0.2, "embed_dim": 12,
-             "blocks": 2, "heads": 4, "mlp_ratio": 2, "dropout": 0.3, "num_classes": 5}
+    sizes = {
+        "depths": [1, 2, 1, 1],
+        "dims": [4, 6, 8, 10],
+        "layer_scale": 0.5,
+        "drop_path": 0.2,
+        "embed_dim": 12,
+        "blocks": 2,
+        "heads": 4,
+        "mlp_ratio": 2,
+        "dropout": 0.3,
+        "num_classes": 5,
+    }
     config = Configuration.parse({"model": {"network": sizes}}).network
     assert config == NetworkConfig((1, 2, 1, 1), (4, 6, 8, 10), 0.5, 0.2, 12, 2, 4, 2.0, 0.3, 5)
     shapes = {name: tuple(value.shape) for name, value in ConvNextViT(config).state_dict().items()}
@@ -90,23 +109,32 @@ def test_every_size_reaches_the_network():
 
 # ---------------------------------------------------------------------- the two schemas
 
-PERIOD = {"train": {
-    "checkpoint": {"period": {"interval": 3, "save_dir": "d", "max_checkpoint_num": 4, "by_epoch": True},
-                   "best": {"metric_key": "cer_raw", "rule": "min"}},
-    "logging": {"interval": 7, "out_dir": "logs", "by_epoch": False},
-    "optimizer": {"options": {"grad_clip": {"max_norm": 5, "norm_type": 1}, "cumulative_iters": 6}},
-    "lr_scheduler": {"options": {"by_epoch": False, "warmup": {"type": "LinearWarmup", "warmup_iters": 9}}},
-}, "evaluation": {"period": {"interval": 2}}}
+PERIOD = {
+    "train": {
+        "checkpoint": {
+            "period": {"interval": 3, "save_dir": "d", "max_checkpoint_num": 4, "by_epoch": True},
+            "best": {"metric_key": "cer_raw", "rule": "min"},
+        },
+        "logging": {"interval": 7, "out_dir": "logs", "by_epoch": False},
+        "optimizer": {"options": {"grad_clip": {"max_norm": 5, "norm_type": 1}, "cumulative_iters": 6}},
+        "lr_scheduler": {"options": {"by_epoch": False, "warmup": {"type": "LinearWarmup", "warmup_iters": 9}}},
+    },
+    "evaluation": {"period": {"interval": 2}},
+}
 
-HOOKS = {"train": {"hooks": [
-    {"type": "CheckpointHook", "interval": 3, "save_dir": "d", "max_checkpoint_num": 4, "by_epoch": True},
-    {"type": "BestCkptSaverHook", "metric_key": "cer_raw", "rule": "min", "interval": 1},
-    {"type": "TextLoggerHook", "interval": 7, "out_dir": "logs", "by_epoch": False},
-    {"type": "IterTimerHook"},
-    {"type": "OptimizerHook", "grad_clip": {"max_norm": 5, "norm_type": 1}, "cumulative_iters": 6},
-    {"type": "LrSchedulerHook", "by_epoch": False, "warmup": {"type": "LinearWarmup", "warmup_iters": 9}},
-    {"type": "EvaluationHook", "interval": 2},
-]}}
+HOOKS = {
+    "train": {
+        "hooks": [
+            {"type": "CheckpointHook", "interval": 3, "save_dir": "d", "max_checkpoint_num": 4, "by_epoch": True},
+            {"type": "BestCkptSaverHook", "metric_key": "cer_raw", "rule": "min", "interval": 1},
+            {"type": "TextLoggerHook", "interval": 7, "out_dir": "logs", "by_epoch": False},
+            {"type": "IterTimerHook"},
+            {"type": "OptimizerHook", "grad_clip": {"max_norm": 5, "norm_type": 1}, "cumulative_iters": 6},
+            {"type": "LrSchedulerHook", "by_epoch": False, "warmup": {"type": "LinearWarmup", "warmup_iters": 9}},
+            {"type": "EvaluationHook", "interval": 2},
+        ]
+    }
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*has no effect")
@@ -120,8 +148,12 @@ def test_both_schemas_say_the_same():
 
 
 def test_hooks_beside_other_keys_of_the_same_object():
-    raw = {"train": {"hooks": [{"type": "CheckpointHook", "interval": 2}],
-                     "checkpoint": {"period": {"interval": 2, "resume_interval": 50}}}}
+    raw = {
+        "train": {
+            "hooks": [{"type": "CheckpointHook", "interval": 2}],
+            "checkpoint": {"period": {"interval": 2, "resume_interval": 50}},
+        }
+    }
     assert Configuration.parse(raw).train.save == SaveConfig(interval=2, resume_interval=50)
 
 
@@ -131,10 +163,18 @@ def test_schemas_that_contradict_each_other_are_refused():
 
 
 def test_unknown_hooks_and_keys_of_hooks_are_refused():
-    refuses({"train": {"hooks": [{"type": "IterTimerHook"}, {"type": "TensorboardHook"}]}},
-            "train.hooks[1].type is 'TensorboardHook'", "'CheckpointHook'", "'IterTimerHook'")
-    refuses({"train": {"hooks": [{"type": "CheckpointHook", "intervall": 2}]}},
-            "unknown key train.hooks[0].intervall", "allowed here", "interval")
+    refuses(
+        {"train": {"hooks": [{"type": "IterTimerHook"}, {"type": "TensorboardHook"}]}},
+        "train.hooks[1].type is 'TensorboardHook'",
+        "'CheckpointHook'",
+        "'IterTimerHook'",
+    )
+    refuses(
+        {"train": {"hooks": [{"type": "CheckpointHook", "intervall": 2}]}},
+        "unknown key train.hooks[0].intervall",
+        "allowed here",
+        "interval",
+    )
     refuses({"train": {"hooks": [{"interval": 2}]}}, "train.hooks[0].type is None")
     refuses({"train": {"hooks": {"type": "IterTimerHook"}}}, "train.hooks", "a list expected")
     refuses({"train": {"hooks": ["IterTimerHook"]}}, "train.hooks[0] is 'IterTimerHook', not an object")
@@ -148,11 +188,14 @@ def test_values_of_hooks_are_checked_like_those_of_keys():
 
 def test_intervals_in_iterations_are_refused_where_epochs_are_counted():
     refuses(nested("train.checkpoint.period.by_epoch", False), "by_epoch is False", "resume_interval")
-    refuses({"train": {"hooks": [{"type": "EvaluationHook", "by_epoch": False}]}}, "evaluation.period.by_epoch is False")
+    refuses(
+        {"train": {"hooks": [{"type": "EvaluationHook", "by_epoch": False}]}}, "evaluation.period.by_epoch is False"
+    )
 
 
-@pytest.mark.parametrize("metric, rule", [("cer", "min"), ("cer_loose", "min"), ("avg_loss", "min"),
-                                          ("accuracy", "max"), ("AR", "max")])
+@pytest.mark.parametrize(
+    "metric, rule", [("cer", "min"), ("cer_loose", "min"), ("avg_loss", "min"), ("accuracy", "max"), ("AR", "max")]
+)
 def test_the_best_of_a_metric_is_its_least_or_greatest_as_fits_it(metric, rule):
     save = with_hooks({"type": "BestCkptSaverHook", "metric_key": metric}).train.save
     assert (save.best_metric, save.best_rule) == (metric, rule)
@@ -160,66 +203,126 @@ def test_the_best_of_a_metric_is_its_least_or_greatest_as_fits_it(metric, rule):
 
 # ---------------------------------------------------------------------- what is refused
 
-@pytest.mark.parametrize("place", [
-    "", "model", "model.network", "model.inference_kwargs", "train", "train.dataloader", "train.optimizer.options",
-    "train.optimizer.options.grad_clip", "train.lr_scheduler.options", "train.lr_scheduler.options.warmup",
-    "train.checkpoint", "train.checkpoint.period", "train.checkpoint.best", "train.logging", "evaluation",
-    "evaluation.dataloader", "evaluation.period",
-])
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "model",
+        "model.network",
+        "model.inference_kwargs",
+        "train",
+        "train.dataloader",
+        "train.optimizer.options",
+        "train.optimizer.options.grad_clip",
+        "train.lr_scheduler.options",
+        "train.lr_scheduler.options.warmup",
+        "train.checkpoint",
+        "train.checkpoint.period",
+        "train.checkpoint.best",
+        "train.logging",
+        "evaluation",
+        "evaluation.dataloader",
+        "evaluation.period",
+    ],
+)
 def test_unknown_keys_are_named_with_the_allowed_ones(place):
     dotted = f"{place}.mispelt" if place else "mispelt"
     refuses(nested(dotted, 1), f"unknown key {dotted}; allowed here: ")
 
 
 def test_allowed_keys_are_listed():
-    refuses(nested("train.dataloader.workers", 2),
-            "allowed here: batch_size_per_gpu, drop_last, shuffle, start_method, workers_per_gpu")
+    refuses(
+        nested("train.dataloader.workers", 2),
+        "allowed here: batch_size_per_gpu, drop_last, shuffle, start_method, workers_per_gpu",
+    )
 
 
 def test_all_unknown_keys_of_an_object_are_named():
     refuses({"train": {"epochs": 3, "batch": 2}}, "unknown key train.batch, train.epochs;")
 
 
-@pytest.mark.parametrize("dotted, value, expected", [
-    ("train.max_epochs", "3", "int"), ("train.max_epochs", 3.0, "int"), ("train.max_epochs", True, "int"),
-    ("train.work_dir", 3, "str"), ("train.skip_padding", 1, "bool"), ("train.ema_decay", "0.9", "float"),
-    ("train.dataloader.shuffle", "false", "bool"), ("train.optimizer.type", 1, "str"),
-    ("train.lr_scheduler.options.by_epoch", 0, "bool"), ("model.network.dropout", "0.1", "float"),
-    ("model.network.embed_dim", 192.0, "int"), ("model.inference_kwargs.do_chunking", 1, "bool"),
-])
+@pytest.mark.parametrize(
+    "dotted, value, expected",
+    [
+        ("train.max_epochs", "3", "int"),
+        ("train.max_epochs", 3.0, "int"),
+        ("train.max_epochs", True, "int"),
+        ("train.work_dir", 3, "str"),
+        ("train.skip_padding", 1, "bool"),
+        ("train.ema_decay", "0.9", "float"),
+        ("train.dataloader.shuffle", "false", "bool"),
+        ("train.optimizer.type", 1, "str"),
+        ("train.lr_scheduler.options.by_epoch", 0, "bool"),
+        ("model.network.dropout", "0.1", "float"),
+        ("model.network.embed_dim", 192.0, "int"),
+        ("model.inference_kwargs.do_chunking", 1, "bool"),
+    ],
+)
 def test_wrong_types_are_named(dotted, value, expected):
     refuses(nested(dotted, value), f"{dotted} is {value!r}; {expected} expected")
 
 
-@pytest.mark.parametrize("dotted", ["model", "train", "train.dataloader", "train.checkpoint.period", "evaluation",
-                                    "model.network", "train.optimizer.options.grad_clip"])
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        "model",
+        "train",
+        "train.dataloader",
+        "train.checkpoint.period",
+        "evaluation",
+        "model.network",
+        "train.optimizer.options.grad_clip",
+    ],
+)
 def test_what_should_be_an_object_is_named(dotted):
     refuses(nested(dotted, [1]), f"{dotted} is [1], not an object")
 
 
-@pytest.mark.parametrize("dotted, value, expected", [
-    ("train.max_epochs", 0, "at least 1"), ("train.seed", -1, "at least 0"), ("train.ema_decay", 1.0, "below 1"),
-    ("train.ema_decay", -0.1, "at least 0"), ("train.ema_decay", float("nan"), "at least 0 and below 1"),
-    ("train.dataloader.batch_size_per_gpu", 0, "at least 1"), ("train.dataloader.workers_per_gpu", -1, "at least 0"),
-    ("train.optimizer.options.cumulative_iters", 0, "at least 1"),
-    ("train.optimizer.options.grad_clip.max_norm", 0, "above 0"),
-    ("train.checkpoint.period.interval", 0, "at least 1"), ("train.checkpoint.period.resume_interval", -1, "at least 0"),
-    ("train.checkpoint.period.max_checkpoint_num", 0, "at least 1"), ("train.logging.interval", 0, "at least 1"),
-    ("train.lr_scheduler.options.warmup.warmup_iters", -1, "at least 0"), ("evaluation.period.interval", 0, "at least 1"),
-    ("model.network.dropout", 1.0, "below 1"), ("model.network.dropout", 1.5, "below 1"),
-    ("model.network.drop_path", 1, "below 1"), ("model.network.drop_path", -0.5, "at least 0"),
-    ("model.network.layer_scale", float("nan"), "at least 0"), ("model.network.num_classes", 2, "at least 3"),
-    ("model.network.mlp_ratio", 0, "above 0"),
-])
+@pytest.mark.parametrize(
+    "dotted, value, expected",
+    [
+        ("train.max_epochs", 0, "at least 1"),
+        ("train.seed", -1, "at least 0"),
+        ("train.ema_decay", 1.0, "below 1"),
+        ("train.ema_decay", -0.1, "at least 0"),
+        ("train.ema_decay", float("nan"), "at least 0 and below 1"),
+        ("train.dataloader.batch_size_per_gpu", 0, "at least 1"),
+        ("train.dataloader.workers_per_gpu", -1, "at least 0"),
+        ("train.optimizer.options.cumulative_iters", 0, "at least 1"),
+        ("train.optimizer.options.grad_clip.max_norm", 0, "above 0"),
+        ("train.checkpoint.period.interval", 0, "at least 1"),
+        ("train.checkpoint.period.resume_interval", -1, "at least 0"),
+        ("train.checkpoint.period.max_checkpoint_num", 0, "at least 1"),
+        ("train.logging.interval", 0, "at least 1"),
+        ("train.lr_scheduler.options.warmup.warmup_iters", -1, "at least 0"),
+        ("evaluation.period.interval", 0, "at least 1"),
+        ("model.network.dropout", 1.0, "below 1"),
+        ("model.network.dropout", 1.5, "below 1"),
+        ("model.network.drop_path", 1, "below 1"),
+        ("model.network.drop_path", -0.5, "at least 0"),
+        ("model.network.layer_scale", float("nan"), "at least 0"),
+        ("model.network.num_classes", 2, "at least 3"),
+        ("model.network.mlp_ratio", 0, "above 0"),
+    ],
+)
 def test_values_out_of_range_are_named(dotted, value, expected):
     refuses(nested(dotted, value), f"{dotted} is ", f"{expected}")
 
 
-@pytest.mark.parametrize("dotted, value", [
-    ("train.precision", "fp16"), ("train.unknown_characters", "ignore"), ("train.unalignable", "skip"),
-    ("train.on_bad_sample", "drop"), ("train.dataloader.start_method", "thread"), ("train.checkpoint.best.rule", "less"),
-    ("train.lr_scheduler.options.warmup.type", "ExponentialWarmup"), ("model.recognizer", "CRNN"),
-])
+@pytest.mark.parametrize(
+    "dotted, value",
+    [
+        ("train.precision", "fp16"),
+        ("train.unknown_characters", "ignore"),
+        ("train.unalignable", "skip"),
+        ("train.on_bad_sample", "drop"),
+        ("train.dataloader.start_method", "thread"),
+        ("train.checkpoint.best.rule", "less"),
+        ("train.lr_scheduler.options.warmup.type", "ExponentialWarmup"),
+        ("model.recognizer", "CRNN"),
+    ],
+)
 def test_words_that_are_no_choice_are_named_with_the_choices(dotted, value):
     refuses(nested(dotted, value), f"{dotted} is {value!r}; one of ")
 
@@ -250,10 +353,14 @@ def test_null_means_the_default():
 
 
 def test_arguments_of_optimiser_and_scheduler_are_kept_for_torch():
-    train = Configuration.parse({"train": {
-        "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
-        "lr_scheduler": {"type": "StepLR", "step_size": 3},
-    }}).train
+    train = Configuration.parse(
+        {
+            "train": {
+                "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
+                "lr_scheduler": {"type": "StepLR", "step_size": 3},
+            }
+        }
+    ).train
     assert (train.optimizer.type, train.optimizer.arguments) == ("SGD", {"lr": 0.1, "momentum": 0.9})
     assert (train.scheduler.type, train.scheduler.arguments) == ("StepLR", {"step_size": 3})
 
@@ -264,11 +371,16 @@ def test_arguments_of_no_scheduler_are_refused():
 
 # ---------------------------------------------------------------------- files
 
+
 def test_files_that_are_no_json_object_are_refused(tmp_path):
     path = tmp_path / "configuration.json"
     with pytest.raises(ConfigurationError, match="configuration.json: no such file; a model directory holds"):
         Configuration.load(tmp_path)
-    for content, message in ((b"{", "not readable as JSON"), (b"\xff", "not readable as JSON"), (b"[]", "holds a list")):
+    for content, message in (
+        (b"{", "not readable as JSON"),
+        (b"\xff", "not readable as JSON"),
+        (b"[]", "holds a list"),
+    ):
         path.write_bytes(content)
         with pytest.raises(ConfigurationError, match=message):
             read_json(path)

@@ -11,18 +11,21 @@ from ms_ocr_handwritten.ctc import Run, best_path, collapse, line_score, require
 CERTAIN = 0.0  # a log-probability
 
 
-@pytest.mark.parametrize("ids, runs", [
-    ([], []),
-    ([0], []),
-    ([0, 0, 0], []),
-    ([5], [(5, 0, 1)]),
-    ([5, 5, 5], [(5, 0, 3)]),
-    ([5, 0, 5], [(5, 0, 1), (5, 2, 3)]),
-    ([5, 5, 0, 0, 5], [(5, 0, 2), (5, 4, 5)]),
-    ([0, 3, 3, 4, 0], [(3, 1, 3), (4, 3, 4)]),
-    ([3, 4, 3], [(3, 0, 1), (4, 1, 2), (3, 2, 3)]),
-    ([1, 1, 2], [(1, 0, 2), (2, 2, 3)]),  # id 1 is no blank
-])
+@pytest.mark.parametrize(
+    "ids, runs",
+    [
+        ([], []),
+        ([0], []),
+        ([0, 0, 0], []),
+        ([5], [(5, 0, 1)]),
+        ([5, 5, 5], [(5, 0, 3)]),
+        ([5, 0, 5], [(5, 0, 1), (5, 2, 3)]),
+        ([5, 5, 0, 0, 5], [(5, 0, 2), (5, 4, 5)]),
+        ([0, 3, 3, 4, 0], [(3, 1, 3), (4, 3, 4)]),
+        ([3, 4, 3], [(3, 0, 1), (4, 1, 2), (3, 2, 3)]),
+        ([1, 1, 2], [(1, 0, 2), (2, 2, 3)]),  # id 1 is no blank
+    ],
+)
 def test_collapse(ids, runs):
     found = collapse(np.array(ids, np.int64), np.full(len(ids), CERTAIN, np.float32))
     assert [(run.id, run.start, run.end) for run in found] == runs
@@ -65,8 +68,9 @@ def test_best_path_takes_batches_and_large_logits(dtype):
     assert log_probs[0] == pytest.approx([-math.log(1 + math.exp(-2)), -math.log(2)], abs=1e-6)
 
 
-@pytest.mark.parametrize("ids, columns", [([], 0), ([4], 1), ([4, 5], 2), ([4, 4], 3), ([4, 4, 4], 5), ([4, 5, 4], 3),
-                                          ([4, 4, 5, 5], 6)])
+@pytest.mark.parametrize(
+    "ids, columns", [([], 0), ([4], 1), ([4, 5], 2), ([4, 4], 3), ([4, 4, 4], 5), ([4, 5, 4], 3), ([4, 4, 5, 5], 6)]
+)
 def test_required_columns(ids, columns):
     assert required_columns(ids) == columns
 

@@ -45,8 +45,15 @@ def reference(logits, columns, lengths, labels, weights):
     losses = []
     for row, length, label in zip(columns, lengths.tolist(), labels):
         log_probs = leaf[row[:length]].log_softmax(-1)[:, None]
-        losses.append(F.ctc_loss(log_probs, torch.tensor([label], dtype=torch.int64).view(1, -1),
-                                 torch.tensor([length]), torch.tensor([len(label)]), reduction="none")[0])
+        losses.append(
+            F.ctc_loss(
+                log_probs,
+                torch.tensor([label], dtype=torch.int64).view(1, -1),
+                torch.tensor([length]),
+                torch.tensor([len(label)]),
+                reduction="none",
+            )[0]
+        )
     losses = torch.stack(losses)
     finite = losses.isfinite()
     if finite.any():

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 from fresh import fresh
 
@@ -19,8 +18,9 @@ LINES = {"english.png": "the weather is fine today", "chinese.png": "今天天�
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_reads_the_example_lines(precision):
-    recognizer = ms_ocr_handwritten.Recognizer.from_pretrained(ms_ocr_handwritten.default_model_dir(),
-                                                               precision=precision)
+    recognizer = ms_ocr_handwritten.Recognizer.from_pretrained(
+        ms_ocr_handwritten.default_model_dir(), precision=precision
+    )
     assert {name: recognizer.read(ROOT / "examples" / "lines" / name).text for name in LINES} == LINES
 
 
@@ -28,7 +28,9 @@ def test_the_pipeline_reads_them_offline(blocked_network):
     from modelscope.pipelines import pipeline
 
     read = pipeline("ocr-recognition", model=ms_ocr_handwritten.default_model_dir())
-    assert [read(str(ROOT / "examples" / "lines" / name))["text"] for name in LINES] == [[text] for text in LINES.values()]
+    assert [read(str(ROOT / "examples" / "lines" / name))["text"] for name in LINES] == [
+        [text] for text in LINES.values()
+    ]
     assert blocked_network == []
 
 
@@ -37,8 +39,14 @@ def test_the_readmes_command_prints_what_the_readme_says(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     command, output = re.search(r"<!-- recognise command -->\n```bash\n(.*?)```\n```\n(.*?)```", text, re.S).groups()
     arguments = command.strip().rpartition("&& ms-ocr ")[2].split()
-    done = subprocess.run([sys.executable, "-m", "ms_ocr_handwritten.cli", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, encoding="utf-8", check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ms_ocr_handwritten.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
     assert done.stdout == output
 
 

@@ -27,8 +27,18 @@ def free_port() -> int:
 
 
 def torchrun(*arguments: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr", "127.0.0.1",
-               "--master_port", str(free_port()), str(SCRIPT), *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        str(free_port()),
+        str(SCRIPT),
+        *map(str, arguments),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=arguments[-1])
     assert done.returncode == 0, done.stderr
@@ -102,11 +112,23 @@ def test_gradients_are_those_of_the_joint_batch(run, tmp_path):
 
 def test_files_are_written_once(run):
     assert sorted(path.name for path in run["work"].iterdir()) == [
-        "best.json", "epoch_1.pth", "epoch_1_trainer_state.pth", "epoch_2.pth", "epoch_2_trainer_state.pth", "output",
-        "output_best", "resume.json", "train_log.jsonl"]
+        "best.json",
+        "epoch_1.pth",
+        "epoch_1_trainer_state.pth",
+        "epoch_2.pth",
+        "epoch_2_trainer_state.pth",
+        "output",
+        "output_best",
+        "resume.json",
+        "train_log.jsonl",
+    ]
     entries = [json.loads(line) for line in (run["work"] / "train_log.jsonl").read_text().splitlines()]
     assert [(entry["mode"], entry["epoch"]) for entry in entries] == [
-        ("train", 1), ("eval", 1), ("train", 2), ("eval", 2)]
+        ("train", 1),
+        ("eval", 1),
+        ("train", 2),
+        ("eval", 2),
+    ]
 
 
 def test_no_thread_of_the_group_outlives_it(run):

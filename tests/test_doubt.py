@@ -18,17 +18,20 @@ def text(ids) -> tuple[int, ...]:
     return tuple(run.id for run in collapse(np.array(ids), np.zeros(len(ids), np.float32)))
 
 
-@pytest.mark.parametrize("ids, rivals, doubt", [
-    ([0, 5, 5, 0], [0, 5, 5, 0], False),
-    ([0, 5, 5, 0], [0, 5, 0, 0], False),  # the 5 ends a column earlier: it is there all the same
-    ([0, 5, 0, 0], [0, 0, 0, 0], True),  # or is it
-    ([0, 5, 5, 0], [0, 0, 0, 0], True),  # only both columns together decide
-    ([0, 5, 5, 0], [0, 5, 7, 0], True),
-    ([5, 5, 7, 7], [5, 7, 5, 7], True),  # 5 7 or 5 7 5 7
-    ([5, 0, 5], [5, 5, 5], True),  # two of them or one
-    ([5, 0, 0], [5, 5, 0], False),
-    ([0] + [5] * 9 + [0], [0] + [0] * 8 + [5, 0], True),  # more than are compared
-])
+@pytest.mark.parametrize(
+    "ids, rivals, doubt",
+    [
+        ([0, 5, 5, 0], [0, 5, 5, 0], False),
+        ([0, 5, 5, 0], [0, 5, 0, 0], False),  # the 5 ends a column earlier: it is there all the same
+        ([0, 5, 0, 0], [0, 0, 0, 0], True),  # or is it
+        ([0, 5, 5, 0], [0, 0, 0, 0], True),  # only both columns together decide
+        ([0, 5, 5, 0], [0, 5, 7, 0], True),
+        ([5, 5, 7, 7], [5, 7, 5, 7], True),  # 5 7 or 5 7 5 7
+        ([5, 0, 5], [5, 5, 5], True),  # two of them or one
+        ([5, 0, 0], [5, 5, 0], False),
+        ([0] + [5] * 9 + [0], [0] + [0] * 8 + [5, 0], True),  # more than are compared
+    ],
+)
 def test_doubt_by_hand(ids, rivals, doubt):
     assert in_doubt(np.array(ids), np.array(rivals)) is doubt
 
@@ -86,8 +89,10 @@ def canvases():
 
 
 def test_the_texts_are_those_of_fp32_and_few_chunks_are_computed_twice(canvases):
-    readers = {precision: Recognizer.from_pretrained(default_model_dir(), "torch", precision, device="cpu")
-               for precision in ("fp32", "bf16", "bf16+fp32")}
+    readers = {
+        precision: Recognizer.from_pretrained(default_model_dir(), "torch", precision, device="cpu")
+        for precision in ("fp32", "bf16", "bf16+fp32")
+    }
     texts = {precision: [line.text for line in reader.read_canvases(canvases)] for precision, reader in readers.items()}
     assert texts["bf16+fp32"] == texts["fp32"]
     assert texts["bf16"] != texts["fp32"]  # or there was nothing to mend

@@ -6,14 +6,13 @@ import torch
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible
+from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible, precision
 from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
-from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.metadata import sha256_of
 
 WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height
@@ -39,8 +38,9 @@ def images(widths):
 def computed(recognizer, monkeypatch) -> list[list[int]]:
     """The inked chunks of the lines of each group that the backend computes."""
     groups, begin = [], recognizer._backend.begin
-    monkeypatch.setattr(recognizer._backend, "begin",
-                        lambda lines: groups.append([line.inked for line in lines]) or begin(lines))
+    monkeypatch.setattr(
+        recognizer._backend, "begin", lambda lines: groups.append([line.inked for line in lines]) or begin(lines)
+    )
     return groups
 
 
@@ -48,8 +48,10 @@ def test_lines_of_all_widths_share_batches_of_chunks(recognizer, computed):
     lines = images(WIDTHS * 3)
     got = list(recognizer.read_many(lines))
     assert [chunks for group in computed for chunks in group] == CHUNKS * 3
-    assert all(sum(group) <= CHUNKS_PER_BATCH < sum(group) + after[0] or sum(group) == CHUNKS_PER_BATCH
-               for group, after in zip(computed, computed[1:]))
+    assert all(
+        sum(group) <= CHUNKS_PER_BATCH < sum(group) + after[0] or sum(group) == CHUNKS_PER_BATCH
+        for group, after in zip(computed, computed[1:])
+    )
     assert [line.text for line in got] == [recognizer.read(line).text for line in lines]
 
 
@@ -62,8 +64,12 @@ def test_what_cannot_be_read_keeps_its_place(recognizer):
     first, second = images([100, 300])
     got = list(recognizer.read_many([b"?", first, b"!", second, b"."], errors="yield"))
     assert [str(item).split(":")[0] if isinstance(item, ImageError) else item.text for item in got] == [
-        "1 encoded bytes", recognizer.read(first).text, "1 encoded bytes", recognizer.read(second).text,
-        "1 encoded bytes"]
+        "1 encoded bytes",
+        recognizer.read(first).text,
+        "1 encoded bytes",
+        recognizer.read(second).text,
+        "1 encoded bytes",
+    ]
 
 
 def test_the_lines_before_an_unreadable_one_are_given_out(recognizer):
@@ -89,8 +95,9 @@ def test_it_looks_one_batch_ahead_and_stops_when_closed(recognizer, batch_size):
 def aside(tmp_path):
     """A recogniser that believes its lines to be computed by someone else meanwhile, as a GPU's are."""
     folder = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
-    export_onnx(load_network(ModelDir.open(folder).configuration.network, folder / "pytorch_model.pt"),
-                folder / "model.onnx")
+    export_onnx(
+        load_network(ModelDir.open(folder).configuration.network, folder / "pytorch_model.pt"), folder / "model.onnx"
+    )
     recognizer = Recognizer.from_pretrained(folder, "onnxruntime")
     recognizer._backend.asynchronous = True
     return recognizer
@@ -181,7 +188,7 @@ def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp
     assert chosen(device="cpu") == "onnxruntime"
     assert [chosen("bf16"), chosen(device="gpu")] == ["torch"] * 2
     for capability, backend in (("AVX2", "onnxruntime"), ("AVX512", "torch"), ("DEFAULT", "torch")):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
         assert chosen(device="cpu", torch_imported=True) == backend
         on_gpu = "torch" if torch.cuda.is_available() else backend
         assert chosen(torch_imported=True) == chosen(device="gpu", torch_imported=True) == on_gpu

@@ -50,9 +50,12 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
     assert tuned.text
     assert reloaded == by_onnx == tuned.text + "\n"
     assert sorted(path.name for path in (tmp_path / "work_dir" / "output").iterdir()) == [
-        "configuration.json", "model.onnx", "pytorch_model.pt", "vocab.txt"]
+        "configuration.json",
+        "model.onnx",
+        "pytorch_model.pt",
+        "vocab.txt",
+    ]
     assert drawn == f"{Path('hand/train')}: 5 lines\n{Path('hand/test')}: 2 lines\n"
     words = set((Path(EXAMPLES).parent / "LICENSE").read_text(encoding="utf-8").split())
     reader = LmdbReader(tmp_path / "hand" / "train")
-    assert all(word in words for index in range(5)
-               for word in reader.label(index).split()[:-1])  # the last may be cut
+    assert all(word in words for index in range(5) for word in reader.label(index).split()[:-1])  # the last may be cut

@@ -35,19 +35,25 @@ def test_local_work_asks_nothing_of_the_network(tiny_model_dir, lines_lmdb, tmp_
     lines = MsDataset.load("ICDAR13_HCTR_Dataset", namespace="damo", split="test", local_lmdb=str(lines_lmdb))
     for given in (str(tiny_model_dir), model):
         assert pipeline(Tasks.ocr_recognition, model=given)(str(image))["text"][0]
-        trainer = build_trainer(Trainers.ocr_recognition, {
-            "model": given, "eval_dataset": lines, "work_dir": str(tmp_path / "work"), "model_revision": "v2.3.0"})
+        trainer = build_trainer(
+            Trainers.ocr_recognition,
+            {"model": given, "eval_dataset": lines, "work_dir": str(tmp_path / "work"), "model_revision": "v2.3.0"},
+        )
         assert trainer.evaluate()["lines"] == 48
     assert blocked_network == []
 
 
-@pytest.mark.parametrize("ask", [
-    lambda: pipeline(Tasks.ocr_recognition, model=MODEL_ID),
-    lambda: pipeline(Tasks.ocr_recognition),
-    lambda: build_trainer(Trainers.ocr_recognition, {"model": MODEL_ID}),
-    lambda: Model.from_pretrained(MODEL_ID),
-    lambda: Preprocessor.from_pretrained(MODEL_ID),
-], ids=["pipeline", "default-model", "trainer", "model", "preprocessor"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: pipeline(Tasks.ocr_recognition, model=MODEL_ID),
+        lambda: pipeline(Tasks.ocr_recognition),
+        lambda: build_trainer(Trainers.ocr_recognition, {"model": MODEL_ID}),
+        lambda: Model.from_pretrained(MODEL_ID),
+        lambda: Preprocessor.from_pretrained(MODEL_ID),
+    ],
+    ids=["pipeline", "default-model", "trainer", "model", "preprocessor"],
+)
 def test_an_id_out_of_reach_says_so_within_a_second(blocked_network, monkeypatch, tmp_path, ask):
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
     started = time.monotonic()
@@ -60,6 +66,7 @@ def test_an_id_out_of_reach_says_so_within_a_second(blocked_network, monkeypatch
 def test_a_hub_that_never_answers_costs_less_than_a_second(blocked_network, monkeypatch, tmp_path):
     """A name server that hangs: the look-up outlasts any socket's time limit."""
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+
     def hang(*_, **__):
         time.sleep(2)
         raise socket.gaierror("too late")
@@ -94,8 +101,9 @@ answer(text=reader(VALUES["image"])["text"], seconds=time.monotonic() - started,
 """
 
 
-@pytest.mark.parametrize("layout", ["models/{owner}--{name}/snapshots/master", "models/{owner}/{name}",
-                                    "hub/{owner}/{name}"])
+@pytest.mark.parametrize(
+    "layout", ["models/{owner}--{name}/snapshots/master", "models/{owner}/{name}", "hub/{owner}/{name}"]
+)
 def test_an_id_in_modelscopes_cache_reads_offline(tmp_path, tiny_model_dir, image, layout):
     """The layouts of ModelScope from 1.38 on, and of two older ones."""
     owner, name = MODEL_ID.split("/")

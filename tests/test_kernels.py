@@ -65,7 +65,9 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate, dtype):
         kept = torch.tensor(1 / (1 - rate)).to(dtype)
         assert torch.equal(y.unique(), torch.stack([torch.zeros_like(kept), kept]))
         shares.append((y == 0).float().mean().item())
-    deviation = (rate * (1 - rate) / y.numel() + (0.5 / 256) ** 2) ** 0.5  # of a call, whose bytes are at most half between
+    deviation = (
+        rate * (1 - rate) / y.numel() + (0.5 / 256) ** 2
+    ) ** 0.5  # of a call, whose bytes are at most half between
     assert np.mean(shares) == pytest.approx(rate, abs=4 * deviation / len(shares) ** 0.5)
     assert np.abs(np.array(shares) - rate).max() < 1 / 256 + 4 * (rate * (1 - rate) / y.numel()) ** 0.5
 
@@ -107,8 +109,9 @@ def test_dropout_of_no_numbers_gives_none():
     assert torch.equal(dropout(x, 0.1, training=True), x)
 
 
-@pytest.mark.parametrize("chunks, filled", [(1, 1), (7, 7), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (50, 52),
-                                            (97, 104)])
+@pytest.mark.parametrize(
+    "chunks, filled", [(1, 1), (7, 7), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (50, 52), (97, 104)]
+)
 def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):
     grey = torch.rand(chunks, 1, 4, 6)
     found = pad_batch(grey)
@@ -117,7 +120,18 @@ def test_numbers_of_chunks_are_filled_up_with_black_ones(chunks, filled):
 
 def test_few_numbers_of_chunks_are_used():
     assert [padded_count(number, sizes=1) for number in (1, 2, 3, 4, 5, 9, 64, 65)] == [1, 2, 4, 4, 8, 16, 64, 128]
-    assert [padded_count(number, sizes=2) for number in (1, 2, 3, 4, 5, 6, 7, 9, 13, 97)] == [1, 2, 3, 4, 6, 6, 8, 12, 16, 128]
+    assert [padded_count(number, sizes=2) for number in (1, 2, 3, 4, 5, 6, 7, 9, 13, 97)] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+        6,
+        8,
+        12,
+        16,
+        128,
+    ]
     assert len({padded_count(number, sizes=8) for number in range(1, 257)}) == 16 + 4 * 8
 
 

@@ -29,6 +29,7 @@ def mixed_lmdb(tmp_path: Path) -> Path:
 
 # ---------------------------------------------------------------------- unknown characters
 
+
 def test_unknown_characters_stop_the_training_before_anything_is_written(tiny_model_dir, mixed_lmdb, tmp_path):
     with pytest.raises(LabelError) as caught:
         prepare(tiny_model_dir, mixed_lmdb, tmp_path / "work")
@@ -56,8 +57,12 @@ def test_lines_with_unknown_characters_are_dropped_and_listed(tiny_model_dir, mi
 
 def test_all_lines_dropped_is_an_error(tiny_model_dir, tmp_path):
     with pytest.raises(LmdbError, match="the training set holds no line"):
-        prepare(tiny_model_dir, lmdb_of(tmp_path / "lines", ["中"], [png(render("a"))]), tmp_path / "work",
-                unknown_characters="drop")
+        prepare(
+            tiny_model_dir,
+            lmdb_of(tmp_path / "lines", ["中"], [png(render("a"))]),
+            tmp_path / "work",
+            unknown_characters="drop",
+        )
 
 
 def test_growing_keeps_old_rows_bit_for_bit_and_is_the_same_each_time(tiny_model_dir, mixed_lmdb, tmp_path, capsys):
@@ -111,6 +116,7 @@ def test_evaluation_counts_unknown_characters_as_wrong_without_a_loss(tiny_model
 
 # ---------------------------------------------------------------------- labels too long for their lines
 
+
 def crowded(tmp_path: Path) -> Path:
     """201 columns of three chunks: 201 characters fit, 102 equal ones (203 columns) do not."""
     return lmdb_of(tmp_path / "crowded", ["ab", "01" * 100 + "0", "a" * 102, "c", "9" * 200], [png(render("abc"))] * 5)
@@ -118,9 +124,13 @@ def crowded(tmp_path: Path) -> Path:
 
 def test_unalignable_labels_stop_the_training_by_their_keys(tiny_model_dir, tmp_path):
     path = crowded(tmp_path)
-    with pytest.raises(LabelError, match=re.escape(
+    with pytest.raises(
+        LabelError,
+        match=re.escape(
             f"2 labels need more columns than their lines have (one per character, one more between equal neighbours): "
-            f"{path} image-000000003, {path} image-000000005; mend them, or set train.unalignable to 'drop'")):
+            f"{path} image-000000003, {path} image-000000005; mend them, or set train.unalignable to 'drop'"
+        ),
+    ):
         prepare(tiny_model_dir, path, tmp_path / "work")
 
 
@@ -151,6 +161,7 @@ def test_long_lines_have_more_columns_whichever_way_they_are_stored(tiny_model_d
 
 # ---------------------------------------------------------------------- records that cannot be read
 
+
 @pytest.fixture
 def broken_lmdb(tmp_path: Path) -> Path:
     """Ten lines; the third's image is no image, the sixth's label no UTF-8, the eighth's image is missing."""
@@ -179,8 +190,15 @@ def test_broken_labels_stop_the_training_before_it_starts(tiny_model_dir, broken
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_records_are_skipped_named_and_logged(tiny_model_dir, broken_lmdb, tmp_path, capsys, workers):
     loader = {"batch_size_per_gpu": 4, "workers_per_gpu": workers}
-    training = prepare(tiny_model_dir, broken_lmdb, tmp_path / "work", [broken_lmdb], on_bad_sample="skip",
-                       max_epochs=1, dataloader=loader)
+    training = prepare(
+        tiny_model_dir,
+        broken_lmdb,
+        tmp_path / "work",
+        [broken_lmdb],
+        on_bad_sample="skip",
+        max_epochs=1,
+        dataloader=loader,
+    )
     summary = training.run()
     assert summary["lines"] == 7
     told = capsys.readouterr().err
@@ -192,8 +210,13 @@ def test_broken_records_are_skipped_named_and_logged(tiny_model_dir, broken_lmdb
 
 
 def test_a_worker_that_meets_a_broken_record_names_it(tiny_model_dir, broken_lmdb, tmp_path):
-    training = prepare(tiny_model_dir, broken_lmdb, tmp_path / "work", on_bad_sample="skip",
-                       dataloader={"batch_size_per_gpu": 4, "workers_per_gpu": 1})
+    training = prepare(
+        tiny_model_dir,
+        broken_lmdb,
+        tmp_path / "work",
+        on_bad_sample="skip",
+        dataloader={"batch_size_per_gpu": 4, "workers_per_gpu": 1},
+    )
     training.dataset.on_bad_sample = "error"
     with pytest.raises(LmdbError, match="-00000000[368]"):
         training.run()
@@ -201,8 +224,15 @@ def test_a_worker_that_meets_a_broken_record_names_it(tiny_model_dir, broken_lmd
 
 def test_a_batch_of_broken_records_alone_teaches_nothing(tiny_model_dir, broken_lmdb, tmp_path):
     """One line a batch: seven steps teach, three are empty, the log stays JSON."""
-    training = prepare(tiny_model_dir, broken_lmdb, tmp_path / "work", on_bad_sample="skip", max_epochs=1,
-                       dataloader={"batch_size_per_gpu": 1}, logging={"interval": 1})
+    training = prepare(
+        tiny_model_dir,
+        broken_lmdb,
+        tmp_path / "work",
+        on_bad_sample="skip",
+        max_epochs=1,
+        dataloader={"batch_size_per_gpu": 1},
+        logging={"interval": 1},
+    )
     training.run()
 
     def refuse(constant: str):

@@ -42,8 +42,12 @@ def layer(name: str) -> int:
 def imports(name: str) -> Iterator[tuple[str, bool]]:
     """What the module imports, own modules as names below the package; and whether it does so inside a function."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-              for node in ast.walk(function)}
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
     is_package = MODULES[name].name == "__init__.py"
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -85,7 +89,12 @@ def test_imports_go_downwards(name):
 def test_the_package_imports_nothing_but_the_registration():
     needed = [imported for imported, inside in own_imports(TOP)]
     assert "plugin.registration" in needed
-    assert set(needed) <= {"_moved", "plugin.registration", "model_dir", "recognizer"}  # the latter for type checkers only
+    assert set(needed) <= {
+        "_moved",
+        "plugin.registration",
+        "model_dir",
+        "recognizer",
+    }  # the latter for type checkers only
     assert not [imported for imported, inside in imports("plugin.registration") if imported.startswith("modelscope")]
 
 

@@ -89,9 +89,11 @@ def test_readers_of_one_process_share_one_environment(path):
 
 def test_nothing_is_opened_before_the_first_read(path):
     reader = LmdbReader(path)
-    with lmdb.open(str(path), readonly=True, lock=False):
-        with pytest.raises(LmdbError, match="already open in this process.*read through LmdbReader"):
-            len(reader)
+    with (
+        lmdb.open(str(path), readonly=True, lock=False),
+        pytest.raises(LmdbError, match="already open in this process.*read through LmdbReader"),
+    ):
+        len(reader)
     assert len(reader) == 7
 
 

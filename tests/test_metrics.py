@@ -26,17 +26,20 @@ def counted(*pairs: tuple[str, str]) -> Counts:
     return counts
 
 
-@pytest.mark.parametrize("text, label, substitutions, deletions, insertions", [
-    ("abc", "abc", 0, 0, 0),
-    ("axc", "abc", 1, 0, 0),
-    ("ac", "abc", 0, 1, 0),
-    ("abcd", "abc", 0, 0, 1),
-    ("", "abc", 0, 3, 0),
-    ("abc", "", 0, 0, 3),
-    ("", "", 0, 0, 0),
-    ("中x", "中文字", 1, 1, 0),
-    ("𠀀b", "𠀁b", 1, 0, 0),  # beyond 16 bits, still one character
-])
+@pytest.mark.parametrize(
+    "text, label, substitutions, deletions, insertions",
+    [
+        ("abc", "abc", 0, 0, 0),
+        ("axc", "abc", 1, 0, 0),
+        ("ac", "abc", 0, 1, 0),
+        ("abcd", "abc", 0, 0, 1),
+        ("", "abc", 0, 3, 0),
+        ("abc", "", 0, 0, 3),
+        ("", "", 0, 0, 0),
+        ("中x", "中文字", 1, 1, 0),
+        ("𠀀b", "𠀁b", 1, 0, 0),  # beyond 16 bits, still one character
+    ],
+)
 def test_edits_of_a_line(text, label, substitutions, deletions, insertions):
     counts = counted((text, label))
     assert (counts.substitutions, counts.deletions, counts.insertions) == (substitutions, deletions, insertions)
@@ -64,9 +67,18 @@ def test_rates_of_nothing_are_no_numbers():
     assert math.isnan(counted(("x", "")).cer) and counted(("x", "")).line_accuracy == 0
 
 
-@pytest.mark.parametrize("text, kept", [
-    ("Ab c", "abc"), ("a,b。c", "abc"), ("１２", "12"), ("Straße", "strasse"), ("a+b=c", "abc"), ("ﬁn", "fin"), ("、。", ""),
-])
+@pytest.mark.parametrize(
+    "text, kept",
+    [
+        ("Ab c", "abc"),
+        ("a,b。c", "abc"),
+        ("１２", "12"),
+        ("Straße", "strasse"),
+        ("a+b=c", "abc"),
+        ("ﬁn", "fin"),
+        ("、。", ""),
+    ],
+)
 def test_loose(text, kept):
     assert loose(text) == kept
 
@@ -79,11 +91,17 @@ def test_scores_by_hand():
     scores.add("q", "q")
     summary = scores.summary()
     assert summary == {
-        "lines": 3, "characters": 8,
-        "cer": pytest.approx(2 / 8), "AR": pytest.approx(6 / 8), "CR": pytest.approx(6 / 8),
-        "accuracy": pytest.approx(1 / 3), "avg_loss": pytest.approx(3.0),
-        "cer_raw": pytest.approx(3 / 8), "accuracy_raw": pytest.approx(1 / 3),
-        "cer_loose": pytest.approx(1 / 7), "accuracy_loose": pytest.approx(2 / 3),
+        "lines": 3,
+        "characters": 8,
+        "cer": pytest.approx(2 / 8),
+        "AR": pytest.approx(6 / 8),
+        "CR": pytest.approx(6 / 8),
+        "accuracy": pytest.approx(1 / 3),
+        "avg_loss": pytest.approx(3.0),
+        "cer_raw": pytest.approx(3 / 8),
+        "accuracy_raw": pytest.approx(1 / 3),
+        "cer_loose": pytest.approx(1 / 7),
+        "accuracy_loose": pytest.approx(2 / 3),
     }
     assert all(type(value) in (int, float) for value in summary.values())
 

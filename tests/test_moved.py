@@ -1,4 +1,4 @@
-"""Modules that have moved are still found under their former names, with a warning that says what they are called now."""
+"""Modules that have moved are found under their former names, with a warning that says what they are called now."""
 
 import importlib
 import sys

@@ -15,11 +15,20 @@ from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network, load_weights, read_weights, rgb_to_grey
 from ms_ocr_handwritten.nets.vit import Attention
 
-TINY = NetworkConfig(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), layer_scale=1.0, embed_dim=12, blocks=1, heads=3,
-                     dropout=0.0, num_classes=9)
+TINY = NetworkConfig(
+    depths=(1, 1, 1, 1),
+    dims=(4, 6, 8, 10),
+    layer_scale=1.0,
+    embed_dim=12,
+    blocks=1,
+    heads=3,
+    dropout=0.0,
+    num_classes=9,
+)
 
 
 # ---------------------------------------------------------------------- parity
+
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[torch.nn.Module, ConvNextViT]:
@@ -77,6 +86,7 @@ def test_logits_equal_upstreams(pair, images):
 
 # ---------------------------------------------------------------------- train and eval mode
 
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_explicit_attention_of_training_equals_the_fused_one(dtype):
     torch.manual_seed(2)
@@ -112,6 +122,7 @@ def test_drop_path_grows_with_depth():
 
 # ---------------------------------------------------------------------- loading
 
+
 @pytest.fixture
 def network() -> ConvNextViT:
     torch.manual_seed(5)
@@ -136,12 +147,17 @@ def test_weights_wrapped_as_state_dict(network, tmp_path):
     assert weights.keys() == network.state_dict().keys()
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda w: w.pop("vitstr.head.bias"), "missing: vitstr.head.bias"),
-    (lambda w: w.update(extra=torch.zeros(1)), "unexpected: extra"),
-    (lambda w: w.update({"vitstr.head.bias": torch.zeros(8)}),
-     r"other shape: vitstr.head.bias is \(8,\), expected \(9,\)"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda w: w.pop("vitstr.head.bias"), "missing: vitstr.head.bias"),
+        (lambda w: w.update(extra=torch.zeros(1)), "unexpected: extra"),
+        (
+            lambda w: w.update({"vitstr.head.bias": torch.zeros(8)}),
+            r"other shape: vitstr.head.bias is \(8,\), expected \(9,\)",
+        ),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused_before_anything_is_copied(network, change, message):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     weights = {name: value + 1 for name, value in before.items()}
@@ -195,11 +211,15 @@ class Malicious:
         return Path.touch, (self.witness,)
 
 
-@pytest.mark.parametrize("save", [
-    lambda value, path: torch.save(value, path),
-    lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
-    lambda value, path: path.write_bytes(pickle.dumps(value)),
-], ids=["zip", "legacy", "pickle"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda value, path: torch.save(value, path),
+        lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
+        lambda value, path: path.write_bytes(pickle.dumps(value)),
+    ],
+    ids=["zip", "legacy", "pickle"],
+)
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickles_that_run_code_are_refused_and_do_not_run(tmp_path, save):
     witness = tmp_path / "it_ran"

@@ -19,10 +19,10 @@ from ms_ocr_handwritten import Recognizer, export
 from ms_ocr_handwritten.backends.onnx import made_from
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
-from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.metadata import read_metadata
 
 
@@ -83,21 +83,26 @@ def test_several_lines_and_any_number_of_chunks(network, exported):
         images = random.random((chunks, 3, 32, 300), np.float32)
         logits, ids, log_probs = session.run(None, {"images": images})
         with torch.inference_mode():
-            each = torch.stack([network.classify(network.encode(
-                (one[:1] * 0.2989 + one[1:2] * 0.5870 + one[2:] * 0.1140)[None]))[0] for one in torch.from_numpy(images)])
+            each = torch.stack(
+                [
+                    network.classify(network.encode((one[:1] * 0.2989 + one[1:2] * 0.5870 + one[2:] * 0.1140)[None]))[0]
+                    for one in torch.from_numpy(images)
+                ]
+            )
             expected = each.log_softmax(-1).max(-1)
         assert logits.shape == (chunks // 3, 201, len(ALPHABET) + 2)
         assert ids.dtype == np.int64 and (ids == expected.indices.numpy()).all()
         np.testing.assert_allclose(log_probs, expected.values, atol=1e-4)
         for line in range(chunks // 3):
-            a, b, c = each[3 * line: 3 * line + 3].numpy()
+            a, b, c = each[3 * line : 3 * line + 3].numpy()
             np.testing.assert_allclose(logits[line], np.concatenate([a[:69], b[6:69], c[6:]]), atol=1e-3)
 
 
 def test_upstreams_keyword_for_the_shape_is_taken(model_dir, tmp_path):
     exporter = Exporter.from_model(str(model_dir))
     assert exporter.export_onnx(input_shape=(3, 3, 32, 300), output_dir=str(tmp_path / "new"), opset=18) == {
-        "model": str(tmp_path / "new" / "model.onnx")}
+        "model": str(tmp_path / "new" / "model.onnx")
+    }
     for shape in ((1, 3, 32, 640), (3, 300)):
         with pytest.raises(BackendError, match=r"input_shape is .*reads \(3, 3, 32, 300\)"):
             exporter.export_onnx(input_shape=shape, output_dir=str(tmp_path))
@@ -123,6 +128,7 @@ def test_the_first_of_equal_classes_is_read(network, tmp_path):
 
 # ------------------------------------------------------------------ half weights
 
+
 def test_half_weights_of_a_half_network_lose_nothing(network, tmp_path):
     network.half().float()
     whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
@@ -133,8 +139,11 @@ def test_half_weights_of_a_half_network_lose_nothing(network, tmp_path):
     sessions = [onnxruntime.InferenceSession(str(path)) for path in (whole, half)]
     for session in sessions:
         assert [(value.name, value.type) for value in (*session.get_inputs(), *session.get_outputs())] == [
-            ("images", "tensor(float)"), ("logits", "tensor(float)"), ("chunk_ids", "tensor(int64)"),
-            ("chunk_log_probs", "tensor(float)")]
+            ("images", "tensor(float)"),
+            ("logits", "tensor(float)"),
+            ("chunk_ids", "tensor(int64)"),
+            ("chunk_log_probs", "tensor(float)"),
+        ]
     for one, other in zip(*(session.run(None, {"images": images}) for session in sessions)):
         np.testing.assert_array_equal(one, other)
 
@@ -158,6 +167,7 @@ def test_a_network_that_gives_no_numbers_is_refused(network, tmp_path):
 
 
 # ------------------------------------------------------------------ where it came from
+
 
 def test_the_command_writes_down_its_weights_and_version(model_dir, tmp_path):
     folder = shutil.copytree(model_dir, tmp_path / "model")
@@ -231,6 +241,7 @@ def test_padding_is_computed_once_and_follows_the_weights(network, model_dir):
 
 # ------------------------------------------------------------------ refusals
 
+
 def test_a_file_that_differs_is_not_kept(network, tmp_path, monkeypatch):
     """The network changes between writing and checking: what a faulty exporter or runtime would look like."""
     path = tmp_path / "out" / "model.onnx"
@@ -270,7 +281,7 @@ def test_an_opset_that_fails_leaves_nothing(network, tmp_path, capfd):
 
 
 def test_a_network_with_dropout_is_exported_as_it_reads(tmp_path):
-    """PyTorch's exporter puts a module back into the mode it was in: in training mode, dropout would spoil the check."""
+    """PyTorch's exporter puts a module back into its former mode: in training mode, dropout would spoil the check."""
     folder = make_model_dir(tmp_path / "model", ALPHABET, **{**TINY_NETWORK, "dropout": 0.5})
     files = ModelDir.open(folder)
     network = load_network(files.configuration.network, files.require_weights()).train()

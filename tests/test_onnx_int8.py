@@ -16,14 +16,14 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import made_from, open_onnx
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import QuantizationError
-from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.image import LineCanvas, line_canvas, load_image
 from ms_ocr_handwritten.lmdb.store import write_lmdb
+from ms_ocr_handwritten.metrics import Counts
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
-from ms_ocr_handwritten.onnx.metadata import read_metadata
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.int8 import quantize_onnx
-from ms_ocr_handwritten.metrics import Counts
+from ms_ocr_handwritten.onnx.metadata import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,14 @@ class Verdicts:
 
     def __call__(self, backend) -> dict[str, Counts]:
         self.asked.append((backend.name, backend.precision))
-        return {"here/a": Counts(lines=5, characters=4000, substitutions=self.errors.pop(0)),
-                "here/b": Counts(lines=9, characters=6000)}
+        return {
+            "here/a": Counts(lines=5, characters=4000, substitutions=self.errors.pop(0)),
+            "here/b": Counts(lines=9, characters=6000),
+        }
 
 
 # ------------------------------------------------------------------ what is written
+
 
 @pytest.fixture(scope="module")
 def quantized(model_dir, tmp_path_factory) -> Path:
@@ -116,6 +119,7 @@ def test_half_weights_give_the_same_file(model_dir, tmp_path):
 
 # ------------------------------------------------------------------ accepted or refused
 
+
 def test_just_under_the_limit_is_accepted_and_written_down(model_dir, tmp_path):
     score = Verdicts(100, 119)
     comparison = quantize_onnx(model_dir / "model.onnx", tmp_path / "int8.onnx", iter(canvases(3)), score)
@@ -125,7 +129,8 @@ def test_just_under_the_limit_is_accepted_and_written_down(model_dir, tmp_path):
     assert metadata["ms_ocr_handwritten.calibration_lines"] == "3"
     assert json.loads(metadata["ms_ocr_handwritten.evaluation"]) == [
         {"set": "a", "lines": 5, "characters": 4000, "cer_fp32": 0.025, "cer_int8": 0.02975},
-        {"set": "b", "lines": 9, "characters": 6000, "cer_fp32": 0.0, "cer_int8": 0.0}]
+        {"set": "b", "lines": 9, "characters": 6000, "cer_fp32": 0.0, "cer_int8": 0.0},
+    ]
 
 
 def test_over_the_limit_it_is_refused_and_what_was_there_stays(model_dir, tmp_path):
@@ -136,7 +141,8 @@ def test_over_the_limit_it_is_refused_and_what_was_there_stays(model_dir, tmp_pa
     assert str(error.value) == (
         f"{model_dir / 'model.onnx'}: its CER is 1.00 % in fp32 and 1.21 % in int8, +0.21 points, of which less than "
         "0.2 are accepted (here/a 2.50 % in fp32 and 3.02 % in int8; here/b 0.00 % in fp32 and 0.00 % in int8); "
-        "nothing was written. Calibrate with more lines like these, or keep fp32")
+        "nothing was written. Calibrate with more lines like these, or keep fp32"
+    )
     assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(out, b"mine")]
 
 
@@ -154,8 +160,13 @@ def test_what_cannot_be_measured_or_calibrated_is_refused(model_dir, quantized, 
     with pytest.raises(QuantizationError, match="there is no line to calibrate with"):
         quantize_onnx(source, out, [], Verdicts(0, 0))
     files = ModelDir.open(model_dir)
-    torch.onnx.export(load_network(files.configuration.network, files.require_weights()), (torch.rand(3, 3, 32, 300),),
-                      str(tmp_path / "logits.onnx"), dynamo=False, opset_version=17)
+    torch.onnx.export(
+        load_network(files.configuration.network, files.require_weights()),
+        (torch.rand(3, 3, 32, 300),),
+        str(tmp_path / "logits.onnx"),
+        dynamo=False,
+        opset_version=17,
+    )
     for other in (quantized, tmp_path / "logits.onnx"):
         with pytest.raises(QuantizationError, match="no fp32 file of this package; make one with `ms-ocr export onnx`"):
             quantize_onnx(other, out, canvases(1), Verdicts(0, 0))
@@ -163,6 +174,7 @@ def test_what_cannot_be_measured_or_calibrated_is_refused(model_dir, quantized, 
 
 
 # ------------------------------------------------------------------ the command
+
 
 @pytest.fixture
 def sets(tmp_path, monkeypatch) -> None:
@@ -186,7 +198,8 @@ def test_the_command_writes_a_file_that_reads(always_a, sets):  # noqa: F811
         "lines  chars  CER fp32  CER int8  points  set",
         "  110   1100   90.00 %   90.00 %   +0.00  lines",
         "  110   1100   90.00 %   90.00 %   +0.00  all",
-        f"{path}: {path.stat().st_size} bytes"]
+        f"{path}: {path.stat().st_size} bytes",
+    ]
     assert read_metadata(path)["ms_ocr_handwritten.calibration_lines"] == "5"
     assert made_from(path, always_a / "pytorch_model.pt")
     recognizer = Recognizer(open_onnx(path, 1), ModelDir.open(always_a).vocabulary)
@@ -198,8 +211,18 @@ def test_a_model_whose_texts_change_is_refused(model_dir, tmp_path):
     recognizer = Recognizer.from_pretrained(model_dir, "onnxruntime", "fp32")
     images = [render(text) for text in random_texts(30, 30)]
     write_lmdb(tmp_path / "lines", [(png(image), recognizer.read(image).text) for image in images])
-    result = ms_ocr("export", "int8", "--model", model_dir, "--calibrate", tmp_path / "lines", "--evaluate",
-                    tmp_path / "lines", "--out", tmp_path / "int8.onnx")
+    result = ms_ocr(
+        "export",
+        "int8",
+        "--model",
+        model_dir,
+        "--calibrate",
+        tmp_path / "lines",
+        "--evaluate",
+        tmp_path / "lines",
+        "--out",
+        tmp_path / "int8.onnx",
+    )
     assert (result.exit_code, result.stdout) == (1, "")
     assert "model.onnx: its CER is 0.00 % in fp32 and " in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["lines"]
@@ -220,8 +243,18 @@ def test_the_command_needs_files_that_belong_together(always_a, sets):  # noqa: 
 def test_lines_that_cannot_be_read_stop_it(always_a, sets):  # noqa: F811
     assert ms_ocr("export", "onnx", "--model", always_a).exit_code == 0
     write_lmdb("broken_image", [(b"no image", "a" * 10)])
-    result = ms_ocr("export", "int8", "--model", always_a, "--calibrate", "lines", "--evaluate", "lines", "--evaluate",
-                    "broken_image")
+    result = ms_ocr(
+        "export",
+        "int8",
+        "--model",
+        always_a,
+        "--calibrate",
+        "lines",
+        "--evaluate",
+        "lines",
+        "--evaluate",
+        "broken_image",
+    )
     assert (result.exit_code, result.stdout) == (1, "") and result.stderr.endswith("\n1 of 111 could not be read\n")
     result = ms_ocr("export", "int8", "--model", always_a, "--calibrate", "broken_image", "--evaluate", "lines")
     assert result.stderr.startswith("error: broken_image/image-000000001: 8 encoded bytes: no image that Pillow reads")

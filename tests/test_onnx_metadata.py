@@ -17,8 +17,12 @@ def write_model(path: Path, metadata: dict[str, str]) -> Path:
     weights = helper.make_tensor("w", TensorProto.FLOAT, [1000], [0.5] * 1000)
     node = helper.make_node("Add", ["x", "w"], ["y"])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1000])
-    model = helper.make_model(helper.make_graph([node], "g", [value], [output], [weights]), model_version=2**40,
-                              producer_name="tests", doc_string="text " * 100)
+    model = helper.make_model(
+        helper.make_graph([node], "g", [value], [output], [weights]),
+        model_version=2**40,
+        producer_name="tests",
+        doc_string="text " * 100,
+    )
     helper.set_model_props(model, metadata)
     onnx.save(model, path)
     return path

@@ -74,8 +74,10 @@ def test_one_cycle_by_step():
         return b + (a - b) * (1 + math.cos(math.pi * part)) / 2
 
     peak = 0.3 * 11 - 1  # of the steps 0 to 10
-    expected = [between(start, top, step / peak) if step <= peak else between(top, end, (step - peak) / (10 - peak))
-                for step in range(11)]
+    expected = [
+        between(start, top, step / peak) if step <= peak else between(top, end, (step - peak) / (10 - peak))
+        for step in range(11)
+    ]
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
@@ -84,13 +86,17 @@ def test_warm_up_rises_to_the_schedule():
     assert Walk(config, 6, 1).rates(1) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
-@pytest.mark.parametrize("by_epoch, expected", [
-    (True, [0.5, 0.75, 0.1, 0.1, 0.01, 0.01]),
-    (False, [0.5, 0.075, 0.01, 0.01, 0.01, 0.01]),
-])
+@pytest.mark.parametrize(
+    "by_epoch, expected",
+    [
+        (True, [0.5, 0.75, 0.1, 0.1, 0.01, 0.01]),
+        (False, [0.5, 0.075, 0.01, 0.01, 0.01, 0.01]),
+    ],
+)
 def test_warm_up_multiplies_a_schedule_and_leaves_no_trace(by_epoch, expected):
-    config = SchedulerConfig("MultiStepLR", {"milestones": [1, 2], "gamma": 0.1}, by_epoch, warmup_iters=2,
-                             warmup_ratio=0.5)
+    config = SchedulerConfig(
+        "MultiStepLR", {"milestones": [1, 2], "gamma": 0.1}, by_epoch, warmup_iters=2, warmup_ratio=0.5
+    )
     assert Walk(config, 2, 3).rates(3) == pytest.approx(expected)
 
 
@@ -162,8 +168,15 @@ def test_moving_average_by_hand():
 
 def test_training_evaluates_and_saves_the_moving_average(tiny_model_dir, lines_lmdb, tmp_path):
     """One step an epoch, so that each epoch's state holds the weights that the step made."""
-    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", [lines_lmdb], ema_decay=0.75, max_epochs=3,
-                       dataloader={"batch_size_per_gpu": 48})
+    training = prepare(
+        tiny_model_dir,
+        lines_lmdb,
+        tmp_path / "work",
+        [lines_lmdb],
+        ema_decay=0.75,
+        max_epochs=3,
+        dataloader={"batch_size_per_gpu": 48},
+    )
     summary = training.run()
     average = None
     for epoch in (1, 2, 3):

@@ -12,10 +12,10 @@ from fresh import fresh
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import OfficialOnnxBackend, OnnxBackend
-from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.training.setup import prepare_training
 
 LINES = 200
@@ -85,10 +85,15 @@ def trained(official, tmp_path_factory) -> Path:
     """The output of a training of one step, from the weights of `official`."""
     folder = tmp_path_factory.mktemp("trained")
     characters = ModelDir.open(official).vocabulary.characters
-    write_lmdb(folder / "lines", [(png(render("ab")), characters[0] + characters[7641]), (png(render("c")), characters[5])])
+    write_lmdb(
+        folder / "lines", [(png(render("ab")), characters[0] + characters[7641]), (png(render("c")), characters[5])]
+    )
     raw = configuration(num_classes=7644)
-    raw["train"] |= {"max_epochs": 1, "dataloader": {"batch_size_per_gpu": 2},
-                     "optimizer": {"type": "SGD", "lr": 1e-3, "options": {"grad_clip": {"max_norm": 1}}}}
+    raw["train"] |= {
+        "max_epochs": 1,
+        "dataloader": {"batch_size_per_gpu": 2},
+        "optimizer": {"type": "SGD", "lr": 1e-3, "options": {"grad_clip": {"max_norm": 1}}},
+    }
     prepare_training(official, raw, [str(folder / "lines")], [], folder / "work").run()
     shutil.copy(folder / "work" / "epoch_1.pth", folder / "work" / "output" / "pytorch_model.pt")  # as the card does
     return folder / "work" / "output"
@@ -108,7 +113,8 @@ def compare(model_dir: Path, images: list[Path], answer: list) -> None:
     clear = [gap > TIE for gap in gaps]
     assert sum(clear) >= 0.8 * len(clear), "too many ties for a comparison"
     assert [text for text, sure in zip(own, clear, strict=True) if sure] == [
-        text for text, sure in zip(texts, clear, strict=True) if sure]
+        text for text, sure in zip(texts, clear, strict=True) if sure
+    ]
     assert min(map(len, texts)) > 20  # nothing is compared with nothing
 
 
@@ -121,8 +127,10 @@ def test_text_equals_the_builtins(official, images, builtin):
 
 def test_the_builtin_reads_what_we_trained(official, trained, images, builtin):
     compare(trained, images[::20], builtin[1])
-    weights = [load_network(ModelDir.open(folder).configuration.network, ModelDir.open(folder).require_weights())
-               for folder in (official, trained)]
+    weights = [
+        load_network(ModelDir.open(folder).configuration.network, ModelDir.open(folder).require_weights())
+        for folder in (official, trained)
+    ]
     assert not torch.equal(weights[0].vitstr.head.bias, weights[1].vitstr.head.bias)  # the step was taken
 
 
@@ -142,10 +150,10 @@ def read_by_hand(model_dir: Path, image: np.ndarray) -> str:
     canvas[:, :width] = 0.2989 * red + 0.5870 * green + 0.1140 * blue
     ids = []
     for chunk in range(chunks):
-        grey = torch.from_numpy(canvas[:, 252 * chunk: 252 * chunk + 300].copy())
+        grey = torch.from_numpy(canvas[:, 252 * chunk : 252 * chunk + 300].copy())
         with torch.inference_mode():
             columns = network.classify(network.encode(grey[None, None]))[0].argmax(-1).tolist()
-        ids += columns[0 if chunk == 0 else 6: 75 if chunk == chunks - 1 else 69]
+        ids += columns[0 if chunk == 0 else 6 : 75 if chunk == chunks - 1 else 69]
     assert len(ids) == 63 * chunks + 12
     return "".join(files.vocabulary.character(now) for before, now in zip([0, *ids], ids) if now not in (0, before))
 
@@ -179,8 +187,15 @@ def test_backends_give_one_text(tmp_path):
     files = ModelDir.open(torch_dir)
     network = load_network(files.configuration.network, files.require_weights())
     export_onnx(network, ours / "model.onnx")
-    torch.onnx.export(LogitsAlone(network), (torch.rand(3, 3, 32, 300),), str(legacy / "model.onnx"),
-                      input_names=["input"], output_names=["pred"], opset_version=17, dynamo=False)
+    torch.onnx.export(
+        LogitsAlone(network),
+        (torch.rand(3, 3, 32, 300),),
+        str(legacy / "model.onnx"),
+        input_names=["input"],
+        output_names=["pred"],
+        opset_version=17,
+        dynamo=False,
+    )
 
     random = np.random.default_rng(2)
     images = [line_image(random, ratio) for ratio in (0.4, 1, 3, 7.9, 8, 15.7, 16, 25, 25.2, 33, 50)]

@@ -65,8 +65,14 @@ def test_one_image_of_every_kind_gives_upstreams_shape(reader, recognizer, files
     expected = wrapped(recognizer.read(files[0]))
     assert expected["text"][0] and 0 < expected["score"][0] < 1
     assert "".join(char[0] for char in expected["chars"][0]) == expected["text"][0]
-    for source in (files[0], Path(files[0]), Path(files[0]).read_bytes(), cv2.imread(files[0]), Image.open(files[0]),
-                   {"image": files[0]}):
+    for source in (
+        files[0],
+        Path(files[0]),
+        Path(files[0]).read_bytes(),
+        cv2.imread(files[0]),
+        Image.open(files[0]),
+        {"image": files[0]},
+    ):
         assert reader(source) == expected, type(source)
 
 
@@ -152,11 +158,14 @@ def test_options_reach_the_recogniser(model_dir, files):
     assert pipeline(Tasks.ocr_recognition, model=model_dir, precision="fp32").precision == "fp32"  # a Path
 
 
-@pytest.mark.parametrize("option, value, message", [
-    ("precision", "int3", "precision is 'int3'.*'fp32'"),
-    ("backend", "tensorrt", "backend is 'tensorrt'.*'torch'"),
-    ("device", "tpu:x", "device is 'tpu:x'.*'cpu'"),
-])
+@pytest.mark.parametrize(
+    "option, value, message",
+    [
+        ("precision", "int3", "precision is 'int3'.*'fp32'"),
+        ("backend", "tensorrt", "backend is 'tensorrt'.*'torch'"),
+        ("device", "tpu:x", "device is 'tpu:x'.*'cpu'"),
+    ],
+)
 def test_bad_values_are_refused_with_those_allowed(model_dir, option, value, message):
     with pytest.raises(BackendError, match=message):
         pipeline(Tasks.ocr_recognition, model=str(model_dir), **{option: value})
@@ -190,9 +199,14 @@ def test_the_model_section_can_be_overridden(model_dir):
 
 def test_what_is_no_image_is_an_image_error(reader, tmp_path, files):
     (tmp_path / "text.png").write_text("no image")
-    for source, message in ((str(tmp_path / "none.png"), "none.png"), (str(tmp_path / "text.png"), "text.png"),
-                            (7, "int"), (None, "NoneType"), ({"picture": files[0]}, "'picture'.*'image'"),
-                            (np.zeros((4, 4, 7), np.uint8), r"\(4, 4, 7\)")):
+    for source, message in (
+        (str(tmp_path / "none.png"), "none.png"),
+        (str(tmp_path / "text.png"), "text.png"),
+        (7, "int"),
+        (None, "NoneType"),
+        ({"picture": files[0]}, "'picture'.*'image'"),
+        (np.zeros((4, 4, 7), np.uint8), r"\(4, 4, 7\)"),
+    ):
         with pytest.raises(ImageError, match=message):
             reader(source)
         with pytest.raises(ImageError, match=message):
@@ -252,14 +266,21 @@ def test_what_is_no_data_set_or_model_is_refused(model_dir):
 
 def test_overrides_follow_upstreams_order(model_dir):
     """cfg_modify_fn, then cfg_options, then the arguments that have a name."""
+
     def modify(cfg):
         cfg.train.max_epochs = 2
         cfg.train.seed = 2
         cfg.train.logging.interval = 2
         return cfg
 
-    trainer = build_trainer(Trainers.ocr_recognition, {
-        "model": str(model_dir), "cfg_modify_fn": modify, "max_epochs": 4,
-        "cfg_options": {"train.seed": 3, "train.max_epochs": 3}})
+    trainer = build_trainer(
+        Trainers.ocr_recognition,
+        {
+            "model": str(model_dir),
+            "cfg_modify_fn": modify,
+            "max_epochs": 4,
+            "cfg_options": {"train.seed": 3, "train.max_epochs": 3},
+        },
+    )
     train = json.loads(json.dumps(trainer.raw))["train"]
     assert (train["logging"]["interval"], train["seed"], train["max_epochs"]) == (2, 3, 4)

@@ -18,16 +18,16 @@ from torch.utils.data import default_collate
 
 pytest.importorskip("fontTools")
 
-from ms_ocr_handwritten.ctc import collapse  # noqa: E402
-from ms_ocr_handwritten.geometry import scaled_width  # noqa: E402
-from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb  # noqa: E402
-from ms_ocr_handwritten.training.ctc_loss import ROWS  # noqa: E402
-from ms_ocr_handwritten.recognizer import Character, Line  # noqa: E402
-from ms_ocr_handwritten.synth.glyphs import read_fonts  # noqa: E402
-from ms_ocr_handwritten.synth.line import Settings, draw_in_hand  # noqa: E402
-from ms_ocr_handwritten.synth.writer import draw_style  # noqa: E402
-from ms_ocr_handwritten.training.dataset import collate  # noqa: E402
-from ms_ocr_handwritten.vocab import Vocabulary  # noqa: E402
+from ms_ocr_handwritten.ctc import collapse
+from ms_ocr_handwritten.geometry import scaled_width
+from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
+from ms_ocr_handwritten.recognizer import Character, Line
+from ms_ocr_handwritten.synth.glyphs import read_fonts
+from ms_ocr_handwritten.synth.line import Settings, draw_in_hand
+from ms_ocr_handwritten.synth.writer import draw_style
+from ms_ocr_handwritten.training.ctc_loss import ROWS
+from ms_ocr_handwritten.training.dataset import collate
+from ms_ocr_handwritten.vocab import Vocabulary
 
 LABELS = ["ab cd", "Noon", "e", "fig 3", "seen", "q"]
 
@@ -96,7 +96,7 @@ def test_the_columns_of_a_chunk_spell_its_lines(columns, hand, vocabulary):
         assert read == texts
         assert ids.tolist() == vocabulary.encode(texts) + [0] * (75 - len(texts))
         assert len(widths) >= 2 and 300 - left < 60  # the chunk is full
-        assert (grey[:, left + 1:] == 0).all() and grey[:, : left - 1].any()
+        assert (grey[:, left + 1 :] == 0).all() and grey[:, : left - 1].any()
         for column in np.flatnonzero(either):  # beside the middle of that character
             assert classes[column] in (sure[max(0, column - 1)], sure[min(74, column + 1)])
 
@@ -120,7 +120,7 @@ def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(columns, hand, voca
         grey, (classes, either, ids) = columns.ColumnDataset(synthesizer, vocabulary, 0, 8, sparse=1)[index]
         ((line, room),) = synthesizer.drawn
         width = scaled_width(line.image.shape[1], line.image.shape[0])
-        assert grey[:, : width - 1].any() and (grey[:, width + 1:] == 0).all()
+        assert grey[:, : width - 1].any() and (grey[:, width + 1 :] == 0).all()
         assert ((classes > 0) & (either == 0)).sum() == (ids > 0).sum() == len(line.text)
         rooms.append(room)
     assert 32 <= min(rooms) < max(rooms) < 300
@@ -173,7 +173,7 @@ def test_chunks_are_changed_each_by_itself_and_not_behind_their_end(earlier):
     torch.manual_seed(0)
     grey = bars([60] * 64, 150)
     found = earlier.changed(grey)
-    assert not found[..., 150:].any() and 0 <= found.min() and found.max() <= 1
+    assert not found[..., 150:].any() and found.min() >= 0 and found.max() <= 1
     ink = (found[..., 40:80].amax(-1, keepdim=True) - found[..., 40:80]).sum((1, 2, 3)) / 32
     paper = found[..., 100:140].mean((1, 2, 3))
     middle = found[:, 0, :, 30:90].argmin(-1) + 30.0  # (64, 32): the bar's place in each row
@@ -236,7 +236,9 @@ def test_a_new_line_says_what_its_parts_say(real_lines, cuts):
     for _ in range(20):
         image, text = real_lines.recombine(pool, rng)
         assert image.shape[0] == real_lines.HEIGHT and image.shape[1] <= real_lines.WIDEST + 200
-        assert set(image[0]) == {255} or (set(image[0]) == {127} and text.startswith("kl"))  # one paper: the first part's
+        assert set(image[0]) == {255} or (
+            set(image[0]) == {127} and text.startswith("kl")
+        )  # one paper: the first part's
         if "kl" not in text:
             assert letters_of(image) == text.replace(" ", "")
     assert len({real_lines.recombine(pool, rng)[1] for _ in range(20)}) > 10
@@ -293,12 +295,33 @@ def test_kinds_of_text_get_the_weights_that_are_named(pretrain):
 
 
 def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
-        pretrain, columns, real_lines, hand, vocabulary, real, tmp_path, monkeypatch):
+    pretrain, columns, real_lines, hand, vocabulary, real, tmp_path, monkeypatch
+):
     monkeypatch.setattr(pretrain, "WARMUP", 5)
     model, outs = make_model_dir(tmp_path / "model", "".join(vocabulary.characters), **TINY_NETWORK), ["one", "two"]
-    words = ["--inputs", "", "--model", str(model), str(model), "--out", *(str(tmp_path / out) for out in outs),
-             "--lr", "4e-3", "4e-3", "--join", "0", "0.5", "--ctc", "0.3", "--steps", "60", "--ema", "0.9",
-             "--real-weight", "0.01"]
+    words = [
+        "--inputs",
+        "",
+        "--model",
+        str(model),
+        str(model),
+        "--out",
+        *(str(tmp_path / out) for out in outs),
+        "--lr",
+        "4e-3",
+        "4e-3",
+        "--join",
+        "0",
+        "0.5",
+        "--ctc",
+        "0.3",
+        "--steps",
+        "60",
+        "--ema",
+        "0.9",
+        "--real-weight",
+        "0.01",
+    ]
     arguments, cpu = pretrain.parse(words), torch.device("cpu")
     drawn = columns.ColumnDataset(OneHand(hand), vocabulary, 0, 6, sparse=0)
     grey, targets = default_collate([drawn[number] for number in range(6)])
@@ -329,6 +352,7 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
 
 def test_muon_makes_the_same_steps_in_float32(pretrain):
     """Near those in bfloat16, which Muon asks for, and no product is computed in it."""
+
     def step(mode) -> torch.Tensor:
         weight = torch.nn.Parameter(torch.zeros(24, 40))
         weight.grad = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))

@@ -95,20 +95,25 @@ def image(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("begin", [
-    pytest.param(WITHOUT_DEPENDENCIES + OURS_FIRST, id="ours-first"),
-    pytest.param(WITHOUT_DEPENDENCIES + MODELSCOPE_FIRST, id="modelscope-first"),
-    pytest.param(WITH_DEPENDENCIES + UPSTREAM_FIRST, id="upstream-first"),
-    pytest.param(WITH_DEPENDENCIES + UPSTREAM_AFTER, id="upstream-after"),
-    pytest.param(WITHOUT_DEPENDENCIES + UPSTREAM_FIRST, id="half-of-upstream-first"),
-    pytest.param(WITHOUT_DEPENDENCIES + UPSTREAM_AFTER, id="half-of-upstream-after"),
-])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(WITHOUT_DEPENDENCIES + OURS_FIRST, id="ours-first"),
+        pytest.param(WITHOUT_DEPENDENCIES + MODELSCOPE_FIRST, id="modelscope-first"),
+        pytest.param(WITH_DEPENDENCIES + UPSTREAM_FIRST, id="upstream-first"),
+        pytest.param(WITH_DEPENDENCIES + UPSTREAM_AFTER, id="upstream-after"),
+        pytest.param(WITHOUT_DEPENDENCIES + UPSTREAM_FIRST, id="half-of-upstream-first"),
+        pytest.param(WITHOUT_DEPENDENCIES + UPSTREAM_AFTER, id="half-of-upstream-after"),
+    ],
+)
 def test_our_classes_answer(tmp_path, tiny_model_dir, lines_lmdb, image, begin):
-    got = fresh(begin + WHO_ANSWERS, tmp_path, directory=tiny_model_dir, lmdb=lines_lmdb, image=image,
-                upstream=UPSTREAM_MODULES)
+    got = fresh(
+        begin + WHO_ANSWERS, tmp_path, directory=tiny_model_dir, lmdb=lines_lmdb, image=image, upstream=UPSTREAM_MODULES
+    )
     assert len(got["modules"]) == 10
     assert {what: name.split(".")[:2] for what, name in got["modules"].items()} == {
-        what: ["ms_ocr_handwritten", "plugin"] for what in got["modules"]}
+        what: ["ms_ocr_handwritten", "plugin"] for what in got["modules"]
+    }
     assert got["text"] == [Recognizer.from_pretrained(tiny_model_dir).read(image).text]
     assert got["attempts"] == []
     if got["imported"] is not None:  # the case is what its name says
@@ -123,8 +128,11 @@ def make_upstream_model_dir(folder: Path, network_class: type) -> Path:
     """A model of upstream's own class with random weights; its vocabulary begins with ALPHABET."""
     folder.mkdir()
     raw = configuration()
-    raw["model"] = {"type": "OCRRecognition", "recognizer": network_class.__name__,
-                    "inference_kwargs": {"img_height": 32, "img_width": 640, "do_chunking": False}}
+    raw["model"] = {
+        "type": "OCRRecognition",
+        "recognizer": network_class.__name__,
+        "inference_kwargs": {"img_height": 32, "img_width": 640, "do_chunking": False},
+    }
     raw["train"] = {key: raw["train"][key] for key in ("work_dir", "dataloader", "optimizer", "lr_scheduler")}
     raw["train"]["max_epochs"] = 1
     (folder / "configuration.json").write_text(json.dumps(raw))
@@ -169,7 +177,8 @@ def test_other_recognisers_stay_upstreams(tmp_path):
         images[-1].write_bytes(png(render(text)))
     alone, before, after = (
         fresh(begin + READ_AS_UPSTREAM, tmp_path, directories=directories, images=images, upstream=UPSTREAM_MODULES)
-        for begin in ("", WITHOUT_DEPENDENCIES + OURS_FIRST, WITH_DEPENDENCIES + UPSTREAM_FIRST))
+        for begin in ("", WITHOUT_DEPENDENCIES + OURS_FIRST, WITH_DEPENDENCIES + UPSTREAM_FIRST)
+    )
     assert [got["ours"] for got in (alone, before, after)] == [False, True, True]
     assert all(name.startswith("modelscope.") for name in alone["modules"])
     assert len(alone["texts"]) == 4 and all(line["text"][0] for line in alone["texts"])
@@ -180,8 +189,12 @@ def test_other_recognisers_stay_upstreams(tmp_path):
 def test_other_recognisers_train_upstreams_way(tmp_path):
     """Upstream's trainer, on our data set and with our metric: upstream's own need six and edit_distance."""
     write_lmdb(tmp_path / "lines", [(png(render(text)), text) for text in ("b4d", "Ａ1")])
-    got = fresh(WITHOUT_DEPENDENCIES + OURS_FIRST + TRAIN_AS_UPSTREAM, tmp_path, lmdb=tmp_path / "lines",
-                directory=make_upstream_model_dir(tmp_path / "model", CRNN))
+    got = fresh(
+        WITHOUT_DEPENDENCIES + OURS_FIRST + TRAIN_AS_UPSTREAM,
+        tmp_path,
+        lmdb=tmp_path / "lines",
+        directory=make_upstream_model_dir(tmp_path / "model", CRNN),
+    )
     assert got["module"] == "modelscope.trainers.cv.ocr_recognition_trainer"
     assert "epoch_1.pth" in got["files"]
     assert (got["scores"]["lines"], got["scores"]["characters"]) == (2, 5)

@@ -49,8 +49,14 @@ def interrupt(training, lines: int) -> None:
 SETTINGS = {
     "plain": {},
     "cycle": {"lr_scheduler": {"type": "OneCycleLR", "max_lr": 3e-3, "options": {"by_epoch": False}}},
-    "milestones": {"lr_scheduler": {"type": "MultiStepLR", "milestones": [1], "gamma": 0.1,
-                                    "options": {"warmup": {"type": "LinearWarmup", "warmup_iters": 9}}}},
+    "milestones": {
+        "lr_scheduler": {
+            "type": "MultiStepLR",
+            "milestones": [1],
+            "gamma": 0.1,
+            "options": {"warmup": {"type": "LinearWarmup", "warmup_iters": 9}},
+        }
+    },
     "accumulated": {"optimizer": {"type": "AdamW", "lr": 1e-3, "options": {"cumulative_iters": 3}}},
     "averaged": {"ema_decay": 0.7},
     "bf16": {"precision": "bf16"},
@@ -99,12 +105,19 @@ def test_workers_change_nothing(model_dir, lines_lmdb, tmp_path):
 
 # ---------------------------------------------------------------------- kill -9
 
+
 def test_kills_at_random_moments_lose_nothing(model_dir, lines_lmdb, tmp_path):
     """After each, all files load; the training goes on from the newest state and ends as if never interrupted."""
     script = ROOT / "tests" / "kill_trainings.py"
     arguments = [model_dir, lines_lmdb, tmp_path / "killed", KILLS, 0]
-    done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=120 + 20 * KILLS, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120 + 20 * KILLS,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     told = tmp_path / "killed" / "told.txt"
     assert done.returncode == 0, done.stderr + (told.read_text(encoding="utf-8") if told.exists() else "")
     counts = json.loads(done.stdout)
@@ -159,11 +172,20 @@ def test_going_on_from_an_earlier_epoch_moves_the_later_ones_aside(model_dir, li
     training.run(str(work / f"epoch_1{suffix}"))
     assert f"going on after epoch 1, batch 0; later epochs moved to {work / 'superseded_1'}" in capsys.readouterr().err
     after = hashes(work)
-    moved = ["epoch_2.pth", "epoch_2_trainer_state.pth", "epoch_3.pth", "epoch_3_trainer_state.pth", "best.json",
-             "output_best/pytorch_model.pt", "output_best/configuration.json", "output_best/vocab.txt"]
+    moved = [
+        "epoch_2.pth",
+        "epoch_2_trainer_state.pth",
+        "epoch_3.pth",
+        "epoch_3_trainer_state.pth",
+        "best.json",
+        "output_best/pytorch_model.pt",
+        "output_best/configuration.json",
+        "output_best/vocab.txt",
+    ]
     assert {name: after[f"superseded_1/{name}"] for name in moved} == {name: before[name] for name in moved}
     assert {name.split("/")[0] for name in after if not name.startswith("superseded_1")} == {
-        name.split("/")[0] for name in before}
+        name.split("/")[0] for name in before
+    }
     assert after["epoch_1.pth"] == before["epoch_1.pth"]
     assert_equal_weights(read_weights_file(work / "epoch_3.pth"), read_weights_file(work / "superseded_1/epoch_3.pth"))
 
@@ -207,6 +229,7 @@ def test_more_epochs_go_on_after_a_finished_training(model_dir, lines_lmdb, thre
 
 # ---------------------------------------------------------------------- refused
 
+
 def assert_refuses(training, kind: type, message: str, checkpoint: str | None = None) -> None:
     """It raises and changes nothing in its work_dir."""
     folder = training.work_dir.path
@@ -223,13 +246,17 @@ def test_a_finished_training_is_not_repeated(model_dir, lines_lmdb, three_epochs
         assert_refuses(training, ConfigurationError, message, checkpoint)
 
 
-@pytest.mark.parametrize("name", ["epoch_1.pth", "epoch_7_trainer_state.pth", "output/pytorch_model.pt",
-                                  "output_best/pytorch_model.pt"])
+@pytest.mark.parametrize(
+    "name", ["epoch_1.pth", "epoch_7_trainer_state.pth", "output/pytorch_model.pt", "output_best/pytorch_model.pt"]
+)
 def test_files_of_another_program_are_not_overwritten(model_dir, lines_lmdb, tmp_path, name):
     (tmp_path / "work" / name).parent.mkdir(parents=True)
     (tmp_path / "work" / name).write_bytes(b"precious")
-    assert_refuses(prepare(model_dir, lines_lmdb, tmp_path / "work"), ConfigurationError,
-                   f"{name}: belongs to another training.*name another work_dir")
+    assert_refuses(
+        prepare(model_dir, lines_lmdb, tmp_path / "work"),
+        ConfigurationError,
+        f"{name}: belongs to another training.*name another work_dir",
+    )
 
 
 @pytest.mark.parametrize("name", ["output", "output_best"])
@@ -239,25 +266,35 @@ def test_the_model_directory_is_not_overwritten(model_dir, lines_lmdb, tmp_path,
         prepare(tmp_path / "work" / name, lines_lmdb, tmp_path / "work")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"optimizer": {"type": "AdamW", "lr": 5e-3}}, r"train.optimizer was .*0.001.*, is .*0.005"),
-    ({"lr_scheduler": {"type": "StepLR", "step_size": 1}}, r"train.lr_scheduler was .*None.* is .*StepLR"),
-    ({"dataloader": {"batch_size_per_gpu": 4}}, "batch_size_per_gpu was 8, is 4"),
-    ({"seed": 5}, "train.seed was 0, is 5"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"optimizer": {"type": "AdamW", "lr": 5e-3}}, r"train.optimizer was .*0.001.*, is .*0.005"),
+        ({"lr_scheduler": {"type": "StepLR", "step_size": 1}}, r"train.lr_scheduler was .*None.* is .*StepLR"),
+        ({"dataloader": {"batch_size_per_gpu": 4}}, "batch_size_per_gpu was 8, is 4"),
+        ({"seed": 5}, "train.seed was 0, is 5"),
+    ],
+)
 def test_another_training_than_the_one_begun_is_refused(model_dir, lines_lmdb, tmp_path, change, message):
     train = {"checkpoint": {"period": {"resume_interval": 2}}}
     interrupt(prepare(model_dir, lines_lmdb, tmp_path / "work", **train), 30)
-    assert_refuses(prepare(model_dir, lines_lmdb, tmp_path / "work", **train, **change), ConfigurationError,
-                   f"began otherwise: {message}")
+    assert_refuses(
+        prepare(model_dir, lines_lmdb, tmp_path / "work", **train, **change),
+        ConfigurationError,
+        f"began otherwise: {message}",
+    )
 
 
 def test_checkpoints_that_are_none_are_named(model_dir, lines_lmdb, three_epochs):
     training = prepare(model_dir, lines_lmdb, three_epochs, max_epochs=3)
     assert_refuses(training, CheckpointError, "epoch_9_trainer_state.pth: no such file", str(three_epochs / "epoch_9"))
     torch.save({"epoch": 1}, three_epochs / "upstream_trainer_state.pth")
-    assert_refuses(training, CheckpointError, "upstream_trainer_state.pth: holds no state to resume from",
-                   str(three_epochs / "upstream_trainer_state.pth"))
+    assert_refuses(
+        training,
+        CheckpointError,
+        "upstream_trainer_state.pth: holds no state to resume from",
+        str(three_epochs / "upstream_trainer_state.pth"),
+    )
 
 
 def test_a_damaged_state_is_named(model_dir, lines_lmdb, tmp_path):

@@ -15,8 +15,8 @@ pytest.importorskip("PIL", reason="the synthesiser reads fonts with Pillow")
 
 from ms_ocr_handwritten.errors import ConfigurationError, ImageError, LabelError  # noqa: E402
 from ms_ocr_handwritten.synth import charset, digits, fetch, glyphs, latin, line, text, writer  # noqa: E402
-from ms_ocr_handwritten.training.augment import augment  # noqa: E402
 from ms_ocr_handwritten.synth.line import LineSynthesizer, generate  # noqa: E402
+from ms_ocr_handwritten.training.augment import augment  # noqa: E402
 
 HANZI = {  # medians on the 1,024 grid of the stroke data, y up from -124 to 900
     "一": [[[120, 400], [880, 420]]],
@@ -242,8 +242,9 @@ def test_strokes_move_apart_as_wholes_about_the_middle_of_their_character():
     strokes[..., 0] = np.linspace(0, 0.1, glyphs.STROKE_POINTS) + np.array([0, 0.6, 2.0])[:, None]
     style = writer.draw_style(np.random.default_rng(0))
     style = dataclasses.replace(style, spread=(1.2, 1.0))
-    moved = [writer.spread_strokes(strokes, np.array([0, 0, 1]), style, np.random.default_rng(seed))
-             for seed in range(200)]
+    moved = [
+        writer.spread_strokes(strokes, np.array([0, 0, 1]), style, np.random.default_rng(seed)) for seed in range(200)
+    ]
     assert all(np.allclose(np.diff(m, axis=1), np.diff(strokes, axis=1), atol=1e-5) for m in moved)  # shapes are kept
     assert all(np.allclose(m[:2].mean(), strokes[:2].mean(), atol=1e-5) for m in moved)
     assert all(np.allclose(m[2], strokes[2], atol=1e-5) for m in moved)  # alone, it has nothing to move from

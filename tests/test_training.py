@@ -12,13 +12,19 @@ from modelscope.models.cv.ocr_recognition.model import OCRRecognition as Upstrea
 from modelscope.models.cv.ocr_recognition.preprocessor import OCRRecognitionPreprocessor as UpstreamPreprocessor
 from PIL import Image
 from training_tools import (
-    assert_equal_weights, dataset_of, lmdb_of, network_of, prepare, read_raw, read_weights_file,
+    assert_equal_weights,
+    dataset_of,
+    lmdb_of,
+    network_of,
+    prepare,
+    read_raw,
+    read_weights_file,
 )
 
+from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
-from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
 from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
@@ -47,6 +53,7 @@ def assert_close_gradients(found: dict[str, torch.Tensor], expected: dict[str, t
 
 
 # ---------------------------------------------------------------------- the loss
+
 
 def test_loss_and_gradients_equal_upstreams(official_model_dir, tmp_path):
     """The same weights, images and labels through ModelScope's model, its preprocessor and its CTCLoss."""
@@ -91,6 +98,7 @@ def test_skipping_padding_changes_nothing(tmp_path, training):
 
 def test_batch_by_hand():
     """A line of one inked chunk of three, and one of four chunks: 75 columns a chunk, kept 69, 63, 63, 69."""
+
     def sample(inked: int, chunks: int) -> Sample:
         return Sample(np.full((inked, 32, 300), inked, np.float32), chunks, [2], "a")
 
@@ -108,17 +116,20 @@ def test_a_line_of_the_loss_is_the_mean_over_its_characters(tiny_model_dir, tmp_
     network, batch = network_of(tiny_model_dir), batch_of(dataset, skip_padding=True)
     losses, encoded = LineLoss(network)(batch)
     log_probs = network.classify(encoded)[batch.columns[0]].log_softmax(-1)[:, None]
-    total = torch.nn.functional.ctc_loss(log_probs, torch.tensor([batch.ids[0]]), batch.lengths, torch.tensor([4]),
-                                         reduction="sum")
+    total = torch.nn.functional.ctc_loss(
+        log_probs, torch.tensor([batch.ids[0]]), batch.lengths, torch.tensor([4]), reduction="sum"
+    )
     assert losses.tolist() == pytest.approx([total.item() / 4], rel=1e-5)
 
 
 # ---------------------------------------------------------------------- batches
 
+
 def test_batches_depend_on_seed_and_epoch_alone(tiny_model_dir, lines_lmdb, tmp_path):
     def batches(seed: int, epoch: int, **loader) -> list[list[int]]:
-        training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", seed=seed,
-                           dataloader={"batch_size_per_gpu": 20, **loader})
+        training = prepare(
+            tiny_model_dir, lines_lmdb, tmp_path / "work", seed=seed, dataloader={"batch_size_per_gpu": 20, **loader}
+        )
         training.epoch = epoch
         return training._batches()
 
@@ -174,6 +185,7 @@ def test_loaders_leave_the_random_state_alone(tiny_model_dir, lines_lmdb):
 
 # ---------------------------------------------------------------------- steps
 
+
 def trained(model_dir: Path, lines: Path, work_dir: Path, **train) -> dict[str, torch.Tensor]:
     prepare(model_dir, lines, work_dir, max_epochs=1, **train).run()
     return read_weights_file(work_dir / "epoch_1.pth")
@@ -186,8 +198,13 @@ SGD = {"type": "SGD", "lr": 1e-2}
 def test_accumulated_gradients_equal_a_larger_batch(tiny_model_dir, tmp_path, size, accumulate, whole):
     """20 lines: the last step of the epoch has fewer batches, and the last batch fewer lines."""
     path = lmdb_of(tmp_path / "lines", random_texts(20, 4))
-    parts = trained(tiny_model_dir, path, tmp_path / "parts", dataloader={"batch_size_per_gpu": size},
-                    optimizer={**SGD, "options": {"cumulative_iters": accumulate}})
+    parts = trained(
+        tiny_model_dir,
+        path,
+        tmp_path / "parts",
+        dataloader={"batch_size_per_gpu": size},
+        optimizer={**SGD, "options": {"cumulative_iters": accumulate}},
+    )
     once = trained(tiny_model_dir, path, tmp_path / "once", dataloader={"batch_size_per_gpu": whole}, optimizer=SGD)
     start, name = read_weights_file(tiny_model_dir / "pytorch_model.pt"), "recognizer.vitstr.head.bias"
     assert (once[name] - start[name]).abs().max() > 1e-3
@@ -197,8 +214,13 @@ def test_accumulated_gradients_equal_a_larger_batch(tiny_model_dir, tmp_path, si
 
 def test_gradients_are_clipped(tiny_model_dir, lines_lmdb, tmp_path):
     """One step of SGD at rate 1 moves the weights by the clipped gradient, whose norm is max_norm."""
-    moved = trained(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader={"batch_size_per_gpu": 48},
-                    optimizer={"type": "SGD", "lr": 1.0, "options": {"grad_clip": {"max_norm": 0.125}}})
+    moved = trained(
+        tiny_model_dir,
+        lines_lmdb,
+        tmp_path / "work",
+        dataloader={"batch_size_per_gpu": 48},
+        optimizer={"type": "SGD", "lr": 1.0, "options": {"grad_clip": {"max_norm": 0.125}}},
+    )
     start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
     norm = sum((moved[name] - start[name]).double().square().sum() for name in start).sqrt().item()
     assert norm == pytest.approx(0.125, rel=1e-3)
@@ -249,6 +271,7 @@ def test_a_metric_that_is_not_there_is_named_before_anything_is_trained(tiny_mod
 
 
 # ---------------------------------------------------------------------- data
+
 
 def test_several_lmdbs_are_read_one_after_the_other(tiny_model_dir, tmp_path):
     paths = [lmdb_of(tmp_path / name, texts) for name, texts in (("first", ["a", "b"]), ("second", ["c"]))]

@@ -29,8 +29,13 @@ def modify(cfg):
     cfg.train.max_epochs = EPOCHS
     cfg.train.dataloader.batch_size_per_gpu = LINES_PER_STEP
     cfg.train.optimizer = {"type": "AdamW", "lr": RATE, "weight_decay": 0.0, "options": {"grad_clip": {"max_norm": 5}}}
-    cfg.train.lr_scheduler = {"type": "OneCycleLR", "max_lr": RATE, "total_steps": STEPS, "pct_start": 0.15,
-                              "options": {"by_epoch": False}}
+    cfg.train.lr_scheduler = {
+        "type": "OneCycleLR",
+        "max_lr": RATE,
+        "total_steps": STEPS,
+        "pct_start": 0.15,
+        "options": {"by_epoch": False},
+    }
     cfg.train.checkpoint.period.interval = EPOCHS
     cfg.evaluation.period.interval = EPOCHS
     return cfg
@@ -41,13 +46,26 @@ def test_from_lines_to_the_exported_file(tmp_path, blocked_network):
     (model_dir / "pytorch_model.pt").unlink()  # from scratch
     write_lmdb(tmp_path / "local_lmdb", [(png(render(text)), text) for text in TEXTS])
     train_dataset, test_dataset = (
-        MsDataset.load(dataset_name="ICDAR13_HCTR_Dataset", split="test", namespace="damo",
-                       download_mode=DownloadMode.REUSE_DATASET_IF_EXISTS, local_lmdb=str(tmp_path / "local_lmdb"))
-        for _ in range(2))
+        MsDataset.load(
+            dataset_name="ICDAR13_HCTR_Dataset",
+            split="test",
+            namespace="damo",
+            download_mode=DownloadMode.REUSE_DATASET_IF_EXISTS,
+            local_lmdb=str(tmp_path / "local_lmdb"),
+        )
+        for _ in range(2)
+    )
 
-    trainer = build_trainer(name=Trainers.ocr_recognition, default_args={
-        "model": str(model_dir), "train_dataset": train_dataset, "eval_dataset": test_dataset, "work_dir": str(work_dir),
-        "cfg_modify_fn": modify})
+    trainer = build_trainer(
+        name=Trainers.ocr_recognition,
+        default_args={
+            "model": str(model_dir),
+            "train_dataset": train_dataset,
+            "eval_dataset": test_dataset,
+            "work_dir": str(work_dir),
+            "cfg_modify_fn": modify,
+        },
+    )
     scores = trainer.train()
     assert (scores["cer"], scores["accuracy"], scores["lines"]) == (0, 1, len(TEXTS))
 
@@ -62,13 +80,17 @@ def test_from_lines_to_the_exported_file(tmp_path, blocked_network):
 
     exporter = Exporter.from_model(Model.from_pretrained(str(tmp_path / "elsewhere")))
     files = exporter.export_onnx(output_dir=str(tmp_path / "elsewhere"))
-    assert [line.text for line in Recognizer.from_pretrained(tmp_path / "elsewhere", "onnxruntime").read_many(images)] == TEXTS
+    assert [
+        line.text for line in Recognizer.from_pretrained(tmp_path / "elsewhere", "onnxruntime").read_many(images)
+    ] == TEXTS
     assert read_as_the_card(files["model"], images[0]) == TEXTS[0]
     assert blocked_network == []
 
 
 def read_as_the_card(model: str | Path, image) -> str:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    (logits,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: rgb_chunks(load_image(image))})
+    (logits,) = session.run(
+        [session.get_outputs()[0].name], {session.get_inputs()[0].name: rgb_chunks(load_image(image))}
+    )
     ids = logits[0].argmax(-1).tolist()
     return "".join(CHARACTERS[now - 2] for before, now in zip([0, *ids], ids) if now not in (0, before))

@@ -27,14 +27,24 @@ def read_raw(model_dir: Path) -> dict[str, Any]:
 def training_raw(model_dir: Path, **train: Any) -> dict[str, Any]:
     """The directory's configuration with a short, plain training in place of its own; `train` overrides that."""
     raw = read_raw(model_dir)
-    raw["train"] = {"max_epochs": 2, "dataloader": {"batch_size_per_gpu": 8},
-                    "optimizer": {"type": "AdamW", "lr": 1e-3}, **train}
+    raw["train"] = {
+        "max_epochs": 2,
+        "dataloader": {"batch_size_per_gpu": 8},
+        "optimizer": {"type": "AdamW", "lr": 1e-3},
+        **train,
+    }
     raw["evaluation"] = {"dataloader": {"batch_size_per_gpu": 16}}
     return raw
 
 
-def prepare(model_dir: Path, lines: Path | Sequence[Path], work_dir: Path, evaluation: Sequence[Path] = (),
-            network: ConvNextViT | None = None, **train: Any) -> Training:
+def prepare(
+    model_dir: Path,
+    lines: Path | Sequence[Path],
+    work_dir: Path,
+    evaluation: Sequence[Path] = (),
+    network: ConvNextViT | None = None,
+    **train: Any,
+) -> Training:
     """A training as `training_raw` says, of the lines of one LMDB or several."""
     lines = [lines] if isinstance(lines, Path) else lines
     return prepare_training(model_dir, training_raw(model_dir, **train), lines, evaluation, work_dir, network=network)
@@ -68,8 +78,11 @@ def assert_equal_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) 
 
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of each file below `folder`, by its path."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def log(work_dir: Path) -> list[dict[str, Any]]:

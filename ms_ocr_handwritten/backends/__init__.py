@@ -29,8 +29,9 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
         from ..nets.convnextvit import load_network
 
         if threads is not None:
-            raise BackendError("threads is for backends 'onnxruntime' and 'openvino'; for 'torch' call "
-                               "torch.set_num_threads")
+            raise BackendError(
+                "threads is for backends 'onnxruntime' and 'openvino'; for 'torch' call torch.set_num_threads"
+            )
         network = load_network(model.configuration.network, model.require_weights())
         return torch_backend(network, precision, device or "gpu")
     name, path = (INT8_FILE, model.int8) if precision == "int8" else (ONNX_FILE, model.onnx)
@@ -52,8 +53,8 @@ def automatic_backend(model: ModelDir, precision: str, device: str | None, torch
     """What "auto" stands for, and why.
 
     onnxruntime, where model.onnx was made from the very weights beside it and it is faster: as long as torch is not
-    imported, which takes seconds, and on processors with AVX2 alone. torch where there is a GPU, where another precision
-    than fp32 is asked for, or without such a file.
+    imported, which takes seconds, and on processors with AVX2 alone. torch where there is a GPU, where another
+    precision than fp32 is asked for, or without such a file.
     """
     if precision == "int8":
         return "onnxruntime", f"precision 'int8' reads {INT8_FILE}"
@@ -68,7 +69,7 @@ def automatic_backend(model: ModelDir, precision: str, device: str | None, torch
 
         if faster_in_torch(device):
             return "torch", "torch is imported already, and is fastest then"
-    elif device not in (None, "cpu") or device is None and gpu_possible():
+    elif device not in (None, "cpu") or (device is None and gpu_possible()):
         return "torch", "there may be a GPU"
     if model.onnx is None or not importlib.util.find_spec("onnxruntime"):
         return "torch", f"{ONNX_FILE} or onnxruntime is missing"
@@ -102,5 +103,7 @@ def check(backend: str, precision: str) -> None:
             raise BackendError(f"{name} is {value!r}; this version offers {', '.join(map(repr, allowed))}")
     offered = PRECISIONS_OF.get(backend, PRECISIONS)
     if precision not in ("auto", *offered):
-        raise BackendError(f"precision {precision!r} is not available with backend {backend!r}, which offers "
-                           f"{', '.join(map(repr, offered))}")
+        raise BackendError(
+            f"precision {precision!r} is not available with backend {backend!r}, which offers "
+            f"{', '.join(map(repr, offered))}"
+        )

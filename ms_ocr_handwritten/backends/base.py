@@ -66,15 +66,20 @@ class ChunkBackend(Backend):
             paths, start = [], 0
             for line, own in zip(lines, chunks):
                 stop = start + len(own)
-                paths.append(tuple(_join(columns[start:stop], empty, line.chunks)
-                                   for columns, empty in zip((ids, log_probs), padding)))
+                paths.append(
+                    tuple(
+                        _join(columns[start:stop], empty, line.chunks)
+                        for columns, empty in zip((ids, log_probs), padding)
+                    )
+                )
                 start = stop
             return paths
+
         return finish
 
 
 def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.ndarray:
     """Columns of the inked chunks (N, 75), then of padding, to those kept of the line (T,)."""
-    return np.concatenate([
-        (columns[i] if i < len(columns) else padding)[kept_columns(i, chunks)] for i in range(chunks)
-    ])
+    return np.concatenate(
+        [(columns[i] if i < len(columns) else padding)[kept_columns(i, chunks)] for i in range(chunks)]
+    )

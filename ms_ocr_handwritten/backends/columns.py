@@ -15,14 +15,19 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
     """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
 
     int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
-    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so that
-    their thousands of classes are read from memory once.
+    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so
+    that their thousands of classes are read from memory once.
     """
     columns, classes = logits.flatten(0, 1), logits.shape[-1]
-    ids, log_probs = columns.new_empty(len(columns), dtype=torch.int64), columns.new_empty(len(columns), dtype=torch.float32)
+    ids, log_probs = (
+        columns.new_empty(len(columns), dtype=torch.int64),
+        columns.new_empty(len(columns), dtype=torch.float32),
+    )
     rivals = torch.empty_like(ids)
     at_once = COLUMNS_AT_ONCE if logits.device.type == "cpu" else len(columns)
-    buffer = columns.new_full((min(at_once, len(columns)), -(-classes // BLOCK) * BLOCK), -math.inf, dtype=torch.float32)
+    buffer = columns.new_full(
+        (min(at_once, len(columns)), -(-classes // BLOCK) * BLOCK), -math.inf, dtype=torch.float32
+    )
     for start in range(0, len(columns), at_once):
         part = slice(start, min(start + at_once, len(columns)))
         padded = buffer[: part.stop - start]

@@ -22,7 +22,9 @@ NOISE_TIMES = 4.5  # that error, as a standard deviation: two logits nearer than
 LONGEST_DOUBT = 6  # columns with rivals in a row whose 2^6 readings are compared; more are in doubt anyway
 
 
-def measured_noise(exact: Callable[[Tensor], Tensor], rounded: Callable[[Tensor], Tensor], device: torch.device) -> float:
+def measured_noise(
+    exact: Callable[[Tensor], Tensor], rounded: Callable[[Tensor], Tensor], device: torch.device
+) -> float:
     """The error that columns in bf16 leave in the distance of the two best logits, as a share of the best.
 
     exact, rounded: chunks float32 (N, 1, 32, 300) on `device` to logits (N, 75, C), in fp32 and in bf16. The bound that

@@ -53,9 +53,9 @@ class OfficialOnnxBackend(Backend):
         middle_stop = middle_start + inner.stop - inner.start  # 132
         parts, windows = [], line.chunks - OFFICIAL_CHUNKS + 1
         for start in range(windows):
-            (logits,) = self._run(rgb[start: start + OFFICIAL_CHUNKS])
+            (logits,) = self._run(rgb[start : start + OFFICIAL_CHUNKS])
             first, last = start == 0, start == windows - 1
-            parts.append(best_path(logits[0, 0 if first else middle_start: None if last else middle_stop]))
+            parts.append(best_path(logits[0, 0 if first else middle_start : None if last else middle_stop]))
         ids, log_probs = zip(*parts)
         return np.concatenate(ids), np.concatenate(log_probs)
 
@@ -79,16 +79,20 @@ def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> 
 
 
 def made_from(path: Path, weights: Path) -> bool | None:
-    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say. Raises OSError."""
+    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say. Raises
+    OSError.
+    """
     digest = read_metadata(path).get(WEIGHTS_KEY)
     return None if digest is None else digest == sha256_of(weights)
 
 
 def refuse_other_weights(path: Path, weights: Path | None) -> None:
-    """Raise CheckpointError if the ONNX file at `path` says that it was made from other weights than these beside it."""
+    """Raise CheckpointError if the file at `path` says that it was made from other weights than those beside it."""
     if weights and made_from(path, weights) is False:
-        raise CheckpointError(f"{path}: was made from other weights than {weights.name} beside it; export it again "
-                              "(`ms-ocr export onnx --force`), or move one of the two away")
+        raise CheckpointError(
+            f"{path}: was made from other weights than {weights.name} beside it; export it again "
+            "(`ms-ocr export onnx --force`), or move one of the two away"
+        )
 
 
 def open_onnx(path: Path, threads: int | None) -> Backend:

@@ -27,11 +27,14 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     try:
         import openvino
     except ImportError:
-        raise BackendError("backend 'openvino' needs the package openvino; "
-                           "`pip install ms_ocr_handwritten[openvino]`") from None
+        raise BackendError(
+            "backend 'openvino' needs the package openvino; `pip install ms_ocr_handwritten[openvino]`"
+        ) from None
     if precision not in _HINTS:
-        raise BackendError(f"precision {precision!r} is not available with backend 'openvino', which offers "
-                           f"{', '.join(map(repr, _HINTS))}")
+        raise BackendError(
+            f"precision {precision!r} is not available with backend 'openvino', which offers "
+            f"{', '.join(map(repr, _HINTS))}"
+        )
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise BackendError("precision 'bf16' needs a CPU that computes with it, and this one does not; use 'fp32'")

@@ -19,7 +19,7 @@ def bf16_is_faster(device: torch.device) -> bool:
 
 @functools.cache
 def gemm_rates() -> dict[str, float]:
-    """GFLOP/s of this CPU's matrix products by precision, with PyTorch's present number of threads: the best of five."""
+    """GFLOP/s of matrix products on this CPU by precision, with the present number of threads: the best of five."""
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.ones(2, GEMM_SIZE, GEMM_SIZE, dtype=dtype)

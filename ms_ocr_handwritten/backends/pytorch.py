@@ -65,6 +65,7 @@ class TorchBackend(ChunkBackend):
             if self.precision == "bf16+fp32":
                 self._check(grey, ids, log_probs, rivals)
             return ids, log_probs
+
         return finish
 
     def _check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
@@ -103,7 +104,9 @@ class TorchBackend(ChunkBackend):
             with torch.inference_mode(), without_tf32():
                 noise = NOISE_TIMES * measured_noise(
                     lambda grey: self.network.classify(self.network.encode(grey)),
-                    lambda grey: self.network.classify(network(grey)[0].float()), self.device)
+                    lambda grey: self.network.classify(network(grey)[0].float()),
+                    self.device,
+                )
         self._fast, self._padding, self._version = self._path_of(network, noise), None, version
         self._exact = None  # until something is in doubt
 
@@ -116,10 +119,12 @@ class TorchBackend(ChunkBackend):
             with torch.autocast(self.device.type, dtype, enabled=mixed, cache_enabled=False), without_tf32():
                 columns = self.network.encode(grey)
                 return columns, self.network.classify(columns)
+
         return read
 
     def _path_of(self, network: ReadingNetwork, noise: float | None = None) -> Function:
         """Grey chunks to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
+
         def path(grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             columns, logits = network(grey)
             if noise is None:
@@ -127,6 +132,7 @@ class TorchBackend(ChunkBackend):
             ids, log_probs, rivals = best_columns(logits, STEPS + noise)
             settle(ids, rivals, columns, self.network.vitstr.head, noise)
             return ids, log_probs, rivals
+
         return GraphedFunction(path, self.device) if self.asynchronous else path
 
 
@@ -161,7 +167,8 @@ def automatic_precision(device: torch.device) -> str:
 def faster_in_torch(device: str | None) -> bool:
     """Whether `device`, None for a GPU if there is one, reads faster here than with onnxruntime on the CPU.
 
-    Measured: with AVX-512 torch was faster, with AVX2 alone onnxruntime (README, Speed). Others are taken for the former.
+    Measured: with AVX-512 torch was faster, with AVX2 alone onnxruntime (README, Speed). Others are taken for the
+        former.
     """
     return torch_device(device or "gpu").type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
 

@@ -71,8 +71,10 @@ def _processor() -> str:
 
     rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in gemm_rates().items())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return (f"CPU: {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; products of matrices: "
-            f"{rates}\nGPU: {', '.join(gpus) or 'none that torch can use'}")
+    return (
+        f"CPU: {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; products of matrices: "
+        f"{rates}\nGPU: {', '.join(gpus) or 'none that torch can use'}"
+    )
 
 
 def _readers(files: "ModelDir") -> "Iterator[tuple[tuple[str, str], Recognizer]]":

@@ -22,16 +22,22 @@ from .reading import ReadMany, open_recognizer, read_sources, reader_of, recogni
 from .sources import LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
 
 if TYPE_CHECKING:
-    from ..recognizer import Line
     from ..metrics import Scores
+    from ..recognizer import Line
     from ..vocab import Vocabulary
 
 LABELS_FILE = "labels.tsv"
 
 # Columns of the table: key of `Result.row`, heading. Rates are printed in percent.
 _COUNTS = {"lines": "lines", "characters": "chars"}
-_RATES = {"cer": "CER", "cer_loose": "CER loose", "accuracy": "lines right", "accuracy_loose": "right loose",
-          "AR": "AR", "CR": "CR"}
+_RATES = {
+    "cer": "CER",
+    "cer_loose": "CER loose",
+    "accuracy": "lines right",
+    "accuracy_loose": "right loose",
+    "AR": "AR",
+    "CR": "CR",
+}
 _PROBLEMS = {"unknown_characters": "unknown chars", "unreadable": "unreadable"}
 _BESIDE_PEER = {"in_neither_characters": "in neither", "reader": "reader"}
 
@@ -58,19 +64,37 @@ class Result:
     def row(self, path: str) -> dict[str, Any]:
         summary = self.scores.summary()
         del summary["avg_loss"]  # reading computes no loss
-        return {"path": path, **summary, "unknown_characters": self.unknown.total(),
-                "unknown": dict(self.unknown.most_common()), "unreadable": self.unreadable}
+        return {
+            "path": path,
+            **summary,
+            "unknown_characters": self.unknown.total(),
+            "unknown": dict(self.unknown.most_common()),
+            "unreadable": self.unreadable,
+        }
 
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--per-line", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write path, label, text and score of every line to a new TSV file.")
+@click.option(
+    "--per-line",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write path, label, text and score of every line to a new TSV file.",
+)
 @click.option("--peer", type=click.Choice(PEERS), help="Read the same images with this recogniser too.")
 @recognizer_options
-def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, peer: str | None, model: str | None,
-             backend: str, precision: str, batch_size: int, device: str | None) -> None:
+def evaluate(
+    paths: tuple[str, ...],
+    layout: str,
+    per_line: Path | None,
+    peer: str | None,
+    model: str | None,
+    backend: str,
+    precision: str,
+    batch_size: int,
+    device: str | None,
+) -> None:
     """Compare what the model reads with the labels.
 
     PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). One row each; labels and texts are
@@ -94,8 +118,9 @@ def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, peer: s
         for path, (open_sources, size) in zip(paths, sets):
             for reader in readers:
                 sources = progress(open_sources(), f"{path} {reader.name}".rstrip(), size)
-                result = evaluate_sources(reader.read, sources, reader.vocabulary, partial(on_line, reader.name),
-                                          reader.name)
+                result = evaluate_sources(
+                    reader.read, sources, reader.vocabulary, partial(on_line, reader.name), reader.name
+                )
                 row = result.row(click.format_filename(path))
                 rows.append(row | _beside_peer(result, reader, readers) if peer else row)
     if layout == "json":
@@ -107,8 +132,9 @@ def evaluate(paths: tuple[str, ...], layout: str, per_line: Path | None, peer: s
     exit_if_unreadable(unreadable, unreadable + sum(row["lines"] for row in rows))
 
 
-def evaluate_sources(read: ReadMany, sources: Iterable[Source], vocabulary: "Vocabulary", on_line: OnLine,
-                     name: str = "") -> Result:
+def evaluate_sources(
+    read: ReadMany, sources: Iterable[Source], vocabulary: "Vocabulary", on_line: OnLine, name: str = ""
+) -> Result:
     """Score what `read` makes of the images against their labels; `read` may be any recogniser's.
 
     `on_line` is called with each source and its line. Unreadable lines are reported on stderr, with the reader's
@@ -140,8 +166,10 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
         return partial(lmdb_sources, path), count((path,))
     table = os.path.join(path, LABELS_FILE)
     if not os.path.isfile(table):
-        raise LabelError(f"{click.format_filename(path)}: neither an LMDB (a folder with {LMDB_FILE}) nor a folder "
-                         f"with {LABELS_FILE}; name one of the two")
+        raise LabelError(
+            f"{click.format_filename(path)}: neither an LMDB (a folder with {LMDB_FILE}) nor a folder "
+            f"with {LABELS_FILE}; name one of the two"
+        )
     from ..lmdb.build import read_labels_file
 
     rows = read_labels_file(table)
@@ -150,20 +178,25 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
 
 def _beside_peer(result: Result, reader: Reader, readers: list[Reader]) -> dict[str, Any]:
     """What a row holds beyond that of a model alone."""
-    in_neither = {character: number for character, number in result.unknown.most_common()
-                  if all(other.vocabulary.unknown(character) for other in readers)}
+    in_neither = {
+        character: number
+        for character, number in result.unknown.most_common()
+        if all(other.vocabulary.unknown(character) for other in readers)
+    }
     return {"reader": reader.name, "in_neither_characters": sum(in_neither.values()), "in_neither": in_neither}
 
 
 @contextmanager
-def _per_line_writer(path: Path | None, with_reader: bool) -> "Iterator[Callable[[str, Source, Line | OcrError], None]]":
+def _per_line_writer(
+    path: Path | None, with_reader: bool
+) -> "Iterator[Callable[[str, Source, Line | OcrError], None]]":
     """A function that writes a reader's line to the new file `path`, or does nothing. Raises OutputError."""
     if path is None:
         yield lambda reader, source, line: None
         return
     refuse_existing(path, "choose another --per-line")
     try:
-        file = open(path, "x", encoding="utf-8", newline="\n")
+        file = open(path, "x", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by the block below)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --per-line") from error
     with file:

@@ -16,8 +16,8 @@ from .sources import Source
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..image import LineCanvas
-    from ..onnx.int8 import Comparison
     from ..metrics import Counts
+    from ..onnx.int8 import Comparison
 
 BATCH_SIZE = 32  # lines read at a time
 
@@ -33,8 +33,12 @@ def export() -> None:
 @click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
 @click.option("--opset", type=click.IntRange(min=14), help="Version of ONNX's operators [default: 17].")
-@click.option("--half-weights", is_flag=True, help="Store the weights as float16, for half the size; it computes in "
-              "float32 all the same. Loses nothing where the weights are values of float16.")
+@click.option(
+    "--half-weights",
+    is_flag=True,
+    help="Store the weights as float16, for half the size; it computes in "
+    "float32 all the same. Loses nothing where the weights are values of float16.",
+)
 @click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one has passed the check).")
 def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
     """Write the network as an ONNX file, checked against PyTorch before it gets its name."""
@@ -47,12 +51,17 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
     if not force:
         refuse_existing(out, "give --force to replace it, or another --out")
 
-    from ..onnx.export import OPSET, export_onnx
     from ..nets.convnextvit import load_network
+    from ..onnx.export import OPSET, export_onnx
 
     opset = opset or OPSET
-    path = export_onnx(load_network(files.configuration.network, weights), out, opset, half_weights=half_weights,
-                       weights_sha256=sha256_of(weights))
+    path = export_onnx(
+        load_network(files.configuration.network, weights),
+        out,
+        opset,
+        half_weights=half_weights,
+        weights_sha256=sha256_of(weights),
+    )
     click.echo(f"{path}: {path.stat().st_size} bytes, opset {opset}")
 
 
@@ -63,8 +72,9 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
 @click.option("--lines", type=click.IntRange(min=1), default=200, show_default=True, help="To calibrate with.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model_int8.onnx in DIR]")
 @click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one reads well enough).")
-def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
-         ) -> None:
+def int8(
+    model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
+) -> None:
     """Write model.onnx in int8, unless it then reads worse by 0.2 points of CER or more.
 
     PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). Calibrate and evaluate with different
@@ -89,9 +99,15 @@ def int8(model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lin
 
     def score(backend: "Backend") -> "dict[str, Counts]":
         read = reader_of(Recognizer(backend, files.vocabulary), BATCH_SIZE)
-        results = {path: evaluate_sources(read, progress(open_sources(), f"{path} {backend.precision}", size),
-                                          files.vocabulary, lambda source, line: None)
-                   for path, (open_sources, size) in sets.items()}
+        results = {
+            path: evaluate_sources(
+                read,
+                progress(open_sources(), f"{path} {backend.precision}", size),
+                files.vocabulary,
+                lambda source, line: None,
+            )
+            for path, (open_sources, size) in sets.items()
+        }
         unreadable = sum(result.unreadable for result in results.values())
         exit_if_unreadable(unreadable, sum(size for _, size in sets.values()))
         return {path: result.scores.folded for path, result in results.items()}
@@ -124,7 +140,15 @@ def _table(comparison: "Comparison") -> str:
     cells = [["lines", "chars", "CER fp32", "CER int8", "points", "set"]]
     for row in (*comparison.rows(), comparison.total()):
         fp32, int8 = 100 * row["cer_fp32"], 100 * row["cer_int8"]
-        cells.append([str(row["lines"]), str(row["characters"]), f"{fp32:.2f} %", f"{int8:.2f} %",
-                      f"{int8 - fp32:+.2f}", row["set"]])
+        cells.append(
+            [
+                str(row["lines"]),
+                str(row["characters"]),
+                f"{fp32:.2f} %",
+                f"{int8:.2f} %",
+                f"{int8 - fp32:+.2f}",
+                row["set"],
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*cells)][:-1]
     return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)

@@ -30,19 +30,25 @@ class RapidOcr:
             import onnxruntime  # noqa: F401  (what rapidocr computes with, but does not install)
             import rapidocr
         except ImportError as error:
-            raise BackendError(f"--peer rapidocr needs the packages rapidocr and onnxruntime ({error}); "
-                               "`pip install ms_ocr_handwritten[peer]`") from None
+            raise BackendError(
+                f"--peer rapidocr needs the packages rapidocr and onnxruntime ({error}); "
+                "`pip install ms_ocr_handwritten[peer]`"
+            ) from None
         weights = Path(rapidocr.__file__).parent / "models" / _WEIGHTS
         if not weights.is_file():
-            raise BackendError(f"{weights} is missing, which rapidocr brings from 3.10 on; "
-                               "`pip install --upgrade ms_ocr_handwritten[peer] rapidocr`")
+            raise BackendError(
+                f"{weights} is missing, which rapidocr brings from 3.10 on; "
+                "`pip install --upgrade ms_ocr_handwritten[peer] rapidocr`"
+            )
         try:
             # A path given to it is neither checked against the hub's checksum nor replaced by a download.
             self._engine = rapidocr.RapidOCR(params={"Global.log_level": "critical", "Rec.model_path": str(weights)})
             self.vocabulary = self._open()
         except Exception as error:  # rapidocr has no common base of what it raises
-            raise BackendError(f"rapidocr cannot be opened ({_reason(error)}); "
-                               "`pip install --force-reinstall ms_ocr_handwritten[peer]`") from error
+            raise BackendError(
+                f"rapidocr cannot be opened ({_reason(error)}); "
+                "`pip install --force-reinstall ms_ocr_handwritten[peer]`"
+            ) from error
 
     def read_many(self, images: Iterable) -> "Iterator[Line | ImageError]":
         """A line for each image that `load_image` takes, or the ImageError why there is none.
@@ -68,8 +74,10 @@ class RapidOcr:
             result = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]), **_ALONE)
         except Exception as error:
             height, width = rgb.shape[:2]
-            raise ImageError(f"rapidocr fails on an image of {width}x{height} px ({_reason(error)}); "
-                             "leave it out of the set for figures on the same lines") from error
+            raise ImageError(
+                f"rapidocr fails on an image of {width}x{height} px ({_reason(error)}); "
+                "leave it out of the set for figures on the same lines"
+            ) from error
         return Line(result.txts[0], result.scores[0], ()) if result.txts else Line("", 0.0, ())
 
     def _open(self) -> "Vocabulary":

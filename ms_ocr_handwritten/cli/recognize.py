@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "layout", type=click.Choice(["text", "tsv", "jsonl"]), default="text", show_default=True)
 @recognizer_options
-def recognize(paths: tuple[str, ...], layout: str, model: str | None, backend: str, precision: str, batch_size: int,
-              device: str | None) -> None:
+def recognize(
+    paths: tuple[str, ...],
+    layout: str,
+    model: str | None,
+    backend: str,
+    precision: str,
+    batch_size: int,
+    device: str | None,
+) -> None:
     """Read images of single lines.
 
     PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name), a pattern such

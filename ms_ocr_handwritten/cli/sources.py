@@ -92,9 +92,13 @@ def _folder_sources(path: str) -> Iterator[Source]:
         found = True
         yield source
     if not found:
-        yield Source(click.format_filename(path), ImageError(
-            f"{click.format_filename(path)}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}), and no "
-            f"{LMDB_FILE}; name another"))
+        yield Source(
+            click.format_filename(path),
+            ImageError(
+                f"{click.format_filename(path)}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}), and no "
+                f"{LMDB_FILE}; name another"
+            ),
+        )
 
 
 def _walk(folder: str) -> Iterator[Source]:
@@ -116,6 +120,11 @@ def _glob_sources(pattern: str) -> Iterator[Source]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         name = click.format_filename(pattern)
-        yield Source(name, ImageError(f"{name}: no such file or folder, and nothing matches it as a pattern "
-                                      f"(looked in {click.format_filename(os.getcwd())}); check the path"))
+        yield Source(
+            name,
+            ImageError(
+                f"{name}: no such file or folder, and nothing matches it as a pattern "
+                f"(looked in {click.format_filename(os.getcwd())}); check the path"
+            ),
+        )
     yield from expand(tuple(matches))

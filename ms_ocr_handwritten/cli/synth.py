@@ -9,21 +9,36 @@ from .output import progress
 
 
 @click.command()
-@click.option("--inputs", type=click.Path(path_type=Path), metavar="DIR", required=True,
-              help="What `python -m ms_ocr_handwritten.synth.fetch DIR` fetched.")
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="What `python -m ms_ocr_handwritten.synth.fetch DIR` fetched.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="LMDB", required=True, help="Folder to make.")
 @click.option("--lines", type=click.IntRange(min=1), required=True, help="How many.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Line N of a seed is always the same.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Line N of a seed is always the same."
+)
 @click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first line.")
 @click.option("--max-width", type=click.IntRange(min=32), default=252, show_default=True, help="Px at 32 px height.")
-@click.option("--degrade", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="How much paper and scanner harm the ink; 0 is dark ink on clean paper.")
-@click.option("--only", metavar="KIND", multiple=True,
-              help="Only texts of this kind (words, prose, rare, english, accented, numbers, mixed, single); may be "
-                   "repeated.")
-def synth(inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float,
-          only: tuple[str, ...]) -> None:
+@click.option(
+    "--degrade",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="How much paper and scanner harm the ink; 0 is dark ink on clean paper.",
+)
+@click.option(
+    "--only",
+    metavar="KIND",
+    multiple=True,
+    help="Only texts of this kind (words, prose, rare, english, accented, numbers, mixed, single); may be repeated.",
+)
+def synth(
+    inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float, only: tuple[str, ...]
+) -> None:
     """Draw handwritten lines with their labels into a new LMDB."""
     from ..lmdb.store import write_lmdb
     from ..synth.line import generate

@@ -1,6 +1,6 @@
 """`ms-ocr train`: thin over `training.setup.prepare_training`; also under torchrun.
 
-    torchrun --nproc_per_node=2 -m ms_ocr_handwritten.cli train ...
+torchrun --nproc_per_node=2 -m ms_ocr_handwritten.cli train ...
 """
 
 import json
@@ -15,20 +15,54 @@ _folder = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--model", type=_folder, metavar="DIR",
-              help="Model directory to start from; random weights if it holds none [default: the embedded model].")
-@click.option("--train", "train_paths", type=_folder, metavar="LMDB", multiple=True, required=True,
-              help="Lines to learn from; may be repeated.")
-@click.option("--eval", "eval_paths", type=_folder, metavar="LMDB", multiple=True,
-              help="Lines to judge every epoch by; may be repeated.")
-@click.option("--work-dir", type=_folder, metavar="DIR", required=True,
-              help="Everything is written here; an interrupted training in it goes on.")
+@click.option(
+    "--model",
+    type=_folder,
+    metavar="DIR",
+    help="Model directory to start from; random weights if it holds none [default: the embedded model].",
+)
+@click.option(
+    "--train",
+    "train_paths",
+    type=_folder,
+    metavar="LMDB",
+    multiple=True,
+    required=True,
+    help="Lines to learn from; may be repeated.",
+)
+@click.option(
+    "--eval",
+    "eval_paths",
+    type=_folder,
+    metavar="LMDB",
+    multiple=True,
+    help="Lines to judge every epoch by; may be repeated.",
+)
+@click.option(
+    "--work-dir",
+    type=_folder,
+    metavar="DIR",
+    required=True,
+    help="Everything is written here; an interrupted training in it goes on.",
+)
 @click.option("--config", type=_folder, metavar="FILE", help="[default: configuration.json of the model directory]")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True,
-              help="Override the configuration: dotted key, JSON value; may be repeated.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override the configuration: dotted key, JSON value; may be repeated.",
+)
 @click.option("--from", "checkpoint", metavar="WORK_DIR/epoch_N", help="Go on from the end of that epoch.")
-def train(model: Path | None, train_paths: tuple[Path, ...], eval_paths: tuple[Path, ...], work_dir: Path,
-          config: Path | None, assignments: tuple[str, ...], checkpoint: str | None) -> None:
+def train(
+    model: Path | None,
+    train_paths: tuple[Path, ...],
+    eval_paths: tuple[Path, ...],
+    work_dir: Path,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    checkpoint: str | None,
+) -> None:
     """Train on LMDBs; the scores of the last evaluation go to stdout as JSON.
 
     \b
@@ -61,17 +95,22 @@ def override(raw: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     names = key.split(".")
     if not equals or not all(names):
-        raise ConfigurationError(f"--set {assignment}: a dotted key, = and a JSON value expected, such as "
-                                 "train.optimizer.lr=0.0005")
+        raise ConfigurationError(
+            f"--set {assignment}: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"
+        )
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        raise ConfigurationError(f"--set {assignment}: {text!r} is no JSON; a text needs double quotes within the "
-                                 f"shell's own: --set '{key}={json.dumps(text, ensure_ascii=False)}'") from None
+        raise ConfigurationError(
+            f"--set {assignment}: {text!r} is no JSON; a text needs double quotes within the "
+            f"shell's own: --set '{key}={json.dumps(text, ensure_ascii=False)}'"
+        ) from None
     section = raw
     for depth, name in enumerate(names[:-1], start=1):
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigurationError(f"--set {assignment}: {'.'.join(names[:depth])} is {json.dumps(section)}, not an "
-                                     "object; it has no keys to set")
+            raise ConfigurationError(
+                f"--set {assignment}: {'.'.join(names[:depth])} is {json.dumps(section)}, not an "
+                "object; it has no keys to set"
+            )
     section[names[-1]] = value

@@ -17,9 +17,9 @@ from ..ctc import required_columns
 from ..errors import ImageError, LmdbError
 from ..geometry import canvas_columns
 from ..image import line_canvas, load_image
+from ..vocab import Vocabulary, fold_full_width
 from .open import shared_environment
 from .store import COUNT_KEY, LmdbReader, decode_label, get, image_key, label_key, stored_count
-from ..vocab import Vocabulary, fold_full_width
 
 Progress = Callable[[int, int], None]  # called with (samples done, samples in all)
 
@@ -182,9 +182,7 @@ def _present_samples(environment: lmdb.Environment) -> tuple[set[int], set[int],
     return found["image"], found["label"], problems
 
 
-def _check_count(
-    environment: lmdb.Environment, path: str, present: list[int]
-) -> tuple[int | None, list[Problem]]:
+def _check_count(environment: lmdb.Environment, path: str, present: list[int]) -> tuple[int | None, list[Problem]]:
     try:
         count = stored_count(environment, path)
     except LmdbError as error:

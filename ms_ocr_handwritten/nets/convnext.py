@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 def stochastic_depth(branch: Tensor, rate: float, training: bool) -> Tensor:
-    """Drop a residual branch for whole samples (Huang et al., arXiv 1603.09382); the rest is scaled up by 1/(1-rate)."""
+    """Drop a residual branch for whole samples (Huang et al., arXiv 1603.09382); the rest is scaled by 1/(1-rate)."""
     if rate == 0.0 or not training:
         return branch
     keep = branch.new_empty((branch.shape[0],) + (1,) * (branch.dim() - 1)).bernoulli_(1 - rate)

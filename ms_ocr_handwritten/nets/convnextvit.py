@@ -67,10 +67,14 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; put the weights there or name another model directory") from None
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, because it is damaged or holds more than tensors (a pickle can run "
-                              f"code when loaded); get the file again, or save its state_dict() anew. {error}") from error
+        raise CheckpointError(
+            f"{path}: refused, because it is damaged or holds more than tensors (a pickle can run "
+            f"code when loaded); get the file again, or save its state_dict() anew. {error}"
+        ) from error
     except Exception as error:  # damaged bytes make PyTorch's readers raise almost anything
-        raise CheckpointError(f"{path}: truncated or not a PyTorch file ({error}); copy or download it again") from error
+        raise CheckpointError(
+            f"{path}: truncated or not a PyTorch file ({error}); copy or download it again"
+        ) from error
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -82,8 +86,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no mapping of parameter names to tensors; save model.state_dict()")
     weights = {_strip_prefixes(name): value for name, value in raw.items()}
     if len(weights) < len(raw):
-        raise CheckpointError(f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep "
-                              "one of each")
+        raise CheckpointError(
+            f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep one of each"
+        )
     return weights
 
 
@@ -113,8 +118,9 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
         if names
     ]
     if problems:
-        raise CheckpointError(f"{source}: does not fit the network of configuration.json (model.network). "
-                              + "; ".join(problems))
+        raise CheckpointError(
+            f"{source}: does not fit the network of configuration.json (model.network). " + "; ".join(problems)
+        )
     network.load_state_dict(weights)
 
 

@@ -44,6 +44,16 @@ class _Bf16Depthwise(torch.autograd.Function):
         channels = len(weight)
         of_x = F.conv2d(gradient, weight.flip(2, 3), padding=ctx.padding, groups=channels)
         _, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient.float(), x.float(), weight.float(), [channels], [1, 1], ctx.padding, [1, 1], False, [0, 0], channels,
-            [False, True, False])
+            gradient.float(),
+            x.float(),
+            weight.float(),
+            [channels],
+            [1, 1],
+            ctx.padding,
+            [1, 1],
+            False,
+            [0, 0],
+            channels,
+            [False, True, False],
+        )
         return of_x, of_weight, gradient.sum((0, 2, 3), dtype=torch.float32), None

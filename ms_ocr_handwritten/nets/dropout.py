@@ -15,8 +15,8 @@ LUT_TYPES = {2: torch.int16, 4: torch.float32, 8: torch.float64}  # of OpenCV's 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """`torch.nn.functional.dropout`; on a CPU its random numbers are others, and follow from torch's random state.
 
-    There a random byte decides of each number: as many of the 256 bytes drop it as the rate says, where that lies between
-    two numbers of bytes now the one and now the other, so that the rate is kept in the mean of calls.
+    There a random byte decides of each number: as many of the 256 bytes drop it as the rate says, where that lies
+    between two numbers of bytes now the one and now the other, so that the rate is kept in the mean of calls.
     """
     if x.device.type != "cpu" or not training or not 0.0 < rate < 1.0 or not x.numel():
         return F.dropout(x, rate, training)

@@ -20,8 +20,8 @@ Recording = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]  # what it i
 class GraphedFunction:
     """`function` of chunks (N, 1, 32, 300) to tensors (N, ...), each row of which belongs to one chunk.
 
-    It is recorded for some numbers of chunks, and others are filled up with what was there before. What `function` reads
-    besides its argument must stay where it is in memory; it may change there. Not for two threads at once.
+    It is recorded for some numbers of chunks, and others are filled up with what was there before. What `function`
+    reads besides its argument must stay where it is in memory; it may change there. Not for two threads at once.
     """
 
     def __init__(self, function: Function, device: torch.device) -> None:

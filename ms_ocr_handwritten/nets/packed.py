@@ -1,7 +1,7 @@
 """The network as a CPU computes it when nothing is learnt: weights packed once, activations fused into products.
 
-The mathematics of `convnextvit.py`. Products of matrices take and give fp32 or bf16; all else is in fp32, which takes no
-more time than in bf16, and leaves half to three quarters of the error. Three savings:
+The mathematics of `convnextvit.py`. Products of matrices take and give fp32 or bf16; all else is in fp32, which takes
+no more time than in bf16, and leaves half to three quarters of the error. Three savings:
 - the weights of every linear layer are laid out once for oneDNN's kernels, not at every call;
 - GELU is computed inside the product before it, not in another pass over memory;
 - ConvNeXt's layer scale is folded into the product before it, and rows of a kernel that meet padding alone left out.
@@ -52,8 +52,9 @@ class PackedNetwork:
         trunk, encoder = network.cnn_model, network.vitstr
         (stem, stem_norm), *halvings = trunk.downsample_layers
         self.stem, self.stem_norm = pack.stem(stem), pack.norm(stem_norm)
-        self.stages = [[pack.conv_block(block, FIRST_ROWS >> index) for block in stage]
-                       for index, stage in enumerate(trunk.stages)]
+        self.stages = [
+            [pack.conv_block(block, FIRST_ROWS >> index) for block in stage] for index, stage in enumerate(trunk.stages)
+        ]
         self.halvings = [pack.halving(norm, halving) for norm, halving in halvings]
         self.embed = pack.linear(encoder.patch_embed.proj.weight.flatten(1), encoder.patch_embed.proj.bias)
         self.position = pack.tensor(encoder.pos_embed)
@@ -112,7 +113,9 @@ class _Packer:
 
     def halving(self, norm: nn.LayerNorm, halving: nn.Conv2d) -> Layer:
         norm, linear = self.norm(norm), self.linear(halving.weight.squeeze(3).transpose(1, 2).flatten(1), halving.bias)
-        return lambda x: linear(norm(x).to(self.dtype).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3))  # pairs of rows
+        return lambda x: linear(
+            norm(x).to(self.dtype).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+        )  # pairs of rows
 
     def vit_block(self, block: VitBlock) -> tuple[Layer, Layer]:
         heads, norm1, norm2 = block.attn.heads, self.norm(block.norm1), self.norm(block.norm2)

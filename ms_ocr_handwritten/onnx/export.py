@@ -1,8 +1,9 @@
 """A network as an ONNX file that the model card's own snippet reads, checked against PyTorch before it is handed over.
 
-Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each of B lines. First output `logits`: float32
-(B, 201, C). So far upstream's contract, with B = 1 there. Two more outputs give the columns of each chunk by itself,
-`chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks: `Recognizer` reads those.
+Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each of B lines. First output `logits`:
+float32 (B, 201, C). So far upstream's contract, with B = 1 there. Two more outputs give the columns of each chunk by
+itself, `chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks: `Recognizer` reads
+those.
 """
 
 import copy
@@ -54,8 +55,14 @@ def _line_rows(chunks: int) -> Tensor:
     return starts[:, None] + join_chunks(columns).flatten()
 
 
-def export_onnx(network: ConvNextViT, path: str | os.PathLike[str], opset: int = OPSET, *, half_weights: bool = False,
-                weights_sha256: str | None = None) -> Path:
+def export_onnx(
+    network: ConvNextViT,
+    path: str | os.PathLike[str],
+    opset: int = OPSET,
+    *,
+    half_weights: bool = False,
+    weights_sha256: str | None = None,
+) -> Path:
     """Write `network` to `path`; an existing file is replaced only by one that passed the check.
 
     half_weights: store the weights as float16, and compute in float32 all the same. It halves the file, and loses
@@ -79,10 +86,15 @@ def _write(network: ConvNextViT, path: str, opset: int) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
             torch.onnx.export(
-                _Exported(network).eval(), (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),), path,
-                input_names=["images"], output_names=["logits", *CHUNK_OUTPUTS], opset_version=opset, dynamo=False,
-                dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}} | {
-                    name: {0: "chunks"} for name in CHUNK_OUTPUTS},
+                _Exported(network).eval(),
+                (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),),
+                path,
+                input_names=["images"],
+                output_names=["logits", *CHUNK_OUTPUTS],
+                opset_version=opset,
+                dynamo=False,
+                dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}}
+                | {name: {0: "chunks"} for name in CHUNK_OUTPUTS},
             )
     except RuntimeError as error:  # torch.onnx.errors derive from it
         reason = str(error).strip().splitlines()[0]
@@ -142,8 +154,10 @@ def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str =
         difference = float(np.max(differences)) / scale  # nan where either is
         certain = (two[..., 0] - two[..., 1]).numpy() > TOLERANCE * scale
         if not difference <= TOLERANCE or (ids != best.indices.numpy())[certain].any():
-            raise BackendError(f"{path}: the exported model differs from PyTorch's by {difference:.1e} of the greatest "
-                               f"logit (at most {TOLERANCE:.0e}); it was not kept. To remedy it, {remedy}")
+            raise BackendError(
+                f"{path}: the exported model differs from PyTorch's by {difference:.1e} of the greatest "
+                f"logit (at most {TOLERANCE:.0e}); it was not kept. To remedy it, {remedy}"
+            )
         greatest = max(greatest, difference)
     logging.getLogger(__name__).info("%s: differs from PyTorch by %.1e of the greatest logit", path, greatest)
     return greatest
@@ -154,8 +168,9 @@ def _session(path: str | os.PathLike[str], remedy: str) -> Callable[[np.ndarray]
     import onnxruntime
 
     def refused(error: Exception) -> BackendError:
-        return BackendError(f"{path}: onnxruntime cannot run the exported model ({error}); it was not kept. To remedy "
-                            f"it, {remedy}")
+        return BackendError(
+            f"{path}: onnxruntime cannot run the exported model ({error}); it was not kept. To remedy it, {remedy}"
+        )
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised

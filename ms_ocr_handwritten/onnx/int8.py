@@ -20,8 +20,8 @@ from ..backends.base import Backend
 from ..backends.onnx import OnnxBackend, open_onnx, rgb_of_grey
 from ..errors import QuantizationError
 from ..image import LineCanvas
-from .metadata import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
 from ..metrics import Counts
+from .metadata import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
 
 LIMIT = 0.002  # CER of int8 less CER of fp32, over all sets together, from which the file is refused
 MINIMUM_CHARACTERS = 1000  # of the labels, on which a difference of LIMIT is two errors
@@ -62,8 +62,9 @@ def _row(name: str, fp32: Counts, int8: Counts) -> dict[str, str | int | float]:
     return {"set": name, "lines": fp32.lines, "characters": fp32.characters, "cer_fp32": fp32.cer, "cer_int8": int8.cer}
 
 
-def quantize_onnx(source: str | os.PathLike[str], out: str | os.PathLike[str], calibration: Iterable[LineCanvas],
-                  score: Score) -> Comparison:
+def quantize_onnx(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], calibration: Iterable[LineCanvas], score: Score
+) -> Comparison:
     """Write `source`, an ONNX file of `export_onnx`, in int8 to `out`, if it reads the sets of `score` well enough.
 
     calibration: lines of the kind that will be read, some hundred; labels are not needed.
@@ -81,8 +82,10 @@ def quantize_onnx(source: str | os.PathLike[str], out: str | os.PathLike[str], c
     fp32 = score(whole)
     characters = _total(fp32).characters
     if characters < MINIMUM_CHARACTERS:
-        raise QuantizationError(f"the labels to evaluate with hold {characters} characters, on which {100 * LIMIT} "
-                                f"points of CER cannot be told; name sets of {MINIMUM_CHARACTERS} or more")
+        raise QuantizationError(
+            f"the labels to evaluate with hold {characters} characters, on which {100 * LIMIT} "
+            f"points of CER cannot be told; name sets of {MINIMUM_CHARACTERS} or more"
+        )
     with appearing_whole(out) as temporary:
         lines = _write(source, temporary, calibration)
         comparison = Comparison(fp32, score(open_onnx(Path(temporary), None)))
@@ -95,8 +98,10 @@ def quantize_onnx(source: str | os.PathLike[str], out: str | os.PathLike[str], c
 def _refusal(source: Path, comparison: Comparison) -> str:
     sets = "; ".join(f"{row['set']} {_both(row)}" for row in comparison.rows())
     points = f"{100 * comparison.difference:+.2f} points"
-    return (f"{source}: its CER is {_both(comparison.total())}, {points}, of which less than {100 * LIMIT} are "
-            f"accepted ({sets}); nothing was written. Calibrate with more lines like these, or keep fp32")
+    return (
+        f"{source}: its CER is {_both(comparison.total())}, {points}, of which less than {100 * LIMIT} are "
+        f"accepted ({sets}); nothing was written. Calibrate with more lines like these, or keep fp32"
+    )
 
 
 def _both(row: dict) -> str:
@@ -117,8 +122,14 @@ def _write(source: Path, out: str, calibration: Iterable[LineCanvas]) -> int:
         products = [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
         batches = _Batches(calibration, graph.input[0].name)
         quantize_static(
-            prepared, out, batches, quant_format=QuantFormat.QDQ, nodes_to_quantize=products,
-            weight_type=QuantType.QInt8, per_channel=True, activation_type=QuantType.QUInt8,
+            prepared,
+            out,
+            batches,
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=products,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
             reduce_range=True,  # weights of 7 bits: without VNNI, sums of 8-bit products overflow
             extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
         )
@@ -149,8 +160,12 @@ class _Batches:
 def _describe(source: Path, path: str, lines: int, comparison: Comparison) -> None:
     """Write down in the file where it comes from and how well it reads; of the sets' paths the last name alone."""
     rows = [row | {"set": Path(str(row["set"])).name} for row in comparison.rows()]
-    known = {PRECISION_KEY: "int8", VERSION_KEY: package_version(), CALIBRATION_KEY: str(lines),
-             EVALUATION_KEY: json.dumps(rows, ensure_ascii=False)}
+    known = {
+        PRECISION_KEY: "int8",
+        VERSION_KEY: package_version(),
+        CALIBRATION_KEY: str(lines),
+        EVALUATION_KEY: json.dumps(rows, ensure_ascii=False),
+    }
     digest = read_metadata(source).get(WEIGHTS_KEY)
     _set_metadata(path, known | ({WEIGHTS_KEY: digest} if digest else {}))
 

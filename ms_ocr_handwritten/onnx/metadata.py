@@ -103,5 +103,6 @@ def require(purpose: str, *packages: str) -> None:
         try:
             __import__(package)
         except ImportError:
-            raise BackendError(f"{purpose} needs the package {package}; "
-                               "`pip install ms_ocr_handwritten[onnx]`") from None
+            raise BackendError(
+                f"{purpose} needs the package {package}; `pip install ms_ocr_handwritten[onnx]`"
+            ) from None

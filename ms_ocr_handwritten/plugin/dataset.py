@@ -45,8 +45,9 @@ class LocalLmdbDataset(MsDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def to_custom_dataset(self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None,
-                          **kwargs: Any) -> None:
+    def to_custom_dataset(
+        self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None, **kwargs: Any
+    ) -> None:
         """Called by upstream's trainers (CRNN, LightweightEdge): make `ds_instance` what they iterate over."""
         self._hf_ds = OCRRecognitionDataset(self.paths, preprocessor)
         self.is_custom = True
@@ -63,12 +64,15 @@ class OCRRecognitionDataset(TorchCustomDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._inner_dataset[index]
         image = Image.open(io.BytesIO(record["image"])).convert("L")
-        return {"images": self.preprocessor(image)["image"] if self.preprocessor else image,
-                "labels": fold_full_width(record["label"])}
+        return {
+            "images": self.preprocessor(image)["image"] if self.preprocessor else image,
+            "labels": fold_full_width(record["label"]),
+        }
 
 
-def load_local(*args: Any, local_lmdb: Paths | None = None, local_file: Paths | None = None,
-               **kwargs: Any) -> LocalLmdbDataset:
+def load_local(
+    *args: Any, local_lmdb: Paths | None = None, local_file: Paths | None = None, **kwargs: Any
+) -> LocalLmdbDataset:
     """`MsDataset.load` with `local_lmdb` (or, as an older card has it, `local_file`): the local data and nothing else.
 
     The other arguments of `MsDataset.load` (dataset_name, namespace, split ...) say where on the hub the metadata would
@@ -76,8 +80,10 @@ def load_local(*args: Any, local_lmdb: Paths | None = None, local_file: Paths | 
     """
     allowed = inspect.signature(MsDataset.load).parameters
     if unknown := sorted(kwargs.keys() - allowed.keys()):
-        raise ConfigurationError(f"unknown argument {', '.join(unknown)}; allowed here: local_lmdb, local_file, and "
-                                 f"those of MsDataset.load: {', '.join(allowed)}")
+        raise ConfigurationError(
+            f"unknown argument {', '.join(unknown)}; allowed here: local_lmdb, local_file, and "
+            f"those of MsDataset.load: {', '.join(allowed)}"
+        )
     if (local_lmdb is None) == (local_file is None):
         raise ConfigurationError("give either local_lmdb or local_file: a path, or a list of paths, of LMDBs")
     return LocalLmdbDataset(local_lmdb if local_lmdb is not None else local_file)

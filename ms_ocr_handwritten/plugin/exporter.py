@@ -7,9 +7,9 @@ from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
 from ..errors import BackendError
-from ..onnx.export import OPSET, export_onnx
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
 from ..model_dir import ONNX_FILE
+from ..onnx.export import OPSET, export_onnx
 from .choice import OursOrUpstreams
 
 OFFICIAL_SHAPE = (OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH)
@@ -21,13 +21,15 @@ class OCRRecognitionExporter(OursOrUpstreams, Exporter):
 
     registered_as = ("EXPORTERS", "ocr-recognition", "OCRRecognition")
 
-    def export_onnx(self, output_dir: str, opset: int = OPSET, input_shape: Sequence[int] = OFFICIAL_SHAPE
-                    ) -> dict[str, str]:
+    def export_onnx(
+        self, output_dir: str, opset: int = OPSET, input_shape: Sequence[int] = OFFICIAL_SHAPE
+    ) -> dict[str, str]:
         """Write output_dir/model.onnx and return {'model': its path}. Raises BackendError.
 
         input_shape, which upstream's exporter asks for, changes nothing: the file takes any number of chunks.
         """
         if len(input_shape) != len(OFFICIAL_SHAPE) or tuple(input_shape[1:]) != OFFICIAL_SHAPE[1:]:
-            raise BackendError(f"input_shape is {tuple(input_shape)}; the network reads {OFFICIAL_SHAPE}, or any number "
-                               "of such chunks")
+            raise BackendError(
+                f"input_shape is {tuple(input_shape)}; the network reads {OFFICIAL_SHAPE}, or any number of such chunks"
+            )
         return {"model": str(export_onnx(self.model.recognizer, os.path.join(output_dir, ONNX_FILE), opset))}

@@ -28,9 +28,11 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         return model
     cached = _cached(model, revision)
     if cached is None:
-        raise HubError(f"{model}: no such directory; the hub cannot be reached ({_host()[0]}), and the model is not in "
-                       "ModelScope's cache. Connect and try again, or read with the model that is embedded in this "
-                       "package: model=ms_ocr_handwritten.default_model_dir()")
+        raise HubError(
+            f"{model}: no such directory; the hub cannot be reached ({_host()[0]}), and the model is not in "
+            "ModelScope's cache. Connect and try again, or read with the model that is embedded in this "
+            "package: model=ms_ocr_handwritten.default_model_dir()"
+        )
     return cached
 
 

@@ -33,27 +33,41 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
 
     registered_as = ("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
 
-    def __init__(self, model: "str | OCRRecognition", precision: str = "auto", backend: str = "auto",
-                 device: str = "gpu", limits: Limits = Limits(), preprocessor: Any = None) -> None:
+    def __init__(
+        self,
+        model: "str | OCRRecognition",
+        precision: str = "auto",
+        backend: str = "auto",
+        device: str = "gpu",
+        limits: Limits = Limits(),
+        preprocessor: Any = None,
+    ) -> None:
         """model: a model directory or a loaded model, which is moved to `device`, as upstream does; precision, backend,
         device, limits: as for `Recognizer.from_pretrained`. Raises what that raises."""
         if preprocessor is not None:
-            raise ConfigurationError("preprocessor is not used by this pipeline, which reads images itself; change the "
-                                     "image before, or read with Recognizer.read_canvases")
+            raise ConfigurationError(
+                "preprocessor is not used by this pipeline, which reads images itself; change the "
+                "image before, or read with Recognizer.read_canvases"
+            )
         self.device_name = device
         if isinstance(model, str):
             self.recognizer = Recognizer.from_pretrained(model, backend, precision, device=device, limits=limits)
             self.model, self.model_dir = model, model
         elif isinstance(model, OCRRecognition):
             if backend not in ("auto", "torch"):
-                raise ConfigurationError(f"backend is {backend!r}, but the model is a loaded one, which runs on torch; "
-                                         "give its directory instead")
-            self.recognizer = Recognizer.from_network(model.recognizer, model.vocabulary, precision, device=device,
-                                                      limits=limits)
+                raise ConfigurationError(
+                    f"backend is {backend!r}, but the model is a loaded one, which runs on torch; "
+                    "give its directory instead"
+                )
+            self.recognizer = Recognizer.from_network(
+                model.recognizer, model.vocabulary, precision, device=device, limits=limits
+            )
             self.model, self.model_dir = model, model.model_dir
         else:
-            raise ConfigurationError(f"model is a {type(model).__name__}; give one model directory, one model id, or "
-                                     "what Model.from_pretrained returned")
+            raise ConfigurationError(
+                f"model is a {type(model).__name__}; give one model directory, one model id, or "
+                "what Model.from_pretrained returned"
+            )
         self.cfg = Config(ModelDir.open(self.model_dir).raw)
 
     @property

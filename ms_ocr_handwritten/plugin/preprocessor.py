@@ -29,6 +29,8 @@ class OCRRecognitionPreprocessor(OursOrUpstreams, Preprocessor):
         chunks = [rgb_chunks(load_image(item)) for item in (inputs if isinstance(inputs, list) else [inputs])]
         for index, line in enumerate(chunks):
             if len(line) != OFFICIAL_CHUNKS:
-                raise ImageError(f"image {index}: needs {len(line)} chunks, the network's own forward takes three "
-                                 f"({OFFICIAL_WIDTH} px); read it with the pipeline or with Recognizer")
+                raise ImageError(
+                    f"image {index}: needs {len(line)} chunks, the network's own forward takes three "
+                    f"({OFFICIAL_WIDTH} px); read it with the pipeline or with Recognizer"
+                )
         return {"image": torch.cat([torch.from_numpy(line) for line in chunks])}

@@ -3,12 +3,13 @@
 ModelScope finds a class in two steps: `LazyImportModule.import_module(signature)` imports the module that its index
 names, which registers itself; then the registry is asked. Both steps are adapted:
 
-- import_module: for a name of ours, our module is imported instead (upstream's may lack a dependency, and would collide).
+- import_module: for a name of ours, our module is imported instead (upstream's may lack a dependency, and would
+  collide).
 - Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
   imported it; `upstream_class` returns it, for the recognisers that are upstream's (CRNN, LightweightEdge).
 
-`MsDataset.load(local_lmdb=...)`, `pipeline(...)`, `build_trainer(...)` and `from_pretrained(...)` ask the hub before any
-registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
+`MsDataset.load(local_lmdb=...)`, `pipeline(...)`, `build_trainer(...)` and `from_pretrained(...)` ask the hub before
+any registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
 question is imported, by a finder that stands first in `sys.meta_path`; so importing this package imports no part of
 ModelScope. A module that was imported before is adapted at once, and in place: `from modelscope.pipelines import
 pipeline` before `import ms_ocr_handwritten` works like the other order.
@@ -31,14 +32,26 @@ TASK = "ocr-recognition"
 # (registry, group, name) -> (our module, upstream's module)
 NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
     ("MODELS", TASK, "OCRRecognition"): (f"{PACKAGE}.model", "modelscope.models.cv.ocr_recognition.model"),
-    ("PREPROCESSORS", "cv", "ocr-recognition"):
-        (f"{PACKAGE}.preprocessor", "modelscope.models.cv.ocr_recognition.preprocessor"),
-    ("PIPELINES", TASK, "convnextTiny-ocr-recognition"):
-        (f"{PACKAGE}.pipeline", "modelscope.pipelines.cv.ocr_recognition_pipeline"),
-    ("CUSTOM_DATASETS", TASK, "OCRRecognition"):
-        (f"{PACKAGE}.dataset", "modelscope.msdatasets.dataset_cls.custom_datasets.ocr_recognition_dataset"),
-    ("TRAINERS", "default", "ocr-recognition"): (f"{PACKAGE}.trainer", "modelscope.trainers.cv.ocr_recognition_trainer"),
-    ("METRICS", "default", "ocr-recognition-metric"): (f"{PACKAGE}.metric", "modelscope.metrics.ocr_recognition_metric"),
+    ("PREPROCESSORS", "cv", "ocr-recognition"): (
+        f"{PACKAGE}.preprocessor",
+        "modelscope.models.cv.ocr_recognition.preprocessor",
+    ),
+    ("PIPELINES", TASK, "convnextTiny-ocr-recognition"): (
+        f"{PACKAGE}.pipeline",
+        "modelscope.pipelines.cv.ocr_recognition_pipeline",
+    ),
+    ("CUSTOM_DATASETS", TASK, "OCRRecognition"): (
+        f"{PACKAGE}.dataset",
+        "modelscope.msdatasets.dataset_cls.custom_datasets.ocr_recognition_dataset",
+    ),
+    ("TRAINERS", "default", "ocr-recognition"): (
+        f"{PACKAGE}.trainer",
+        "modelscope.trainers.cv.ocr_recognition_trainer",
+    ),
+    ("METRICS", "default", "ocr-recognition-metric"): (
+        f"{PACKAGE}.metric",
+        "modelscope.metrics.ocr_recognition_metric",
+    ),
     ("EXPORTERS", TASK, "OCRRecognition"): (f"{PACKAGE}.exporter", "modelscope.exporters.cv.ocr_recognition_exporter"),
 }
 
@@ -51,8 +64,13 @@ def upstream_class(registry: str, group: str, name: str) -> type:
     if key not in _upstream:
         module = importlib.import_module(NAMES[key][1])
         if key not in _upstream:  # imported before this package was, so its registration was not seen
-            _upstream[key] = next(value for value in vars(module).values() if isinstance(value, type)
-                                  and value.__module__ == module.__name__ and getattr(value, "group_key", None) == group)
+            _upstream[key] = next(
+                value
+                for value in vars(module).values()
+                if isinstance(value, type)
+                and value.__module__ == module.__name__
+                and getattr(value, "group_key", None) == group
+            )
     return _upstream[key]
 
 
@@ -82,8 +100,9 @@ def _adapt_registry(module: ModuleType) -> None:
     registry = module.Registry
 
     @_once(registry._register_module)
-    def _register_module(self, group_key=module.default_group, module_name=None, module_cls=None, force=False, *,
-                         original: Callable) -> None:
+    def _register_module(
+        self, group_key=module.default_group, module_name=None, module_cls=None, force=False, *, original: Callable
+    ) -> None:
         key = (self.name.upper(), group_key, module_name)
         if key not in NAMES:
             original(self, group_key, module_name, module_cls, force)
@@ -168,6 +187,7 @@ def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], No
 
 def _once(original: Callable) -> Callable[[Callable], Callable]:
     """Wrap `original`, which the wrapper receives as a keyword; an already wrapped function is returned as it is."""
+
     def decorate(wrapper: Callable) -> Callable:
         if hasattr(original, _WRAPPED):
             return original
@@ -178,6 +198,7 @@ def _once(original: Callable) -> Callable[[Callable], Callable]:
 
         setattr(wrapped, _WRAPPED, True)
         return wrapped
+
     return decorate
 
 

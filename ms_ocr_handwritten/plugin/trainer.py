@@ -26,11 +26,21 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
 
     registered_as = ("TRAINERS", "default", "ocr-recognition")
 
-    def __init__(self, model: "str | OCRRecognition", train_dataset: Any = None, eval_dataset: Any = None,
-                 work_dir: str | None = None, cfg_modify_fn: Callable[[Config], Config] | None = None,
-                 cfg_file: str | None = None, cfg_options: dict[str, Any] | None = None, max_epochs: int | None = None,
-                 seed: int | None = None, launcher: str | None = None, model_revision: str | None = None,
-                 arg_parse_fn: Callable | None = None) -> None:
+    def __init__(
+        self,
+        model: "str | OCRRecognition",
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        work_dir: str | None = None,
+        cfg_modify_fn: Callable[[Config], Config] | None = None,
+        cfg_file: str | None = None,
+        cfg_options: dict[str, Any] | None = None,
+        max_epochs: int | None = None,
+        seed: int | None = None,
+        launcher: str | None = None,
+        model_revision: str | None = None,
+        arg_parse_fn: Callable | None = None,
+    ) -> None:
         """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
         local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, or a list
         of these. The other arguments override the configuration, in this order: cfg_modify_fn, cfg_options (dotted
@@ -39,8 +49,10 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
         """
         if not isinstance(model, (str, OCRRecognition)):
-            raise ConfigurationError(f"model is a {type(model).__name__}; give one model directory, one model id, or "
-                                     "what Model.from_pretrained returned")
+            raise ConfigurationError(
+                f"model is a {type(model).__name__}; give one model directory, one model id, or "
+                "what Model.from_pretrained returned"
+            )
         self.model_dir = model if isinstance(model, str) else model.model_dir
         super().__init__(cfg_file or os.path.join(self.model_dir, CONFIGURATION_FILE), arg_parse_fn)
         if launcher not in (None, "pytorch"):
@@ -81,8 +93,9 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         if self._training is None:
             if not self.train_paths:
                 raise ConfigurationError("train_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
-            self._training = prepare_training(self.model_dir, self.raw, self.train_paths, self.eval_paths,
-                                              self.work_dir, network=self.network)
+            self._training = prepare_training(
+                self.model_dir, self.raw, self.train_paths, self.eval_paths, self.work_dir, network=self.network
+            )
         return self._training
 
     def train(self, checkpoint_path: str | None = None) -> dict[str, Any]:
@@ -99,8 +112,9 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
             raise ConfigurationError("eval_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
         if checkpoint_path is None and self._training is not None:
             return self._training.evaluate()
-        return evaluate_model_dir(self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path,
-                                  network=self.network)
+        return evaluate_model_dir(
+            self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path, network=self.network
+        )
 
 
 def _plain(cfg: Config) -> dict[str, Any]:
@@ -120,5 +134,7 @@ def _paths(dataset: Any, name: str) -> list[str]:
         return [os.fspath(dataset)]
     if isinstance(dataset, MsDataset) and "split_config" in (dataset.config_kwargs or {}):
         return [os.path.join(folder, HUB_LMDB) for folder in dataset.config_kwargs["split_config"].values()]
-    raise ConfigurationError(f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
-                             "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)")
+    raise ConfigurationError(
+        f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
+        "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)"
+    )

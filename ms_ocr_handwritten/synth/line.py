@@ -10,10 +10,10 @@ import numpy as np
 from ms_ocr_handwritten.errors import ConfigurationError, LabelError
 from ms_ocr_handwritten.geometry import COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.synth import digits, glyphs, latin, text, writer
-from ms_ocr_handwritten.training import paper
 from ms_ocr_handwritten.synth.glyphs import GlyphSet
 from ms_ocr_handwritten.synth.ink import draw_ink
 from ms_ocr_handwritten.synth.layout import Placed, frame
+from ms_ocr_handwritten.training import paper
 
 _INK_HEIGHT = 128  # px, about: ink is drawn as high as this and scaled down
 _HAN_WEIGHTS = {
@@ -183,7 +183,10 @@ def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.ran
     if over > 1:
         ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
     half = 0.5 * style.pen
-    to_px = lambda x: float(np.clip((x - left) * scale * wide, 0, width))
+
+    def to_px(x: float) -> float:
+        return float(np.clip((x - left) * scale * wide, 0, width))
+
     by_character = {
         int(i): (to_px(a - half), to_px(b + half)) for i, a, b in zip(placed.inked, placed.low, placed.high)
     }

@@ -231,7 +231,10 @@ def cut(text: str, limit: float) -> str:
 
 def number(rng: np.random.Generator) -> str:
     """A date, time, amount, phone number, share, code or plain number."""
-    n = lambda low, high: int(rng.integers(low, high))
+
+    def n(low: int, high: int) -> int:
+        return int(rng.integers(low, high))
+
     year, month, day = n(1800, 2040), n(1, 13), n(1, 32)
     kinds = (
         lambda: str(n(0, 10 ** n(1, 9))),

@@ -158,7 +158,7 @@ def chains(
 
     Returns points (M, 2), lengths (K,) of the chains in points, and a mask (M,) of points on a connecting move.
     """
-    count, per, _ = strokes.shape
+    _, per, _ = strokes.shape
     flat = strokes.reshape(-1, 2)
     ends = np.flatnonzero(~run_on)
     starts = np.concatenate([[0], ends[:-1] + 1])

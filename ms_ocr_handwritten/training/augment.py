@@ -60,7 +60,7 @@ def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def recrop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other margins: cut a little off the top and bottom, or add paper on any side."""
-    h, w = image.shape
+    h = len(image)
     if rng.random() < 0.5:
         top, bottom = (rng.uniform(0, 0.05, 2) * h).astype(int)
         image = image[top : h - bottom]

@@ -53,7 +53,9 @@ def upstream_state_dict(network: ConvNextViT) -> dict[str, torch.Tensor]:
     return {f"recognizer.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
-def save_model_dir(folder: Path, network: ConvNextViT, vocabulary: Vocabulary, configuration: Mapping[str, Any]) -> None:
+def save_model_dir(
+    folder: Path, network: ConvNextViT, vocabulary: Vocabulary, configuration: Mapping[str, Any]
+) -> None:
     """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
     for path, text in (
         (folder / CONFIGURATION_FILE, as_json(configuration)),
@@ -94,8 +96,9 @@ class WorkDir:
 
     def epochs(self) -> list[int]:
         """Epochs of which weights or a state are here, in order."""
-        names = (re.fullmatch(rf"epoch_(\d+)(\.pth|{STATE_SUFFIX})", path.name)
-                 for path in self.save_dir.glob("epoch_*.pth"))
+        names = (
+            re.fullmatch(rf"epoch_(\d+)(\.pth|{STATE_SUFFIX})", path.name) for path in self.save_dir.glob("epoch_*.pth")
+        )
         return sorted({int(name[1]) for name in names if name})
 
     def best(self) -> dict[str, Any] | None:
@@ -128,17 +131,24 @@ class WorkDir:
             raw = json.loads(self.resume_file.read_text(encoding="utf-8"))
             return Progress(self.path / raw["state"], int(raw["finished"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.resume_file}: damaged ({error!r}); remove it and go on from an epoch_N, or "
-                                  "name another work_dir") from error
+            raise CheckpointError(
+                f"{self.resume_file}: damaged ({error!r}); remove it and go on from an epoch_N, or "
+                "name another work_dir"
+            ) from error
 
     def refuse_foreign_files(self) -> None:
         """Raise ConfigurationError where files of another training would be overwritten."""
         foreign = [path for n in self.epochs() for path in (self.weights(n), self.state(n)) if path.exists()]
-        foreign += [path for path in (self.resume_file, self.output / WEIGHTS_FILE, self.output_best / WEIGHTS_FILE)
-                    if path.exists()]
+        foreign += [
+            path
+            for path in (self.resume_file, self.output / WEIGHTS_FILE, self.output_best / WEIGHTS_FILE)
+            if path.exists()
+        ]
         if foreign:
-            raise ConfigurationError(f"{foreign[0]}: belongs to another training, which this one would overwrite; "
-                                     "name another work_dir, or move the files away")
+            raise ConfigurationError(
+                f"{foreign[0]}: belongs to another training, which this one would overwrite; "
+                "name another work_dir, or move the files away"
+            )
 
     def set_aside_after(self, epoch: int) -> Path | None:
         """Move what came after `epoch`, which going on from there would overwrite, to a folder; which one."""
@@ -184,6 +194,8 @@ def load_state(path: Path) -> dict[str, Any]:
     """A state to resume from. Raises CheckpointError if it is missing, damaged or of another program."""
     state = read_torch_file(path)
     if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-        raise CheckpointError(f"{path}: holds no state to resume from (format {STATE_FORMAT}); name the epoch_N of a "
-                              "training of this package, or start a new work_dir with model= set to its weights")
+        raise CheckpointError(
+            f"{path}: holds no state to resume from (format {STATE_FORMAT}); name the epoch_N of a "
+            "training of this package, or start a new work_dir with model= set to its weights"
+        )
     return dict(state)

@@ -27,8 +27,9 @@ def rows_at_once(device: torch.device) -> int:
     return ROWS if device.type == "cpu" else ROWS_OF_GPU
 
 
-def ctc_loss(encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor,
-             labels: Sequence[Sequence[int]]) -> Tensor:
+def ctc_loss(
+    encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]
+) -> Tensor:
     """Negative log-likelihood of each label, float32 (B,); infinite where a label cannot be aligned.
 
     encoded: (P, D), floating point, one row per distinct column; head: D to C. Under autocast the logits are computed
@@ -41,24 +42,34 @@ def ctc_loss(encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor,
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else encoded.dtype
     wanted = torch.is_grad_enabled() and (encoded.requires_grad or head.weight.requires_grad)
     with torch.autocast(device, enabled=False):
-        return _CtcLoss.apply(encoded.to(dtype), head.weight.to(dtype), head.bias.to(dtype), columns, lengths, labels,
-                              wanted)
+        return _CtcLoss.apply(
+            encoded.to(dtype), head.weight.to(dtype), head.bias.to(dtype), columns, lengths, labels, wanted
+        )
 
 
 def _compact(labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Number the classes of each label from 1: (classes (B, K) with 0 for the blank, targets (sum,), target lengths)."""
+    """Number the classes of a label from 1: (classes (B, K) with 0 for the blank, targets (sum,), target lengths)."""
     numberings = [{id: number for number, id in enumerate(dict.fromkeys(label), start=1)} for label in labels]
     most = 1 + max((len(numbering) for numbering in numberings), default=0)
     classes = torch.tensor([[0, *numbering] + [0] * (most - 1 - len(numbering)) for numbering in numberings])
-    targets = torch.tensor([numbering[id] for label, numbering in zip(labels, numberings) for id in label],
-                           dtype=torch.int64)
+    targets = torch.tensor(
+        [numbering[id] for label, numbering in zip(labels, numberings) for id in label], dtype=torch.int64
+    )
     return classes, targets, torch.tensor([len(label) for label in labels])
 
 
 class _CtcLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, encoded: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, lengths: Tensor,
-                labels: Sequence[Sequence[int]], wanted: bool) -> Tensor:
+    def forward(
+        ctx,
+        encoded: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        columns: Tensor,
+        lengths: Tensor,
+        labels: Sequence[Sequence[int]],
+        wanted: bool,
+    ) -> Tensor:
         classes, targets, target_lengths = (tensor.to(encoded.device) for tensor in _compact(labels))
         (lines, length), flat = columns.shape, columns.flatten()
         order = flat.argsort()
@@ -86,8 +97,9 @@ class _CtcLoss(torch.autograd.Function):
         inside = torch.arange(length, device=encoded.device) < lengths[:, None]  # (B, T)
         counted = inside & loss.isfinite()[:, None]
         posterior = torch.where(counted[:, :, None], posterior, 0.0)
-        ctx.save_for_backward(encoded, weight, bias, normaliser, columns, classes, probabilities.transpose(0, 1),
-                              posterior, counted)
+        ctx.save_for_backward(
+            encoded, weight, bias, normaliser, columns, classes, probabilities.transpose(0, 1), posterior, counted
+        )
         return loss.detach()
 
     @staticmethod
@@ -96,7 +108,8 @@ class _CtcLoss(torch.autograd.Function):
         encoded, weight, bias, normaliser, columns, classes, probabilities, posterior, counted = ctx.saved_tensors
         per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned teaches nothing
         share = normaliser.new_zeros(len(encoded)).index_put_(
-            (columns,), per_line[:, None] * counted, accumulate=True)  # (P,)
+            (columns,), per_line[:, None] * counted, accumulate=True
+        )  # (P,)
         at, ids, own, sums = _summed(columns, classes, probabilities, posterior * per_line[:, None, None], len(weight))
         # in float32 to the end: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
         exact, bounds = own * share[at] - sums, _bounds(at, len(encoded))
@@ -126,8 +139,9 @@ def _bounds(sorted_rows: Tensor, rows: int) -> list[int]:
     return torch.searchsorted(sorted_rows.contiguous(), edges).tolist()
 
 
-def _summed(columns: Tensor, classes: Tensor, probabilities: Tensor, values: Tensor,
-            width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _summed(
+    columns: Tensor, classes: Tensor, probabilities: Tensor, values: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Values (B, T, K) added up by row (B, T) and class (B, K), in the order of rows.
 
     Distinct rows (S,), classes (S,), their probabilities (S,), of which all values of a place have the same, sums (S,).

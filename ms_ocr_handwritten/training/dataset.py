@@ -1,6 +1,6 @@
 """Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of chunks.
 
-    LmdbReader -> LineDataset -> Sample -> collate -> Batch
+LmdbReader -> LineDataset -> Sample -> collate -> Batch
 """
 
 import io
@@ -17,7 +17,14 @@ from torch.utils.data import Dataset
 from ..ctc import required_columns
 from ..errors import ImageError, LabelError, LmdbError
 from ..geometry import (
-    CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, MAX_CHUNKS, OFFICIAL_CHUNKS, canvas_columns, kept_columns, line_chunks,
+    CHUNK_COLUMNS,
+    CHUNK_WIDTH,
+    LINE_HEIGHT,
+    MAX_CHUNKS,
+    OFFICIAL_CHUNKS,
+    canvas_columns,
+    kept_columns,
+    line_chunks,
     scaled_width,
 )
 from ..image import line_canvas, load_image
@@ -66,8 +73,16 @@ class Batch:
 class LineDataset(Dataset):
     """The lines of several LMDBs, in order. Raises LmdbError, with path and key, on a record that cannot be read."""
 
-    def __init__(self, readers: Sequence[LmdbReader], vocabulary: Vocabulary, *, augment: float = 0.0,
-                 seed: int = 0, on_bad_sample: str = "error", unknown: str = "error") -> None:
+    def __init__(
+        self,
+        readers: Sequence[LmdbReader],
+        vocabulary: Vocabulary,
+        *,
+        augment: float = 0.0,
+        seed: int = 0,
+        on_bad_sample: str = "error",
+        unknown: str = "error",
+    ) -> None:
         """`augment`: strength, 0 for none, 1 as `train.augment` has it.
 
         `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation).
@@ -104,8 +119,14 @@ class LineDataset(Dataset):
 
     def without(self, dropped: set[int]) -> "LineDataset":
         """The same lines less those at `dropped`."""
-        kept = LineDataset(self.readers, self.vocabulary, augment=self.augment, seed=self.seed,
-                           on_bad_sample=self.on_bad_sample, unknown=self.unknown)
+        kept = LineDataset(
+            self.readers,
+            self.vocabulary,
+            augment=self.augment,
+            seed=self.seed,
+            on_bad_sample=self.on_bad_sample,
+            unknown=self.unknown,
+        )
         kept.indices = [pair for index, pair in enumerate(self.indices) if index not in dropped]
         return kept
 
@@ -186,9 +207,11 @@ def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineD
     bad = unalignable(dataset)
     keys = [dataset.key(index) for index in bad]
     if bad and action == "error":
-        raise LabelError(f"{len(bad)} labels need more columns than their lines have (one per character, one more "
-                         f"between equal neighbours): {', '.join(keys[:FIRST_KEYS])}; mend them, or set "
-                         "train.unalignable to 'drop'")
+        raise LabelError(
+            f"{len(bad)} labels need more columns than their lines have (one per character, one more "
+            f"between equal neighbours): {', '.join(keys[:FIRST_KEYS])}; mend them, or set "
+            "train.unalignable to 'drop'"
+        )
     return (dataset.without(set(bad)) if bad else dataset), keys
 
 
@@ -207,10 +230,14 @@ def collate(samples: Sequence[Sample | BadSample], *, skip_padding: bool) -> Bat
                 grey.append(black)
                 shared_padding, used = used, used + 1
             places.append(shared_padding)
-        rows.append(np.concatenate([
-            np.arange(CHUNK_COLUMNS)[kept_columns(i, sample.chunks)] + place * CHUNK_COLUMNS
-            for i, place in enumerate(places)
-        ]))
+        rows.append(
+            np.concatenate(
+                [
+                    np.arange(CHUNK_COLUMNS)[kept_columns(i, sample.chunks)] + place * CHUNK_COLUMNS
+                    for i, place in enumerate(places)
+                ]
+            )
+        )
     lengths = [len(row) for row in rows]
     columns = np.zeros((len(rows), max(lengths, default=0)), np.int64)
     for line, row in zip(columns, rows):

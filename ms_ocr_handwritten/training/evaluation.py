@@ -11,17 +11,17 @@ from torch.utils.data import DataLoader
 
 from ..config import LoaderConfig
 from ..errors import ConfigurationError
+from ..metrics import Scores
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary, fold_full_width
 from .dataset import Batch, LineDataset, collate
 from .distributed import Ranks
 from .loss import LineLoss, read_batch
-from ..metrics import Scores
 
 
 def in_batches(indices: list[int], size: int) -> list[list[int]]:
     """`indices` in order, `size` at a time, the rest last."""
-    return [indices[start: start + size] for start in range(0, len(indices), size)]
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
@@ -30,19 +30,26 @@ def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderCo
     The loader has a generator of its own, so that it draws nothing from the random state that dropout goes on with.
     Raises ConfigurationError where workers would be forked beside OpenVINO.
     """
-    return DataLoader(dataset, batch_sampler=batches, num_workers=config.workers_per_gpu, generator=torch.Generator(),
-                      collate_fn=functools.partial(collate, skip_padding=skip_padding),
-                      multiprocessing_context=_start_method(config) if config.workers_per_gpu else None,
-                      worker_init_fn=_one_thread)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=config.workers_per_gpu,
+        generator=torch.Generator(),
+        collate_fn=functools.partial(collate, skip_padding=skip_padding),
+        multiprocessing_context=_start_method(config) if config.workers_per_gpu else None,
+        worker_init_fn=_one_thread,
+    )
 
 
 def _start_method(config: LoaderConfig) -> str | None:
-    """How workers start: as configured, but never by a fork of a process that holds OpenVINO, which has crashed them."""
+    """How workers start: as configured, never by a fork of a process that holds OpenVINO, which has crashed them."""
     if "openvino" not in sys.modules:
         return config.start_method
     if config.start_method == "fork":
-        raise ConfigurationError("train.dataloader.start_method is 'fork', but openvino is imported in this process, and "
-                                 "forked workers have crashed beside it; set 'spawn', or train in another process")
+        raise ConfigurationError(
+            "train.dataloader.start_method is 'fork', but openvino is imported in this process, and "
+            "forked workers have crashed beside it; set 'spawn', or train in another process"
+        )
     return config.start_method or "spawn"
 
 
@@ -52,8 +59,16 @@ def _one_thread(worker: int) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: ConvNextViT, dataset: LineDataset, vocabulary: Vocabulary, config: LoaderConfig, ranks: Ranks, *,
-             bf16: bool = False, skip_padding: bool = True) -> Scores:
+def evaluate(
+    network: ConvNextViT,
+    dataset: LineDataset,
+    vocabulary: Vocabulary,
+    config: LoaderConfig,
+    ranks: Ranks,
+    *,
+    bf16: bool = False,
+    skip_padding: bool = True,
+) -> Scores:
     """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training

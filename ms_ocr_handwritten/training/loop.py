@@ -18,16 +18,23 @@ from tqdm import tqdm
 
 from ..config import Configuration
 from ..errors import ConfigurationError, LmdbError, OcrError
+from ..metrics import Scores
 from ..nets.convnextvit import ConvNextViT, load_weights
 from ..vocab import Vocabulary
 from .checkpoints import (
-    Progress, WorkDir, load_state, save_json, save_model_dir, save_torch, state_file, upstream_state_dict,
+    Progress,
+    WorkDir,
+    load_state,
+    save_json,
+    save_model_dir,
+    save_torch,
+    state_file,
+    upstream_state_dict,
 )
 from .dataset import Batch, LineDataset
 from .distributed import Ranks
 from .evaluation import evaluate, in_batches, make_loader
 from .loss import LineLoss
-from ..metrics import Scores
 from .optimisation import Schedule, build_optimizer, learning_plan, moving_average
 
 
@@ -37,9 +44,17 @@ class Training:
     `raw` is the configuration as it goes into output/ (whose `model.network.num_classes` fits `network`).
     """
 
-    def __init__(self, network: ConvNextViT, vocabulary: Vocabulary, raw: Mapping[str, Any],
-                 configuration: Configuration, dataset: LineDataset, evaluation: LineDataset | None,
-                 work_dir: WorkDir, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        network: ConvNextViT,
+        vocabulary: Vocabulary,
+        raw: Mapping[str, Any],
+        configuration: Configuration,
+        dataset: LineDataset,
+        evaluation: LineDataset | None,
+        work_dir: WorkDir,
+        ranks: Ranks,
+    ) -> None:
         if len(dataset) == 0:
             raise LmdbError("the training set holds no line; see `ms-ocr lmdb inspect`")
         metric, metrics = configuration.train.save.best_metric, Scores.empty().summary()
@@ -92,7 +107,7 @@ class Training:
         self.dataset.epoch = self.epoch
         self.module.train()
         batches, interval = self._batches(), self.config.save.resume_interval
-        loader = make_loader(self.dataset, batches[self.iteration:], self.config.dataloader, self.config.skip_padding)
+        loader = make_loader(self.dataset, batches[self.iteration :], self.config.dataloader, self.config.skip_padding)
         seen, started, due = 0, time.monotonic(), False
         with self._progress(sum(map(len, batches)), sum(map(len, batches[: self.iteration]))) as bar:
             for batch in loader:
@@ -107,9 +122,13 @@ class Training:
                 bar.update(len(batch) + len(batch.bad))
                 last = self.iteration == len(batches)
                 if self.iteration % self.config.logging_interval == 0 or last:
-                    self._log(mode="train", iter=self.iteration, loss=loss if math.isfinite(loss) else None,
-                              lr=self.schedule.rate,
-                              lines_per_second=seen * self.ranks.world / (time.monotonic() - started))
+                    self._log(
+                        mode="train",
+                        iter=self.iteration,
+                        loss=loss if math.isfinite(loss) else None,
+                        lr=self.schedule.rate,
+                        lines_per_second=seen * self.ranks.world / (time.monotonic() - started),
+                    )
                 due = due or (interval > 0 and self.iteration % interval == 0)
                 if due and complete and not last:  # in between, gradients are held that no file keeps
                     self._save_state(self.work_dir.latest_state)
@@ -119,7 +138,7 @@ class Training:
         """The present batch's share of the lines of its optimiser step, and whether it is the last of them."""
         accumulate = self.config.optimizer.cumulative_iters
         start = self.iteration - self.iteration % accumulate
-        group = batches[start: start + accumulate]
+        group = batches[start : start + accumulate]
         return len(batches[self.iteration]) / sum(map(len, group)), self.iteration + 1 == start + len(group)
 
     def _learn(self, batch: Batch, share: float) -> float:
@@ -133,16 +152,19 @@ class Training:
         loss = losses.mean()
         value = loss.item()
         if not math.isfinite(value):
-            raise OcrError(f"the loss is {value} in epoch {self.epoch + 1}, batch {self.iteration + 1}; lower "
-                           "train.optimizer.lr, or clip gradients with train.optimizer.options.grad_clip.max_norm")
+            raise OcrError(
+                f"the loss is {value} in epoch {self.epoch + 1}, batch {self.iteration + 1}; lower "
+                "train.optimizer.lr, or clip gradients with train.optimizer.options.grad_clip.max_norm"
+            )
         (loss * share).backward()
         return value
 
     def _update(self) -> None:
         """The optimiser's step from the gradients that are there."""
         if self.config.optimizer.max_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.max_norm,
-                                     self.config.optimizer.norm_type)
+            nn.utils.clip_grad_norm_(
+                self.network.parameters(), self.config.optimizer.max_norm, self.config.optimizer.norm_type
+            )
         self.schedule.before_step()
         self.optimizer.step()
         self.schedule.after_step()
@@ -151,7 +173,7 @@ class Training:
             self.average.update_parameters(self.network)
 
     def _batches(self) -> list[list[int]]:
-        """The batches of this epoch for this rank. Ranks get equally many lines: the first ones come twice if need be."""
+        """The batches of this epoch for this rank. Ranks get equally many lines: the first ones may come twice."""
         loader, world = self.config.dataloader, self.ranks.world
         order = np.arange(len(self.dataset))
         if loader.shuffle:
@@ -196,8 +218,15 @@ class Training:
 
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
-        scores = evaluate(self.final_network, self.evaluation, self.vocabulary, self.evaluation_config.dataloader,
-                          self.ranks, bf16=self.bf16, skip_padding=self.config.skip_padding)
+        scores = evaluate(
+            self.final_network,
+            self.evaluation,
+            self.vocabulary,
+            self.evaluation_config.dataloader,
+            self.ranks,
+            bf16=self.bf16,
+            skip_padding=self.config.skip_padding,
+        )
         return scores.summary()
 
     # ------------------------------------------------------------------ state
@@ -208,25 +237,35 @@ class Training:
         self.state_path = path
         if not self.ranks.first:
             return
-        self.work_dir.save_state({
-            "epoch": self.epoch,
-            "iteration": self.iteration,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "random_states": random_states,
-            "batches": self._batch_plan(),
-            "learning": learning_plan(self.config.optimizer, self.config.scheduler),
-            "vocabulary": self.vocabulary.text,
-        }, path, self.finished)
+        self.work_dir.save_state(
+            {
+                "epoch": self.epoch,
+                "iteration": self.iteration,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "random_states": random_states,
+                "batches": self._batch_plan(),
+                "learning": learning_plan(self.config.optimizer, self.config.scheduler),
+                "vocabulary": self.vocabulary.text,
+            },
+            path,
+            self.finished,
+        )
 
     def _batch_plan(self) -> dict[str, Any]:
         """What decides which lines form the batches of an epoch: it must stay the same within one."""
         loader = self.config.dataloader
-        return {"lines": len(self.dataset), "processes": self.ranks.world, "train.seed": self.config.seed,
-                "batch_size_per_gpu": loader.batch_size_per_gpu, "shuffle": loader.shuffle,
-                "drop_last": loader.drop_last, "cumulative_iters": self.config.optimizer.cumulative_iters}
+        return {
+            "lines": len(self.dataset),
+            "processes": self.ranks.world,
+            "train.seed": self.config.seed,
+            "batch_size_per_gpu": loader.batch_size_per_gpu,
+            "shuffle": loader.shuffle,
+            "drop_last": loader.drop_last,
+            "cumulative_iters": self.config.optimizer.cumulative_iters,
+        }
 
     def _resume(self, checkpoint: str | None) -> None:
         """Go on from `checkpoint`, else from where resume.json says, else begin."""
@@ -254,9 +293,11 @@ class Training:
     def _check_state(self, state: Mapping[str, Any], path: Path) -> None:
         """Raises ConfigurationError where the training of `state` is over, or was another one."""
         if state["epoch"] >= self.config.max_epochs and self.finished == state["epoch"]:
-            raise ConfigurationError(f"{path}: belongs to a finished training of {state['epoch']} epochs; name another "
-                                     "work_dir, raise train.max_epochs to go on, or go on from an earlier epoch with "
-                                     "train('.../epoch_N')")
+            raise ConfigurationError(
+                f"{path}: belongs to a finished training of {state['epoch']} epochs; name another "
+                "work_dir, raise train.max_epochs to go on, or go on from an earlier epoch with "
+                "train('.../epoch_N')"
+            )
         then, now = dict(state["learning"]), learning_plan(self.config.optimizer, self.config.scheduler)
         if state["iteration"]:  # in the middle of an epoch
             then, now = {**then, **state["batches"]}, {**now, **self._batch_plan()}
@@ -264,8 +305,10 @@ class Training:
         if state["vocabulary"] != self.vocabulary.text:
             changed.append("the vocabulary is another")
         if changed:
-            raise ConfigurationError(f"{path}: the training began otherwise: {'; '.join(changed)}; go on with the same, "
-                                     "or start in a new work_dir with model= set to the output/ of this one")
+            raise ConfigurationError(
+                f"{path}: the training began otherwise: {'; '.join(changed)}; go on with the same, "
+                "or start in a new work_dir with model= set to the output/ of this one"
+            )
 
     def _restore(self, state: Mapping[str, Any], path: Path) -> None:
         load_weights(self.network, state["network"], path)
@@ -281,8 +324,15 @@ class Training:
     # ------------------------------------------------------------------ reports
 
     def _progress(self, total: int, initial: int) -> tqdm:
-        return tqdm(total=total, initial=initial, unit="line", disable=not self.ranks.first, file=sys.stderr,
-                    desc=f"epoch {self.epoch + 1}/{self.config.max_epochs}", mininterval=0.5)
+        return tqdm(
+            total=total,
+            initial=initial,
+            unit="line",
+            disable=not self.ranks.first,
+            file=sys.stderr,
+            desc=f"epoch {self.epoch + 1}/{self.config.max_epochs}",
+            mininterval=0.5,
+        )
 
     def _log(self, **entry: Any) -> None:
         if self.ranks.first:

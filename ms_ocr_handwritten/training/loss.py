@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ctc import collapse
-from ..nets.convnextvit import ConvNextViT
 from ..nets.batch_shapes import pad_batch
+from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
 from .ctc_loss import ctc_loss, rows_at_once
 from .dataset import Batch
@@ -37,7 +37,9 @@ class LineLoss(nn.Module):
 
 def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:
     """What greedy CTC reads from the columns (P, D) of a batch, one text per line."""
-    best = torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()  # (P,)
+    best = (
+        torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()
+    )  # (P,)
     texts = []
     for row, length in zip(batch.columns.numpy(), batch.lengths.tolist()):
         ids = best[row[:length]]

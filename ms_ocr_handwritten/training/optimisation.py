@@ -20,8 +20,10 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     """The class `config.type` of torch.optim, fused where it can be. Raises ConfigurationError."""
     kind = _class(torch.optim, config.type, torch.optim.Optimizer)
     if kind is None or kind is torch.optim.LBFGS:  # LBFGS evaluates the loss several times a step
-        raise ConfigurationError(f"train.optimizer.type is {config.type!r}, which torch.optim has not, or which needs "
-                                 "more than gradients; e.g. 'AdamW'")
+        raise ConfigurationError(
+            f"train.optimizer.type is {config.type!r}, which torch.optim has not, or which needs "
+            "more than gradients; e.g. 'AdamW'"
+        )
     arguments = dict(config.arguments)
     allowed = _allowed(kind, "train.optimizer", arguments)
     if "fused" in allowed and not {"fused", "foreach"} & arguments.keys():
@@ -32,22 +34,26 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 class Schedule:
     """A scheduler of torch.optim with a linear warm-up on top; `before_step` and `after_step` frame each step."""
 
-    def __init__(self, config: SchedulerConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int,
-                 epochs: int) -> None:
+    def __init__(
+        self, config: SchedulerConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int, epochs: int
+    ) -> None:
         self.config, self.optimizer, self.steps = config, optimizer, 0
         self.rate = 0.0  # of the last step, with the warm-up
         kind = _class(torch.optim.lr_scheduler, config.type or "ConstantLR", torch.optim.lr_scheduler.LRScheduler)
         if kind is None or kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
-            raise ConfigurationError(f"train.lr_scheduler.type is {config.type!r}, which torch.optim.lr_scheduler has "
-                                     "not, or which follows a metric; e.g. 'MultiStepLR', 'CosineAnnealingLR', "
-                                     "'OneCycleLR'")
+            raise ConfigurationError(
+                f"train.lr_scheduler.type is {config.type!r}, which torch.optim.lr_scheduler has "
+                "not, or which follows a metric; e.g. 'MultiStepLR', 'CosineAnnealingLR', "
+                "'OneCycleLR'"
+            )
         arguments = dict(config.arguments) if config.type else {"factor": 1.0}
         allowed = _allowed(kind, "train.lr_scheduler", arguments)
         for horizon in HORIZONS:
             if horizon in allowed and config.type:
                 arguments.setdefault(horizon, epochs if config.by_epoch else epochs * steps_per_epoch)
-        self._start = [{key: value for key, value in group.items() if key != "params"}
-                       for group in optimizer.param_groups]
+        self._start = [
+            {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+        ]
         self._build = functools.partial(_build, kind, "train.lr_scheduler", optimizer, arguments)
         self.scheduler, self.advances = self._build(), 0
 
@@ -101,9 +107,13 @@ def learning_plan(optimizer: OptimizerConfig, scheduler: SchedulerConfig) -> dic
     """What must stay the same for a training to go on as it began: all but the horizon, which max_epochs may move."""
     return {
         "train.optimizer": {"type": optimizer.type, **optimizer.arguments},
-        "train.lr_scheduler": {"type": scheduler.type, "by_epoch": scheduler.by_epoch,
-                               "warmup_iters": scheduler.warmup_iters, "warmup_ratio": scheduler.warmup_ratio,
-                               **{k: v for k, v in scheduler.arguments.items() if k not in HORIZONS}},
+        "train.lr_scheduler": {
+            "type": scheduler.type,
+            "by_epoch": scheduler.by_epoch,
+            "warmup_iters": scheduler.warmup_iters,
+            "warmup_ratio": scheduler.warmup_ratio,
+            **{k: v for k, v in scheduler.arguments.items() if k not in HORIZONS},
+        },
     }
 
 
@@ -123,6 +133,8 @@ def _allowed(kind: type, where: str, arguments: dict) -> set[str]:
     allowed = set(inspect.signature(kind).parameters) - {"params", "optimizer"}
     unknown = sorted(arguments.keys() - allowed)
     if unknown:
-        raise ConfigurationError(f"unknown key {', '.join(f'{where}.{key}' for key in unknown)}; "
-                                 f"torch's {kind.__name__} takes {', '.join(sorted(allowed))}")
+        raise ConfigurationError(
+            f"unknown key {', '.join(f'{where}.{key}' for key in unknown)}; "
+            f"torch's {kind.__name__} takes {', '.join(sorted(allowed))}"
+        )
     return allowed

@@ -15,8 +15,9 @@ from .distributed import Ranks
 UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network reads until it is learnt
 
 
-def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, Any],
-                   configuration: Configuration, ranks: Ranks) -> tuple[LineDataset, Vocabulary]:
+def fit_vocabulary(
+    dataset: LineDataset, network: ConvNextViT, raw: dict[str, Any], configuration: Configuration, ranks: Ranks
+) -> tuple[LineDataset, Vocabulary]:
     """Deal with characters that the vocabulary lacks, as `train.unknown_characters` says, and with unalignable labels.
 
     "error" raises LabelError with the characters, their counts and the first keys; "drop" leaves the lines out and
@@ -28,8 +29,10 @@ def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, An
     if counts:
         report = describe_unknown(dataset, counts, lines)
         if action == "error":
-            raise LabelError(f"{len(counts)} characters of the labels are not in vocab.txt:\n{report}\nmend the labels, "
-                             "or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)")
+            raise LabelError(
+                f"{len(counts)} characters of the labels are not in vocab.txt:\n{report}\nmend the labels, "
+                "or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)"
+            )
         if action == "drop":
             dropped = {line for indices in lines.values() for line in indices}
             ranks.say(f"{len(dropped)} lines left out, for characters that are not in vocab.txt:\n{report}")
@@ -39,8 +42,10 @@ def fit_vocabulary(dataset: LineDataset, network: ConvNextViT, raw: dict[str, An
             vocabulary = dataset.vocabulary = vocabulary.grow(counts)
             grow_head(network, max(network.config.num_classes, vocabulary.classes), configuration.train.seed)
             model = raw.get("model") or {}
-            raw["model"] = {**model, "network": {**(model.get("network") or {}),
-                                                 "num_classes": network.config.num_classes}}
+            raw["model"] = {
+                **model,
+                "network": {**(model.get("network") or {}), "num_classes": network.config.num_classes},
+            }
     dataset, keys = refuse_or_drop_unalignable(dataset, configuration.train.unalignable)
     if keys:
         ranks.say(f"{len(keys)} lines left out, too short for their labels: {', '.join(keys)}")

@@ -18,9 +18,15 @@ from .loop import Training
 from .prepare import fit_vocabulary
 
 
-def prepare_training(model_dir: str | os.PathLike[str], raw: dict[str, Any], train: Sequence[str],
-                     evaluation: Sequence[str], work_dir: str | os.PathLike[str], *,
-                     network: ConvNextViT | None = None) -> Training:
+def prepare_training(
+    model_dir: str | os.PathLike[str],
+    raw: dict[str, Any],
+    train: Sequence[str],
+    evaluation: Sequence[str],
+    work_dir: str | os.PathLike[str],
+    *,
+    network: ConvNextViT | None = None,
+) -> Training:
     """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
 
     Labels are checked here, before anything is written. Raises ConfigurationError, LmdbError, LabelError,
@@ -30,17 +36,30 @@ def prepare_training(model_dir: str | os.PathLike[str], raw: dict[str, Any], tra
     configuration = Configuration.parse(raw)
     for folder in ("output", "output_best"):
         if Path(work_dir, folder).resolve() == files.path.resolve():
-            raise ConfigurationError(f"work_dir {work_dir}: its {folder}/ is the model directory itself, which would be "
-                                     "overwritten; name another work_dir")
+            raise ConfigurationError(
+                f"work_dir {work_dir}: its {folder}/ is the model directory itself, which would be "
+                "overwritten; name another work_dir"
+            )
     network, ranks = network or initial_network(files, configuration), Ranks.join()
     config = configuration.train
-    dataset = LineDataset([LmdbReader(path) for path in train], files.vocabulary, augment=config.augment,
-                          seed=config.seed, on_bad_sample=config.on_bad_sample)
+    dataset = LineDataset(
+        [LmdbReader(path) for path in train],
+        files.vocabulary,
+        augment=config.augment,
+        seed=config.seed,
+        on_bad_sample=config.on_bad_sample,
+    )
     dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration, ranks)
-    held_out = LineDataset([LmdbReader(path) for path in evaluation], vocabulary, on_bad_sample=config.on_bad_sample,
-                           unknown="omit") if evaluation else None
-    return Training(network, vocabulary, raw, configuration, dataset, held_out,
-                    WorkDir(work_dir, config.save.save_dir), ranks)
+    held_out = (
+        LineDataset(
+            [LmdbReader(path) for path in evaluation], vocabulary, on_bad_sample=config.on_bad_sample, unknown="omit"
+        )
+        if evaluation
+        else None
+    )
+    return Training(
+        network, vocabulary, raw, configuration, dataset, held_out, WorkDir(work_dir, config.save.save_dir), ranks
+    )
 
 
 def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None:
@@ -53,18 +72,34 @@ def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None
             section.pop("save_dir", None)
 
 
-def evaluate_model_dir(model_dir: str | os.PathLike[str], raw: dict[str, Any], evaluation: Sequence[str], *,
-                       weights: str | None = None, network: ConvNextViT | None = None) -> dict[str, Any]:
+def evaluate_model_dir(
+    model_dir: str | os.PathLike[str],
+    raw: dict[str, Any],
+    evaluation: Sequence[str],
+    *,
+    weights: str | None = None,
+    network: ConvNextViT | None = None,
+) -> dict[str, Any]:
     """Scores of a model on LMDBs: of the file `weights`, of `network`, or of the model directory's own weights."""
     files = ModelDir.open(model_dir)
     configuration = Configuration.parse(raw)
     if weights is not None or network is None:
         network = load_network(configuration.network, _weights_file(weights) if weights else files.require_weights())
     ranks = Ranks.join()
-    dataset = LineDataset([LmdbReader(path) for path in evaluation], files.vocabulary,
-                          on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
-    scores = evaluate(network.to(ranks.device), dataset, files.vocabulary, configuration.evaluation.dataloader, ranks,
-                      bf16=ranks.compute_bf16(configuration.train.precision))
+    dataset = LineDataset(
+        [LmdbReader(path) for path in evaluation],
+        files.vocabulary,
+        on_bad_sample=configuration.train.on_bad_sample,
+        unknown="omit",
+    )
+    scores = evaluate(
+        network.to(ranks.device),
+        dataset,
+        files.vocabulary,
+        configuration.evaluation.dataloader,
+        ranks,
+        bf16=ranks.compute_bf16(configuration.train.precision),
+    )
     return scores.summary()
 
 
