@@ -9,12 +9,12 @@ line.text, line.score, line.chars
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .backends import open_backend, torch_backend
-from .backends.base import ColumnPath
+from .backends.base import ColumnPath, Computed, Pending
 from .ctc import collapse, line_score
 from .errors import ConfigurationError, ImageError
 from .geometry import COLUMN_WIDTH
@@ -132,12 +132,12 @@ class Recognizer:
         return self._read_groups(images, batch_size, errors)
 
     def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
-        begun: deque[tuple[Group, Callable[[], list[ColumnPath]]]] = deque()
+        begun: deque[tuple[Group, Pending[list[ColumnPath]]]] = deque()
         aside = 1 if self._backend.asynchronous else 0  # groups that are computed while others are given out
         for group in self._groups(images, batch_size, errors == "raise"):
             error = group.pop() if errors == "raise" and isinstance(group[-1], ImageError) else None
             canvases = [item for item in group if isinstance(item, LineCanvas)]
-            begun.append((group, self._backend.begin(canvases) if canvases else list))
+            begun.append((group, self._backend.begin(canvases) if canvases else Computed([])))
             while len(begun) > (0 if error else aside):
                 yield from self._lines_of(*begun.popleft())
             if error:
@@ -162,8 +162,8 @@ class Recognizer:
         if group:
             yield group
 
-    def _lines_of(self, group: Group, finish: Callable[[], list[ColumnPath]]) -> Iterator[Line | ImageError]:
-        paths = iter(finish())
+    def _lines_of(self, group: Group, pending: Pending[list[ColumnPath]]) -> Iterator[Line | ImageError]:
+        paths = iter(pending.result())
         for item in group:
             yield self._line(item, next(paths)) if isinstance(item, LineCanvas) else item
 

@@ -106,12 +106,16 @@ def aside(tmp_path):
 def test_the_next_group_is_begun_before_one_is_given_out(aside, monkeypatch):
     begin, events = aside._backend.begin, []
 
-    def noted(lines):
-        events.append(f"begun {len(lines)}")
-        finish = begin(lines)
-        return lambda: events.append(f"given out {len(lines)}") or finish()
+    class Noted:
+        def __init__(self, lines):
+            events.append(f"begun {len(lines)}")
+            self.lines, self.pending = lines, begin(lines)
 
-    monkeypatch.setattr(aside._backend, "begin", noted)
+        def result(self):
+            events.append(f"given out {len(self.lines)}")
+            return self.pending.result()
+
+    monkeypatch.setattr(aside._backend, "begin", Noted)
     lines = images([100, 300, 60, 50, 800])
     texts = [line.text for line in aside.read_many(lines, batch_size=2)]
     assert events == ["begun 2", "begun 2", "given out 2", "begun 1", "given out 2", "given out 1"]

@@ -3,10 +3,14 @@
 A backend maps lines to column paths: for each line the best id of each column and its log-probability. Chunks that hold
 only padding give the same columns whatever stands beside them, so they are computed once and reused.
 
+What computes on a GPU is waited for later, so a backend gives something `Pending` at once.
+
 Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,7 +19,32 @@ from ..image import LineCanvas
 
 CHUNKS_PER_BATCH = 24  # of one forward pass: enough to fill two cores, little enough to stay in the cache
 
-ColumnPath = tuple[np.ndarray, np.ndarray]  # ids int64 (T,), log-probabilities float32 (T,)
+Found = TypeVar("Found")
+Found_co = TypeVar("Found_co", covariant=True)
+
+
+class ColumnPath(NamedTuple):
+    """The best class of each of T columns."""
+
+    ids: np.ndarray  # int64 (..., T)
+    log_probs: np.ndarray  # float32 (..., T)
+
+
+class Pending(Protocol[Found_co]):
+    """What was begun; it may be computed meanwhile."""
+
+    def result(self) -> Found_co:
+        """What was found, once it is there. Asked for once."""
+
+
+@dataclass(frozen=True)
+class Computed(Generic[Found]):
+    """What is there already."""
+
+    found: Found
+
+    def result(self) -> Found:
+        return self.found
 
 
 class Backend:
@@ -26,12 +55,12 @@ class Backend:
     chunks_per_batch = CHUNKS_PER_BATCH
     asynchronous = False  # whether `begin` comes back at once, and this process may do something else meanwhile
 
-    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
-        """Begin to read; what comes back gives the column path of each line, over all its chunks."""
+    def begin(self, lines: Sequence[LineCanvas]) -> Pending[list[ColumnPath]]:
+        """Begin to read; the result is the column path of each line, over all its chunks."""
         raise NotImplementedError
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
-        return self.begin(lines)()
+        return self.begin(lines).result()
 
 
 class ChunkBackend(Backend):
@@ -39,47 +68,52 @@ class ChunkBackend(Backend):
 
     _padding: ColumnPath | None = None  # the columns of a black chunk, once they were computed
 
-    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
-        """Begin to read chunks float32 (N, 32, 300) in [0, 1]: ids int64 (N, 75), log-probabilities float32 (N, 75)."""
+    def begin_chunks(self, grey: np.ndarray) -> Pending[ColumnPath]:
+        """Begin to read chunks float32 (N, 32, 300) in [0, 1]; the result has the columns of each, (N, 75)."""
         raise NotImplementedError
 
     def chunk_columns(self, grey: np.ndarray) -> ColumnPath:
-        return self.begin_chunks(grey)()
+        return self.begin_chunks(grey).result()
 
     def padding_columns(self) -> ColumnPath:
         """The columns of a black chunk, (75,) each."""
         if self._padding is None:
             ids, log_probs = self.chunk_columns(np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32))
-            self._padding = ids[0], log_probs[0]
+            self._padding = ColumnPath(ids[0], log_probs[0])
         return self._padding
 
-    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
-        chunks = [line.chunk_array() for line in lines]
-        inked = np.concatenate(chunks)
+    def begin(self, lines: Sequence[LineCanvas]) -> "PendingLines":
+        inked = np.concatenate([line.chunk_array() for line in lines])
         batches = max(1, round(len(inked) / self.chunks_per_batch))  # of like size: small ones are slower
-        begun = [self.begin_chunks(batch) for batch in np.array_split(inked, batches)]
+        return PendingLines(self, lines, [self.begin_chunks(batch) for batch in np.array_split(inked, batches)])
 
-        def finish() -> list[ColumnPath]:
-            ids, log_probs = (np.concatenate(part) for part in zip(*(path() for path in begun)))
-            short = any(len(own) < line.chunks for line, own in zip(lines, chunks))
-            padding = self.padding_columns() if short else (None, None)
-            paths, start = [], 0
-            for line, own in zip(lines, chunks):
-                stop = start + len(own)
-                paths.append(
-                    tuple(
-                        _join(columns[start:stop], empty, line.chunks)
-                        for columns, empty in zip((ids, log_probs), padding)
-                    )
-                )
-                start = stop
-            return paths
 
-        return finish
+@dataclass(frozen=True)
+class PendingLines:
+    """Lines whose inked chunks `batches` are being computed, one line's after the other's."""
+
+    backend: ChunkBackend
+    lines: Sequence[LineCanvas]
+    batches: Sequence[Pending[ColumnPath]]
+
+    def result(self) -> list[ColumnPath]:
+        """The column path of each line, over all its chunks."""
+        columns = ColumnPath(*map(np.concatenate, zip(*(batch.result() for batch in self.batches))))
+        padding = self.backend.padding_columns() if any(line.inked < line.chunks for line in self.lines) else None
+        paths, start = [], 0
+        for line in self.lines:
+            own = ColumnPath(*(array[start : start + line.inked] for array in columns))
+            paths.append(joined(own, padding, line.chunks))
+            start += line.inked
+        return paths
+
+
+def joined(columns: ColumnPath, padding: ColumnPath | None, chunks: int) -> ColumnPath:
+    """Columns (n, 75) of a line's inked chunks, then those of padding (75,), to the columns (T,) that it keeps."""
+    ids, log_probs = padding or (None, None)
+    return ColumnPath(_join(columns.ids, ids, chunks), _join(columns.log_probs, log_probs, chunks))
 
 
 def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.ndarray:
-    """Columns of the inked chunks (N, 75), then of padding, to those kept of the line (T,)."""
-    return np.concatenate(
-        [(columns[i] if i < len(columns) else padding)[kept_columns(i, chunks)] for i in range(chunks)]
-    )
+    parts = [*columns] + [padding] * (chunks - len(columns))
+    return np.concatenate([part[kept_columns(i, chunks)] for i, part in enumerate(parts)])

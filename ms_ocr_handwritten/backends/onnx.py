@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ..geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
 from ..image import LineCanvas
 from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
-from .base import Backend, ChunkBackend, ColumnPath
+from .base import Backend, ChunkBackend, ColumnPath, Computed
 
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits
 
@@ -24,9 +24,8 @@ class OnnxBackend(ChunkBackend):
     def __init__(self, name: str, precision: str, run: Run) -> None:
         self.name, self.precision, self._run = name, precision, run
 
-    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
-        ids, log_probs = self._run(rgb_of_grey(grey))
-        return lambda: (ids, log_probs)
+    def begin_chunks(self, grey: np.ndarray) -> Computed[ColumnPath]:
+        return Computed(ColumnPath(*self._run(rgb_of_grey(grey))))
 
 
 class OfficialOnnxBackend(Backend):
@@ -39,9 +38,8 @@ class OfficialOnnxBackend(Backend):
     def __init__(self, name: str, precision: str, run: Run) -> None:
         self.name, self.precision, self._run = name, precision, run
 
-    def begin(self, lines: Sequence[LineCanvas]) -> Callable[[], list[ColumnPath]]:
-        paths = [self._read(line) for line in lines]
-        return lambda: paths
+    def begin(self, lines: Sequence[LineCanvas]) -> Computed[list[ColumnPath]]:
+        return Computed([self._read(line) for line in lines])
 
     def _read(self, line: LineCanvas) -> ColumnPath:
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
@@ -56,8 +54,7 @@ class OfficialOnnxBackend(Backend):
             (logits,) = self._run(rgb[start : start + OFFICIAL_CHUNKS])
             first, last = start == 0, start == windows - 1
             parts.append(best_path(logits[0, 0 if first else middle_start : None if last else middle_stop]))
-        ids, log_probs = zip(*parts)
-        return np.concatenate(ids), np.concatenate(log_probs)
+        return ColumnPath(*map(np.concatenate, zip(*parts)))
 
 
 def rgb_of_grey(grey: np.ndarray) -> np.ndarray:

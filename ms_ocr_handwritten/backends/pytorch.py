@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,24 +52,15 @@ class TorchBackend(ChunkBackend):
     def asynchronous(self) -> bool:
         return self.device.type == "cuda"
 
-    def begin_chunks(self, grey: np.ndarray) -> Callable[[], ColumnPath]:
+    def begin_chunks(self, grey: np.ndarray) -> "PendingChunks":
         with self._device_lock(), torch.inference_mode():
             self._prepare()
             self.computed += len(grey)
             found = [tensor.to("cpu", non_blocking=True) for tensor in self._fast(self._to_tensor(grey))]
             done = torch.cuda.current_stream(self.device).record_event() if self.asynchronous else None
+        return PendingChunks(self, grey, found, done)
 
-        def finish() -> ColumnPath:
-            if done:
-                done.synchronize()
-            ids, log_probs, rivals = (tensor.numpy() for tensor in found)
-            if self.precision == "bf16+fp32":
-                self._check(grey, ids, log_probs, rivals)
-            return ids, log_probs
-
-        return finish
-
-    def _check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
+    def check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
         """Compute the chunks whose text is in doubt once more, in fp32; their ids and log_probs are replaced."""
         doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
         at_once = CHUNKS_PER_GPU_BATCH if self.asynchronous else CHECKED_AT_ONCE
@@ -134,6 +126,24 @@ class TorchBackend(ChunkBackend):
             return ids, log_probs, rivals
 
         return GraphedFunction(path, self.device) if self.asynchronous else path
+
+
+@dataclass(frozen=True)
+class PendingChunks:
+    """Chunks `grey` of which ids, log-probabilities and rivals are `found`, once `done` has happened."""
+
+    backend: TorchBackend
+    grey: np.ndarray  # float32 (N, 32, 300)
+    found: Sequence[Tensor]  # int64, float32, int64, each (N, 75)
+    done: torch.cuda.Event | None  # None on a CPU, where it has
+
+    def result(self) -> ColumnPath:
+        if self.done:
+            self.done.synchronize()
+        ids, log_probs, rivals = (tensor.numpy() for tensor in self.found)
+        if self.backend.precision == "bf16+fp32":
+            self.backend.check(self.grey, ids, log_probs, rivals)
+        return ColumnPath(ids, log_probs)
 
 
 def parameters_of(module: torch.nn.Module) -> list[Tensor]:
