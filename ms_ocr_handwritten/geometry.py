@@ -65,4 +65,9 @@ def kept_columns(index: int, chunks: int) -> slice:
     return slice(0 if first else TRIM, CHUNK_COLUMNS if last else CHUNK_COLUMNS - TRIM)
 
 
+def chunk_of_column(column: int, chunks: int) -> int:
+    """The chunk (of `chunks`) that column `column` of the line was kept of; see `kept_columns`."""
+    return min(max(0, column - TRIM) // (CHUNK_COLUMNS - 2 * TRIM), chunks - 1)
+
+
 assert OFFICIAL_WIDTH == 804 and canvas_columns(OFFICIAL_CHUNKS) == 201

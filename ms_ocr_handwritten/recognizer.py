@@ -194,8 +194,7 @@ class Recognizer:
             return error
 
     def _line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
-        ids, log_probs = path
-        runs = collapse(ids, log_probs)
+        runs = collapse(path.ids, path.log_probs)
         chars = tuple(
             Character(
                 character, run.score, canvas.source_x(run.start * COLUMN_WIDTH), canvas.source_x(run.end * COLUMN_WIDTH)
@@ -203,4 +202,4 @@ class Recognizer:
             for run in runs
             if (character := self.vocabulary.character(run.id))
         )
-        return Line("".join(char.character for char in chars), line_score(runs, log_probs), chars)
+        return Line("".join(char.character for char in chars), line_score(runs, path.log_probs), chars)

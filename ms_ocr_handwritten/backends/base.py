@@ -8,7 +8,7 @@ What computes on a GPU is waited for later, so a backend gives something `Pendin
 Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, kept_columns
 from ..image import LineCanvas
 
+BLACK_CHUNK = np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
 CHUNKS_PER_BATCH = 24  # of one forward pass: enough to fill two cores, little enough to stay in the cache
 
 Found = TypeVar("Found")
@@ -28,6 +29,12 @@ class ColumnPath(NamedTuple):
 
     ids: np.ndarray  # int64 (..., T)
     log_probs: np.ndarray  # float32 (..., T)
+    rivals: np.ndarray | None = None  # int64 (..., T), the ids that may be right instead; None where all are certain
+
+    def each(self, change: Callable[..., np.ndarray], *others: "ColumnPath") -> "ColumnPath":
+        """`change` of every array that is there, given together with those of `others`."""
+        ids, log_probs, rivals = (None if one[0] is None else change(*one) for one in zip(self, *others))
+        return ColumnPath(ids, log_probs, rivals)  # type: ignore[arg-type]  # the first two are there
 
 
 class Pending(Protocol[Found_co]):
@@ -78,42 +85,49 @@ class ChunkBackend(Backend):
     def padding_columns(self) -> ColumnPath:
         """The columns of a black chunk, (75,) each."""
         if self._padding is None:
-            ids, log_probs = self.chunk_columns(np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32))
-            self._padding = ColumnPath(ids[0], log_probs[0])
+            self._padding = self.chunk_columns(BLACK_CHUNK).each(lambda array: array[0])
         return self._padding
 
     def begin(self, lines: Sequence[LineCanvas]) -> "PendingLines":
         inked = np.concatenate([line.chunk_array() for line in lines])
         batches = max(1, round(len(inked) / self.chunks_per_batch))  # of like size: small ones are slower
-        return PendingLines(self, lines, [self.begin_chunks(batch) for batch in np.array_split(inked, batches)])
+        return PendingLines(self, lines, inked, [self.begin_chunks(batch) for batch in np.array_split(inked, batches)])
+
+    def paths(self, lines: Sequence[LineCanvas], inked: np.ndarray, columns: ColumnPath) -> list[ColumnPath]:
+        """The path of each line, over all its chunks.
+
+        inked: the inked chunks of all lines, float32 (N, 32, 300), one line's after the other's
+        columns: what was found there, (N, 75)
+        """
+        padding = self.padding_columns() if any(line.inked < line.chunks for line in lines) else None
+        starts = np.cumsum([0, *(line.inked for line in lines)])
+        return [
+            joined(columns.each(lambda array, start=start, line=line: array[start : start + line.inked]), padding, line)
+            for start, line in zip(starts, lines)
+        ]
 
 
 @dataclass(frozen=True)
 class PendingLines:
-    """Lines whose inked chunks `batches` are being computed, one line's after the other's."""
+    """Lines whose inked chunks are being computed, in batches, one line's after the other's."""
 
     backend: ChunkBackend
     lines: Sequence[LineCanvas]
+    inked: np.ndarray  # float32 (N, 32, 300)
     batches: Sequence[Pending[ColumnPath]]
 
     def result(self) -> list[ColumnPath]:
         """The column path of each line, over all its chunks."""
-        columns = ColumnPath(*map(np.concatenate, zip(*(batch.result() for batch in self.batches))))
-        padding = self.backend.padding_columns() if any(line.inked < line.chunks for line in self.lines) else None
-        paths, start = [], 0
-        for line in self.lines:
-            own = ColumnPath(*(array[start : start + line.inked] for array in columns))
-            paths.append(joined(own, padding, line.chunks))
-            start += line.inked
-        return paths
+        first, *others = (batch.result() for batch in self.batches)
+        columns = first.each(lambda *arrays: np.concatenate(arrays), *others)
+        return self.backend.paths(self.lines, self.inked, columns)
 
 
-def joined(columns: ColumnPath, padding: ColumnPath | None, chunks: int) -> ColumnPath:
+def joined(columns: ColumnPath, padding: ColumnPath | None, line: LineCanvas) -> ColumnPath:
     """Columns (n, 75) of a line's inked chunks, then those of padding (75,), to the columns (T,) that it keeps."""
-    ids, log_probs = padding or (None, None)
-    return ColumnPath(_join(columns.ids, ids, chunks), _join(columns.log_probs, log_probs, chunks))
 
+    def join(inked: np.ndarray, empty: np.ndarray | None = None) -> np.ndarray:
+        parts = [*inked] + [empty] * (line.chunks - len(inked))
+        return np.concatenate([part[kept_columns(i, line.chunks)] for i, part in enumerate(parts)])
 
-def _join(columns: np.ndarray, padding: np.ndarray | None, chunks: int) -> np.ndarray:
-    parts = [*columns] + [padding] * (chunks - len(columns))
-    return np.concatenate([part[kept_columns(i, chunks)] for i, part in enumerate(parts)])
+    return columns.each(join, padding) if padding else columns.each(join)

@@ -3,7 +3,8 @@
 1. The error that bf16 leaves in the distance of the two best logits is measured on noise (`measured_noise`).
 2. Where the two best logits of a column are nearer than NOISE_TIMES that error, the second is the column's rival
    (`columns.best_columns`), after both were compared by the head in fp32 (`settle`).
-3. A text is in doubt if some choice of rivals changes it (`in_doubt`); only such chunks are read again.
+3. Columns are in doubt where some choice of rivals changes the line's text (`columns_in_doubt`); only the chunks that
+   they were found in are read again.
 """
 
 from collections.abc import Callable
@@ -52,20 +53,23 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
     ids[at], rivals[at] = first, torch.where(better - worse <= noise * better.abs(), second, first)
 
 
-def in_doubt(ids: np.ndarray, rivals: np.ndarray) -> bool:
-    """Whether the text changes if some columns read their rival: ids and rivals int (T,), equal where there is none.
+def columns_in_doubt(ids: np.ndarray, rivals: np.ndarray) -> list[int]:
+    """The columns of a line whose rivals may change its text: ids and rivals int (T,), equal where there is none.
 
     Only what a rival does to its own run of columns and its neighbours counts: where a character ends may be open while
-    the character is not.
+    the character is not. The columns are those of the whole line, as its chunks are joined: a character at the edge of
+    a chunk is decided together with the next chunk.
     """
+    found: list[int] = []
     contested = np.flatnonzero(ids != rivals)
-    if len(contested) == 0:
-        return False
     for run in np.split(contested, np.flatnonzero(np.diff(contested) > 1) + 1):
-        if len(run) > LONGEST_DOUBT:
-            return True
-        around = slice(max(0, run[0] - 1), run[-1] + 2)
-        readings = product(*({a, b} for a, b in zip(ids[around].tolist(), rivals[around].tolist())))
-        if len({tuple(id for id, _ in groupby(reading) if id != BLANK) for reading in readings}) > 1:
-            return True
-    return False
+        if len(run) and (len(run) > LONGEST_DOUBT or _texts_differ(run, ids, rivals)):
+            found += run.tolist()
+    return found
+
+
+def _texts_differ(run: np.ndarray, ids: np.ndarray, rivals: np.ndarray) -> bool:
+    """Whether the choices of rivals in `run`, columns side by side, read as more than one text."""
+    around = slice(max(0, run[0] - 1), run[-1] + 2)
+    readings = product(*({a, b} for a, b in zip(ids[around].tolist(), rivals[around].tolist())))
+    return len({tuple(id for id, _ in groupby(reading) if id != BLANK) for reading in readings}) > 1

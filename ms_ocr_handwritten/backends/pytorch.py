@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
+from ..geometry import chunk_of_column
+from ..image import LineCanvas
 from ..nets import packed
 from ..nets.graphed import Function, GraphedFunction
-from .base import ChunkBackend, ColumnPath
+from .base import BLACK_CHUNK, ChunkBackend, ColumnPath
 from .columns import best_columns
-from .doubt import NOISE_TIMES, STEPS, in_doubt, measured_noise, settle
+from .doubt import NOISE_TIMES, STEPS, columns_in_doubt, measured_noise, settle
 from .precision import bf16_is_faster
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
@@ -41,8 +43,8 @@ class TorchBackend(ChunkBackend):
         self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
         self.chunks_per_batch = CHUNKS_PER_GPU_BATCH if self.asynchronous else self.chunks_per_batch
         self.computed = self.checked = 0  # chunks
-        self._lock = threading.Lock()
-        self._version: list[tuple[int, int]] | None = None  # of each parameter: changes so far, address
+        self._lock = threading.RLock()  # of what is prepared, and of a GPU's recordings
+        self._prepared: _Prepared | None = None
 
     @property
     def device(self) -> torch.device:
@@ -54,26 +56,45 @@ class TorchBackend(ChunkBackend):
 
     def begin_chunks(self, grey: np.ndarray) -> "PendingChunks":
         with self._device_lock(), torch.inference_mode():
-            self._prepare()
+            prepared = self._prepare()
             self.computed += len(grey)
-            found = [tensor.to("cpu", non_blocking=True) for tensor in self._fast(self._to_tensor(grey))]
+            found = [tensor.to("cpu", non_blocking=True) for tensor in prepared.fast(self._to_tensor(grey))]
             done = torch.cuda.current_stream(self.device).record_event() if self.asynchronous else None
-        return PendingChunks(self, grey, found, done)
+        return PendingChunks(found, done)
 
-    def check(self, grey: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, rivals: np.ndarray) -> None:
-        """Compute the chunks whose text is in doubt once more, in fp32; their ids and log_probs are replaced."""
-        doubtful = [index for index, found in enumerate(zip(ids, rivals)) if in_doubt(*found)]
+    def paths(self, lines: Sequence[LineCanvas], inked: np.ndarray, columns: ColumnPath) -> list[ColumnPath]:
+        paths = super().paths(lines, inked, columns)
+        doubtful = chunks_in_doubt(lines, paths) if self.precision == "bf16+fp32" else []
+        if not doubtful:
+            return paths
+        exact = self._exact_columns(inked[doubtful])
+        for array, better in zip(columns, exact):
+            array[doubtful] = better
+        return super().paths(lines, inked, columns)
+
+    def padding_columns(self) -> ColumnPath:
+        prepared = self._prepare()
+        if prepared.padding is None:
+            columns = self.chunk_columns(BLACK_CHUNK)
+            if (columns.ids != columns.rivals).any():
+                columns = self._exact_columns(BLACK_CHUNK)
+            prepared.padding = columns.each(lambda array: array[0])
+        return prepared.padding
+
+    def _exact_columns(self, grey: np.ndarray) -> ColumnPath:
+        """The columns of chunks (N, 32, 300) in fp32, without rivals."""
         at_once = CHUNKS_PER_GPU_BATCH if self.asynchronous else CHECKED_AT_ONCE
-        for start in range(0, len(doubtful), at_once):
-            part = doubtful[start : start + at_once]
+        parts = []
+        for start in range(0, len(grey), at_once):
             with self._device_lock(), torch.inference_mode():
-                self._exact = self._exact or self._path_of(self._reading_network(torch.float32))
-                found = [tensor.cpu() for tensor in self._exact(self._to_tensor(grey[part]))]
-            ids[part], log_probs[part] = (tensor.numpy() for tensor in found[:2])
-        self.checked += len(doubtful)
+                exact = self._prepare_exact()
+                found = [tensor.cpu() for tensor in exact(self._to_tensor(grey[start : start + at_once]))]
+            parts.append([tensor.numpy() for tensor in found])
+        self.checked += len(grey)
+        return ColumnPath(*map(np.concatenate, zip(*parts)))
 
     def _device_lock(self) -> contextlib.AbstractContextManager:
-        """Within it no other thread has a GPU's recordings; on a CPU threads do not meet."""
+        """Within it no other thread has a GPU's recordings; on a CPU threads do not meet where they compute."""
         return self._lock if self.asynchronous else contextlib.nullcontext()
 
     def _to_tensor(self, grey: np.ndarray) -> Tensor:
@@ -81,26 +102,28 @@ class TorchBackend(ChunkBackend):
         given = torch.from_numpy(grey[:, None])
         return given.pin_memory() if self.asynchronous else given
 
-    def padding_columns(self) -> ColumnPath:
-        with self._device_lock():
-            self._prepare()  # forgets them if the weights have changed
-        return super().padding_columns()
+    def _prepare(self) -> "_Prepared":
+        """What reads with the weights as they are: packed anew where they have changed since."""
+        with self._lock:
+            version = [(changes(parameter), parameter.data_ptr()) for parameter in parameters_of(self.network)]
+            if self._prepared is None or self._prepared.version != version:
+                network, noise = self._reading_network(DTYPES[self.precision]), None
+                if self.precision == "bf16+fp32":
+                    with torch.inference_mode(), without_tf32(self.device):
+                        noise = NOISE_TIMES * measured_noise(
+                            lambda grey: self.network.classify(self.network.encode(grey)),
+                            lambda grey: self.network.classify(network(grey)[0].float()),
+                            self.device,
+                        )
+                self._prepared = _Prepared(version, self._path_of(network, noise))
+            return self._prepared
 
-    def _prepare(self) -> None:
-        """Pack the weights anew, and forget the padding's columns, where the weights have changed since."""
-        version = [(parameter._version, parameter.data_ptr()) for parameter in parameters_of(self.network)]
-        if version == self._version:
-            return
-        network, noise = self._reading_network(DTYPES[self.precision]), None
-        if self.precision == "bf16+fp32":
-            with torch.inference_mode(), without_tf32():
-                noise = NOISE_TIMES * measured_noise(
-                    lambda grey: self.network.classify(self.network.encode(grey)),
-                    lambda grey: self.network.classify(network(grey)[0].float()),
-                    self.device,
-                )
-        self._fast, self._padding, self._version = self._path_of(network, noise), None, version
-        self._exact = None  # until something is in doubt
+    def _prepare_exact(self) -> Function:
+        """The path in fp32, prepared when the first column is in doubt."""
+        with self._lock:
+            prepared = self._prepare()
+            prepared.exact = prepared.exact or self._path_of(self._reading_network(torch.float32))
+            return prepared.exact
 
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
         if self.device.type == "cpu" and packed.available(dtype):
@@ -108,7 +131,7 @@ class TorchBackend(ChunkBackend):
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             mixed = dtype is not torch.float32
-            with torch.autocast(self.device.type, dtype, enabled=mixed, cache_enabled=False), without_tf32():
+            with torch.autocast(self.device.type, dtype, enabled=mixed, cache_enabled=False), without_tf32(self.device):
                 columns = self.network.encode(grey)
                 return columns, self.network.classify(columns)
 
@@ -128,25 +151,45 @@ class TorchBackend(ChunkBackend):
         return GraphedFunction(path, self.device) if self.asynchronous else path
 
 
+@dataclass
+class _Prepared:
+    """What reads with the weights of one moment; `version` tells whether they are the same still."""
+
+    version: list[tuple[int, int]]  # of each parameter: changes so far, address
+    fast: Function
+    exact: Function | None = None  # in fp32, once something was in doubt
+    padding: ColumnPath | None = None  # of a black chunk, once they were asked for
+
+
 @dataclass(frozen=True)
 class PendingChunks:
-    """Chunks `grey` of which ids, log-probabilities and rivals are `found`, once `done` has happened."""
+    """Chunks of which ids, log-probabilities and rivals are `found`, once `done` has happened."""
 
-    backend: TorchBackend
-    grey: np.ndarray  # float32 (N, 32, 300)
     found: Sequence[Tensor]  # int64, float32, int64, each (N, 75)
     done: torch.cuda.Event | None  # None on a CPU, where it has
 
     def result(self) -> ColumnPath:
         if self.done:
             self.done.synchronize()
-        ids, log_probs, rivals = (tensor.numpy() for tensor in self.found)
-        if self.backend.precision == "bf16+fp32":
-            self.backend.check(self.grey, ids, log_probs, rivals)
-        return ColumnPath(ids, log_probs)
+        return ColumnPath(*(tensor.numpy() for tensor in self.found))
 
 
-def parameters_of(module: torch.nn.Module) -> list[Tensor]:
+def chunks_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) -> list[int]:
+    """Which of the inked chunks, one line's after the other's, hold columns that may change a line's text."""
+    found, start = [], 0
+    for line, path in zip(lines, paths):
+        chunks = {chunk_of_column(column, line.chunks) for column in columns_in_doubt(path.ids, path.rivals)}
+        found += [start + chunk for chunk in sorted(chunks) if chunk < line.inked]  # padding is exact
+        start += line.inked
+    return found
+
+
+def changes(parameter: Tensor) -> int:
+    """How often it was written to; made under `torch.inference_mode()`, it does not know."""
+    return 0 if parameter.is_inference() else parameter._version
+
+
+def parameters_of(module: torch.nn.Module) -> list[torch.nn.Parameter]:
     """`module.parameters()`, some that have two names twice: in a fifth of the time, which every call here takes."""
     found = [parameter for parameter in module._parameters.values() if parameter is not None]
     for child in module._modules.values():
@@ -155,14 +198,21 @@ def parameters_of(module: torch.nn.Module) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def without_tf32() -> Iterator[None]:
-    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits.
+
+    By the flag of convolutions alone: after a program has set that one, PyTorch refuses to tell the older, joint one.
+    """
+    flags = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a module puts itself in the place of this one
+    before = flags.fp32_precision if device.type == "cuda" else "ieee"
+    if before == "ieee":
+        yield
+        return
+    flags.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        flags.fp32_precision = before
 
 
 def automatic_precision(device: torch.device) -> str:
