@@ -6,15 +6,17 @@ line = recognizer.read("line.png")
 line.text, line.score, line.chars
 """
 
+import functools
 import logging
 import os
+import pickle
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .backends import open_backend, torch_backend
-from .backends.base import ColumnPath, Computed, Pending
+from .backends.base import Backend, ColumnPath, Computed, Pending
 from .ctc import collapse, line_score
 from .errors import ConfigurationError, ImageError
 from .geometry import COLUMN_WIDTH
@@ -52,11 +54,38 @@ class Line:
 
 
 class Recognizer:
-    """Reads lines with one model; `backend` and `precision` say what was chosen."""
+    """Reads lines with one model; `backend` and `precision` say what was chosen.
 
-    def __init__(self, backend, vocabulary: Vocabulary, limits: Limits = Limits()) -> None:
-        self._backend, self.vocabulary, self.limits = backend, vocabulary, limits
+    It can be pickled, by the directory and the options that it was made of: "auto" is chosen anew where it is loaded.
+    In a process that was forked it opens its backend anew, or raises BackendError at once where that does not work.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        vocabulary: Vocabulary,
+        limits: Limits = Limits(),
+        *,
+        again: Callable[[], "Recognizer"] | None = None,
+    ) -> None:
+        """again: makes the same in another process; it is what is pickled."""
+        self.vocabulary, self.limits, self._again = vocabulary, limits, again
+        self._opened = os.getpid(), backend
         logger.info("reading with %s, %s", backend.name, backend.precision)
+
+    def __reduce__(self) -> tuple[Callable[[], "Recognizer"], tuple[()]]:
+        if self._again is None:
+            raise pickle.PicklingError("this Recognizer was made of a backend; make it by from_pretrained to pickle it")
+        return self._again, ()
+
+    @property
+    def _backend(self) -> Backend:
+        """What computes in this process; two threads that find themselves in a new one may both open it."""
+        process, backend = self._opened
+        if process != os.getpid():
+            backend = backend.reopened()
+            self._opened = os.getpid(), backend
+        return backend
 
     @property
     def backend(self) -> str:
@@ -90,7 +119,17 @@ class Recognizer:
         Raises ConfigurationError, VocabularyError, CheckpointError or BackendError.
         """
         model = ModelDir.open(model_dir)
-        return cls(open_backend(model, backend, precision, device, threads), model.vocabulary, limits)
+        again = functools.partial(
+            cls.from_pretrained,
+            os.path.abspath(model_dir),
+            backend,
+            precision,
+            device=device,
+            threads=threads,
+            limits=limits,
+        )
+        opened = open_backend(model, backend, precision, device, threads)
+        return cls(opened, model.vocabulary, limits, again=again)
 
     @classmethod
     def from_network(
@@ -106,7 +145,8 @@ class Recognizer:
 
         device: as above, where the network is moved to; None leaves it where it is.
         """
-        return cls(torch_backend(network, precision, device), vocabulary, limits)
+        again = functools.partial(cls.from_network, network, vocabulary, precision, device=device, limits=limits)
+        return cls(torch_backend(network, precision, device), vocabulary, limits, again=again)
 
     def read(self, image) -> Line:
         """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""

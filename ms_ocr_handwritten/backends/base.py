@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, kept_columns
 from ..image import LineCanvas
 
@@ -68,6 +69,16 @@ class Backend:
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
         return self.begin(lines).result()
+
+    def reopened(self) -> "Backend":
+        """The same for a process that was forked from the one that opened this: its threads are not there.
+
+        Raises BackendError if that cannot be.
+        """
+        raise BackendError(
+            f"{self.name} was opened before this process was forked, and does not work here; open the recogniser in "
+            "each process, or start them with multiprocessing.get_context('spawn'), which can be sent a Recognizer"
+        )
 
 
 class ChunkBackend(Backend):

@@ -1,5 +1,7 @@
 """onnxruntime, and what all readers of ONNX files share: files of our own export, and as ModelScope publishes them."""
 
+import ctypes
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,25 +20,32 @@ CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, 300), RGB in [0, 1], to `wanted_outputs`
 
 
-class OnnxBackend(ChunkBackend):
-    """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
+class _FileBackend(Backend):
+    def __init__(self, name: str, precision: str, run: Run, reopen: Callable[[], Backend] | None = None) -> None:
+        """reopen: opens it anew in a forked process; None where that does not work."""
+        self.name, self.precision, self._run, self._reopen = name, precision, run, reopen
 
-    def __init__(self, name: str, precision: str, run: Run) -> None:
-        self.name, self.precision, self._run = name, precision, run
+    def reopened(self) -> Backend:
+        if self._reopen is None:
+            return super().reopened()
+        # A session that is destroyed waits for its threads, which a fork leaves behind: this one is kept for good.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        return self._reopen()
+
+
+class OnnxBackend(_FileBackend, ChunkBackend):
+    """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
 
     def begin_chunks(self, grey: np.ndarray) -> Computed[ColumnPath]:
         return Computed(ColumnPath(*self._run(rgb_of_grey(grey))))
 
 
-class OfficialOnnxBackend(Backend):
+class OfficialOnnxBackend(_FileBackend):
     """An ONNX file as ModelScope publishes it: float32 (3, 3, 32, 300), one line, to logits (1, 201, C).
 
     A longer line is read in windows of three chunks, each of which gives the columns of its middle chunk; the first and
     the last window give those of the line's ends as well.
     """
-
-    def __init__(self, name: str, precision: str, run: Run) -> None:
-        self.name, self.precision, self._run = name, precision, run
 
     def begin(self, lines: Sequence[LineCanvas]) -> Computed[list[ColumnPath]]:
         return Computed([self._read(line) for line in lines])
@@ -70,9 +79,12 @@ def wanted_outputs(offered: Sequence[str]) -> list[str]:
     return list(CHUNK_OUTPUTS) if set(CHUNK_OUTPUTS) <= set(offered) else [offered[0]]
 
 
-def file_backend(name: str, precision: str, run: Run, wanted: Sequence[str]) -> Backend:
-    """The backend for a file of which `run` computes the outputs `wanted`."""
-    return (OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend)(name, precision, run)
+def file_backend(
+    name: str, precision: str, run: Run, wanted: Sequence[str], reopen: Callable[[], Backend] | None = None
+) -> Backend:
+    """The backend for a file of which `run` computes the outputs `wanted`; `reopen` opens it in a forked process."""
+    kind = OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend
+    return kind(name, precision, run, reopen)
 
 
 def made_from(path: Path, weights: Path) -> bool | None:
@@ -110,4 +122,8 @@ def open_onnx(path: Path, threads: int | None) -> Backend:
     wanted = wanted_outputs([output.name for output in session.get_outputs()])
     entrance = session.get_inputs()[0].name
     precision = read_metadata(path).get(PRECISION_KEY, "fp32")
-    return file_backend("onnxruntime", precision, lambda images: session.run(wanted, {entrance: images}), wanted)
+
+    def run(images: np.ndarray) -> Sequence[np.ndarray]:
+        return session.run(wanted, {entrance: images})
+
+    return file_backend("onnxruntime", precision, run, wanted, functools.partial(open_onnx, path, threads))

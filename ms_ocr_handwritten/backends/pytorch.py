@@ -1,6 +1,8 @@
 """PyTorch: on a CPU with its weights packed for reading, on a GPU with its kernels recorded."""
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,12 @@ from ..geometry import chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.graphed import Function, GraphedFunction
-from .base import BLACK_CHUNK, ChunkBackend, ColumnPath
+from .base import BLACK_CHUNK, Backend, ChunkBackend, ColumnPath
 from .columns import best_columns
 from .doubt import NOISE_TIMES, STEPS, columns_in_doubt, measured_noise, settle
 from .precision import bf16_is_faster
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
 CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
@@ -53,6 +57,15 @@ class TorchBackend(ChunkBackend):
     @property
     def asynchronous(self) -> bool:
         return self.device.type == "cuda"
+
+    def reopened(self) -> Backend:
+        """With one thread: OpenMP, which PyTorch computes with, waits for ever for those that a fork leaves behind."""
+        if self.asynchronous:
+            return super().reopened()
+        if torch.get_num_threads() > 1:
+            logger.warning("forked after PyTorch was used: process %d reads with one thread", os.getpid())
+            torch.set_num_threads(1)
+        return TorchBackend(self.network, self.precision)
 
     def begin_chunks(self, grey: np.ndarray) -> "PendingChunks":
         with self._device_lock(), torch.inference_mode():
