@@ -10,7 +10,16 @@ class OcrError(Exception):
 
 
 class ImageError(OcrError, ValueError):
-    """A source cannot be read as an image of a line: missing, empty, truncated, too large, no image."""
+    """A source cannot be read as an image of a line: missing, empty, truncated, too large, no image.
+
+    `index` is its place in the list that was read, from 0, if it was in one and has no name of its own.
+    """
+
+    index: int | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.index is None else f"image {self.index}: {message}"
 
 
 class LmdbError(OcrError, ValueError):

@@ -8,6 +8,7 @@ that the values equal upstream's up to 25:1. Longer lines get more chunks; upstr
 
 import io
 import os
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -26,11 +27,12 @@ from .geometry import (
     line_chunks,
     scaled_width,
 )
-from .source import Limits, check_bytes, read_source, shortened
+from .source import Limits, check_bytes, read_source, read_stream, shortened
 
 _WHITE = 255
 _SHARES = [np.arange(256, dtype=np.float32) / 255.0 * weight for weight in GREY_WEIGHTS]  # of each level of R, G, B
 _UINT16_PER_UINT8 = 257  # 65535 / 255
+_LOCKS = [threading.Lock() for _ in range(61)]  # a prime: addresses are multiples of 16
 
 
 def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
@@ -38,7 +40,8 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
 
     `source` is one of
     - a path, or an http(s) URL (`source.py` says which addresses are refused);
-    - bytes, bytearray or memoryview of an encoded image;
+    - bytes, bytearray or memoryview of an encoded image, or a file that is open for reading them (from its beginning,
+      if it can be wound back);
     - a Pillow image of any mode;
     - a numpy array: grey (H, W) or (H, W, 1), BGR (H, W, 3) as OpenCV gives it, BGRA (H, W, 4). uint8 as it is,
       uint16 scaled from [0, 65535], bool to black and white; floats are [0, 1] if no value exceeds 1, else
@@ -55,17 +58,32 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
         _check_array(source, name, limits.max_pixels)
         return _rgb_from_array(np.asarray(source), name)
     if isinstance(source, Image.Image):
-        return _rgb_from_pillow(source, f"Pillow image {source.mode} {_size(*source.size)}", limits.max_pixels)
+        with _lock_of(source):
+            return _rgb_from_pillow(source, f"Pillow image {source.mode} {_size(*source.size)}", limits.max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         name = f"{memoryview(source).nbytes} encoded bytes"
         check_bytes(memoryview(source).nbytes, name, limits.max_bytes)
         return _decode(bytes(source), name, limits.max_pixels)
     if isinstance(source, (str, os.PathLike)):
         return _decode(read_source(source, limits), shortened(source), limits.max_pixels)
+    if hasattr(source, "read"):
+        with _lock_of(source):
+            encoded, name = read_stream(source, limits)
+        return _decode(encoded, name, limits.max_pixels)
+    if source is None:
+        raise ImageError(
+            "None: no image; cv2.imread gives it where the path is wrong or the file is no image: check the path, "
+            "or give it here in place of the array"
+        )
     raise ImageError(
         f"{type(source).__name__}: not a source of an image; "
-        "give a path, an http(s) URL, bytes, a Pillow image or a numpy array"
+        "give a path, an http(s) URL, bytes, an open file, a Pillow image or a numpy array"
     )
+
+
+def _lock_of(source: object) -> threading.Lock:
+    """Of an object that changes while it is read, for threads that are given the same one (as others, now and then)."""
+    return _LOCKS[id(source) % len(_LOCKS)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,23 +12,21 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+
+import numpy as np
 
 from .backends import open_backend, torch_backend
 from .backends.base import Backend, ColumnPath, Computed, Pending
 from .ctc import collapse, line_score
-from .errors import ConfigurationError, ImageError
+from .errors import CheckpointError, ConfigurationError, ImageError
 from .geometry import COLUMN_WIDTH
 from .image import Limits, LineCanvas, line_canvas, load_image
+from .loading import Loaded, Stop, load_canvases
 from .model_dir import ModelDir
 from .vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-LOADERS = 4  # threads that load and scale images: more than cores, since URLs are waited for
-
-Group = list[LineCanvas | ImageError]
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ class Recognizer:
 
     def read(self, image) -> Line:
         """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""
-        (line,) = self.read_canvases([line_canvas(load_image(image, limits=self.limits))])
+        (line,) = self.read_canvases([self._canvas(image)])
         return line
 
     def read_many(
@@ -163,63 +161,54 @@ class Recognizer:
         from `images` ahead of the line that is given out, so an array must not be written to before its line has come.
 
         errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
-        ImageError in its place.
+        ImageError in its place. What `images` itself raises comes after the lines of the images before.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; at least 1 expected")
         if errors not in ("raise", "yield"):
             raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
-        return self._read_groups(images, batch_size, errors)
+        if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(images, "read"):
+            raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
+        return self._read_groups(load_canvases(images, self._canvas, batch_size, stop=errors == "raise"), batch_size)
 
-    def _read_groups(self, images: Iterable, batch_size: int, errors: str) -> Iterator[Line | ImageError]:
-        begun: deque[tuple[Group, Pending[list[ColumnPath]]]] = deque()
+    def _read_groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[Line | ImageError]:
+        begun: deque[tuple[list[Loaded], Pending[list[ColumnPath]]]] = deque()
         aside = 1 if self._backend.asynchronous else 0  # groups that are computed while others are given out
-        for group in self._groups(images, batch_size, errors == "raise"):
-            error = group.pop() if errors == "raise" and isinstance(group[-1], ImageError) else None
+        for group in self._groups(loaded, batch_size):
+            end = group.pop() if isinstance(group[-1], Stop) else None
             canvases = [item for item in group if isinstance(item, LineCanvas)]
             begun.append((group, self._backend.begin(canvases) if canvases else Computed([])))
-            while len(begun) > (0 if error else aside):
+            while len(begun) > (0 if end else aside):
                 yield from self._lines_of(*begun.popleft())
-            if error:
-                raise error
+            if isinstance(end, Stop):
+                raise end.error
         while begun:
             yield from self._lines_of(*begun.popleft())
 
-    def _groups(self, images: Iterable, batch_size: int, stop: bool) -> Iterator[Group]:
-        """Lines that are computed together, and images that cannot be read; `stop`: one of these is the last."""
-        group: Group = []
+    def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
+        """Lines that are computed together, and images that cannot be read in their places."""
+        group: list[Loaded] = []
         chunks, full = 0, self._backend.chunks_per_batch
-        for item in self._loaded(images, batch_size):
+        for item in loaded:
             inked = item.inked if isinstance(item, LineCanvas) else 0
             if chunks and chunks + inked > full:  # a batch never grows beyond that, so neither does memory
                 yield group
                 group, chunks = [], 0
             group.append(item)
             chunks += inked
-            if len(group) == batch_size or chunks >= full or (stop and isinstance(item, ImageError)):
+            if len(group) == batch_size or chunks >= full or isinstance(item, Stop):
                 yield group
                 group, chunks = [], 0
         if group:
             yield group
 
-    def _lines_of(self, group: Group, pending: Pending[list[ColumnPath]]) -> Iterator[Line | ImageError]:
+    def _lines_of(self, group: list[Loaded], pending: Pending[list[ColumnPath]]) -> Iterator[Line | ImageError]:
         paths = iter(pending.result())
         for item in group:
-            yield self._line(item, next(paths)) if isinstance(item, LineCanvas) else item
-
-    def _loaded(self, images: Iterable, ahead: int) -> Iterator[LineCanvas | ImageError]:
-        """The canvas of each image, or why there is none, in order; `ahead` images are loaded or being loaded."""
-        pool = ThreadPoolExecutor(LOADERS, "ms-ocr-load")
-        try:
-            pending: deque[Future] = deque()
-            for image in images:
-                pending.append(pool.submit(self._canvas, image))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(item, LineCanvas):
+                yield self._line(item, next(paths))
+            elif isinstance(item, ImageError):
+                yield item
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `line_canvas` prepared."""
@@ -227,19 +216,23 @@ class Recognizer:
             return []
         return [self._line(canvas, path) for canvas, path in zip(canvases, self._backend.read(canvases))]
 
-    def _canvas(self, image) -> LineCanvas | ImageError:
-        try:
-            return line_canvas(load_image(image, limits=self.limits))
-        except ImageError as error:
-            return error
+    def _canvas(self, image: object) -> LineCanvas:
+        return line_canvas(load_image(image, limits=self.limits))
 
     def _line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
-        runs = collapse(path.ids, path.log_probs)
+        if not np.isfinite(path.log_probs).all():
+            raise CheckpointError(
+                f"the network finds values that are no numbers ({self.backend}, {self.precision}): its weights hold "
+                "nan or inf, or are too large for the precision; take the weights of an earlier epoch, or 'fp32'"
+            )
+        runs = [run for run in collapse(path.ids, path.log_probs) if self.vocabulary.character(run.id)]
         chars = tuple(
             Character(
-                character, run.score, canvas.source_x(run.start * COLUMN_WIDTH), canvas.source_x(run.end * COLUMN_WIDTH)
+                self.vocabulary.character(run.id),
+                run.score,
+                canvas.source_x(run.start * COLUMN_WIDTH),
+                canvas.source_x(run.end * COLUMN_WIDTH),
             )
             for run in runs
-            if (character := self.vocabulary.character(run.id))
         )
         return Line("".join(char.character for char in chars), line_score(runs, path.log_probs), chars)

@@ -4,6 +4,9 @@ Only `http` and `https` are fetched. Any other `scheme://` is refused rather tha
 included: a service that passes on what its users typed must not hand out its own files.
 """
 
+import contextlib
+import inspect
+import io
 import os
 import queue
 import re
@@ -13,6 +16,7 @@ import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import ImageError
 
@@ -40,6 +44,29 @@ def read_source(source: str | os.PathLike, limits: Limits) -> bytes:
     encoded = _read(source, limits)
     check_bytes(len(encoded), shortened(source), limits.max_bytes)
     return encoded
+
+
+def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
+    """Encoded bytes of an object with `read`, 1 to `max_bytes`, from its beginning if it can be wound back; its name.
+
+    Raises ImageError naming it and the remedy.
+    """
+    name = shortened(getattr(stream, "name", None) or type(stream).__name__)
+    try:
+        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+            stream.seek(0)
+        encoded = stream.read(limits.max_bytes + 1)  # one more than allowed, for the check to see
+    except (OSError, ValueError) as error:  # ValueError of a closed file
+        raise ImageError(f"{name}: cannot be read ({error}); open it anew, or give its path") from error
+    if not isinstance(encoded, bytes):
+        if inspect.iscoroutine(encoded):
+            encoded.close()
+        raise ImageError(
+            f"{name}: its read() gives {type(encoded).__name__}, no bytes; open the file in mode 'rb', or give the "
+            "bytes themselves (of an upload: await upload.read())"
+        )
+    check_bytes(len(encoded), name, limits.max_bytes)
+    return encoded, name
 
 
 def shortened(name: object, length: int = 200) -> str:

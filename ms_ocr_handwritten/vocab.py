@@ -124,18 +124,15 @@ class Vocabulary:
         return "".join(map(self.character, ids))
 
     def character(self, id: int) -> str:
-        """Character of class `id`; '' for the blank, for id 1 and for empty lines.
+        """Character of class `id`; '' for the blank, for id 1, for empty lines and for classes beyond the last line.
 
-        Raises VocabularyError where no line of the vocabulary has that id.
+        A head may have more classes than the vocabulary has lines, as upstream's has. Raises VocabularyError where
+        `id` is negative, which no class is.
         """
-        if 0 <= id < self.FIRST_ID:
-            return ""
-        if not 0 <= id - self.FIRST_ID < len(self):
-            raise VocabularyError(
-                f"class {id} has no line in the vocabulary, whose ids end at {self.FIRST_ID + len(self) - 1}; "
-                "use the vocab.txt that the network was trained with"
-            )
-        return self.characters[id - self.FIRST_ID]
+        if id < 0:
+            raise VocabularyError(f"class {id} does not exist; ids of classes begin at 0")
+        index = id - self.FIRST_ID
+        return self.characters[index] if 0 <= index < len(self) else ""
 
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that the vocabulary lacks, each once, in order of appearance."""

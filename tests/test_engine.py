@@ -11,6 +11,7 @@ from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
 from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets import packed
 from ms_ocr_handwritten.nets.convnextvit import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.metadata import sha256_of
@@ -64,11 +65,11 @@ def test_what_cannot_be_read_keeps_its_place(recognizer):
     first, second = images([100, 300])
     got = list(recognizer.read_many([b"?", first, b"!", second, b"."], errors="yield"))
     assert [str(item).split(":")[0] if isinstance(item, ImageError) else item.text for item in got] == [
-        "1 encoded bytes",
+        "image 0",
         recognizer.read(first).text,
-        "1 encoded bytes",
+        "image 2",
         recognizer.read(second).text,
-        "1 encoded bytes",
+        "image 4",
     ]
 
 
@@ -168,11 +169,20 @@ def test_precisions_that_a_backend_lacks_are_refused(model_dir):
         Recognizer.from_pretrained(model_dir, "torch", "fp16", device="cpu")
 
 
-def test_automatic_precision_follows_what_was_measured(model_dir):
-    faster = precision.gemm_rates()["bf16"] > precision.WORTHWHILE * precision.gemm_rates()["fp32"]
-    chosen = "bf16+fp32" if faster else "fp32"
+@pytest.mark.parametrize(
+    "bf16, packs, chosen",
+    [(151, True, "bf16+fp32"), (149, True, "fp32"), (90, True, "fp32"), (900, False, "fp32")],
+)
+def test_automatic_precision_is_bf16_where_that_is_half_as_fast_again(model_dir, monkeypatch, bf16, packs, chosen):
+    monkeypatch.setattr(precision, "gemm_rates", lambda: {"bf16": bf16, "fp32": 100})
+    monkeypatch.setattr(packed, "available", lambda dtype: packs)
     assert automatic_precision(torch.device("cpu")) == chosen
     assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen
+
+
+def test_the_rates_are_those_of_this_processor():
+    rates = precision.gemm_rates()
+    assert list(rates) == ["fp32", "bf16"] and all(0.1 < rate < 1e5 for rate in rates.values())  # GFLOP/s
 
 
 def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp_path, monkeypatch):

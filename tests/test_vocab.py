@@ -104,11 +104,11 @@ def test_unknown_characters_are_named_with_code_points_and_positions(tmp_path):
     assert vocabulary.unknown("a在") == []
 
 
-def test_ids_without_a_line_are_an_error(tmp_path):
+def test_classes_without_a_line_read_as_nothing(tmp_path):
     vocabulary = load(tmp_path, SMALL)
-    for id in (-1, 8):
-        with pytest.raises(VocabularyError, match=f"class {id} has no line .* end at 7; use the vocab.txt"):
-            vocabulary.decode([id])
+    assert vocabulary.decode([2, 8, 7643, 2]) == "在在"
+    with pytest.raises(VocabularyError, match="class -1 does not exist"):
+        vocabulary.decode([-1])
 
 
 def test_the_head_must_reach_every_character_but_no_empty_line(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import OcrError
+from ..errors import ImageError, OcrError
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -51,4 +51,7 @@ def read_sources(read: ReadMany, sources: Iterable[Source]) -> "Iterator[tuple[S
     sources, ahead = tee(sources)
     lines = read(source.image for source in ahead if not isinstance(source.image, OcrError))
     for source in sources:
-        yield source, source.image if isinstance(source.image, OcrError) else next(lines)
+        found = source.image if isinstance(source.image, OcrError) else next(lines)
+        if isinstance(found, ImageError):
+            found.index = None  # the source's name says more
+        yield source, found

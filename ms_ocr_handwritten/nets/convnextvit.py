@@ -102,7 +102,8 @@ def _strip_prefixes(name: str) -> str:
 def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     """Copy `weights` into `network`, strictly; `source` is named in errors.
 
-    Raises CheckpointError, before anything is copied, that lists missing and unexpected names and unequal shapes.
+    Raises CheckpointError, before anything is copied, that lists missing and unexpected names and unequal shapes, or
+    where a value is not finite.
     """
     own = network.state_dict()
     missing = sorted(own.keys() - weights.keys())
@@ -121,11 +122,18 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
         raise CheckpointError(
             f"{source}: does not fit the network of configuration.json (model.network). " + "; ".join(problems)
         )
+    endless = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if endless:
+        raise CheckpointError(
+            f"{source}: {len(endless)} of its {len(weights)} tensors hold nan or inf, the first is {endless[0]}; "
+            "the training that wrote it has diverged: take an earlier epoch, and train on with a lower learning rate"
+        )
     network.load_state_dict(weights)
 
 
 def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> ConvNextViT:
     """A network in evaluation mode, fp32, with the weights of `path`. Raises CheckpointError."""
-    network = ConvNextViT(config)
-    load_weights(network, read_weights(path), path)
+    with torch.inference_mode(False):  # whatever the caller is in: made there, its weights could not be trained on
+        network = ConvNextViT(config)
+        load_weights(network, read_weights(path), path)
     return network.eval()

@@ -95,7 +95,8 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
 
 def _is_image(value: Any) -> bool:
     kinds = (str, bytes, bytearray, memoryview, np.ndarray, Image.Image, dict)
-    return isinstance(value, kinds) or hasattr(value, "__fspath__") or not isinstance(value, Iterable)
+    file_like = hasattr(value, "__fspath__") or hasattr(value, "read")  # an open file would be iterated by lines
+    return isinstance(value, kinds) or file_like or not isinstance(value, Iterable)
 
 
 def _image(item: Any) -> Any:
