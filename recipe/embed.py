@@ -16,7 +16,6 @@ from ms_ocr_handwritten.config import read_json
 from ms_ocr_handwritten.model_dir import ONNX_FILE, ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network, read_weights
 from ms_ocr_handwritten.onnx.export import export_onnx
-from ms_ocr_handwritten.onnx.metadata import sha256_of
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch
 
 
@@ -29,7 +28,7 @@ def main(source: Path, assets: Path) -> None:
     raw = files.raw | {part: default[part] for part in ("train", "evaluation")}
     write_atomically(assets / "configuration.json", as_json(raw).encode("utf-8"))
     network = load_network(ModelDir.open(assets).configuration.network, assets / "pytorch_model.pt")
-    export_onnx(network, assets / ONNX_FILE, half_weights=True, weights_sha256=sha256_of(assets / "pytorch_model.pt"))
+    export_onnx(network, assets / ONNX_FILE, half_weights=True, weights=assets / "pytorch_model.pt")
     sizes = ", ".join(
         f"{name} {(assets / name).stat().st_size / 1e6:.1f} MB" for name in ("pytorch_model.pt", ONNX_FILE)
     )

@@ -14,7 +14,6 @@ from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets import packed
 from ms_ocr_handwritten.nets.convnextvit import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
-from ms_ocr_handwritten.onnx.metadata import sha256_of
 
 WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height
 CHUNKS = [1, 3, 1, 8, 2, 1, 2, 3, 1, 6, 3, 1]  # with ink: every 252 px, but 804 px are 3
@@ -197,7 +196,7 @@ def test_automatic_backend_reads_onnx_only_if_it_was_made_from_these_weights(tmp
     network = load_network(model.configuration.network, model.weights)
     export_onnx(network, folder / "model.onnx")
     assert chosen() == "torch"  # it does not say what it was made from
-    export_onnx(network, folder / "model.onnx", weights_sha256=sha256_of(model.weights))
+    export_onnx(network, folder / "model.onnx", weights=model.weights)
     assert chosen() == lean
     assert chosen(device="cpu") == "onnxruntime"
     assert [chosen("bf16"), chosen(device="gpu")] == ["torch"] * 2

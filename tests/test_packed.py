@@ -63,3 +63,37 @@ def test_reading_follows_a_change_of_the_weights():
         network.vitstr.head.bias[7] += 100
     ids = backend.chunk_columns(grey).ids
     assert (ids == 7).all() and (backend.padding_columns()[0] == 7).all()
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """Operators are tried anew, and a warning is due."""
+    monkeypatch.setattr(packed, "_warned", False)
+    packed.available.cache_clear()
+    yield
+    packed.available.cache_clear()
+
+
+def raising(*arguments):
+    raise TypeError("_linear_pointwise() takes 8 positional arguments but 6 were given")
+
+
+@pytest.mark.parametrize(
+    "name, operator",
+    [
+        ("_linear_pointwise", raising),
+        ("_linear_pointwise", lambda x, weight, bias, *rest: x.new_zeros(*x.shape[:-1], len(bias))),
+        ("_reorder_linear_weight", raising),
+        ("_linear_pointwise", None),  # an operator that is gone
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16+fp32", "auto"])
+def test_where_an_operator_has_changed_plain_pytorch_reads(name, operator, precision, probed, monkeypatch, caplog):
+    network, grey = random_network(SMALL), np.random.default_rng(0).random((2, 32, 300), np.float32)
+    expected = logits_of(network, torch.from_numpy(grey[:, None])).argmax(-1).numpy()
+    monkeypatch.setattr(torch.ops.mkldnn, name, operator)
+    backend = TorchBackend(network, precision)
+    assert (backend.chunk_columns(grey).ids == expected).mean() > 0.95  # bf16 alone is not checked here
+    assert precision != "auto" or backend.precision == "fp32"
+    assert [record.levelname for record in caplog.records if record.name == packed.__name__] == ["WARNING"]
+    assert "reading on this CPU is slower" in caplog.text

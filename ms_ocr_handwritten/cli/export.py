@@ -32,7 +32,7 @@ def export() -> None:
 @export.command()
 @click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
-@click.option("--opset", type=click.IntRange(min=14), help="Version of ONNX's operators [default: 17].")
+@click.option("--opset", type=click.IntRange(14, 20), help="Version of ONNX's operators [default: 17].")
 @click.option(
     "--half-weights",
     is_flag=True,
@@ -43,7 +43,6 @@ def export() -> None:
 def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
     """Write the network as an ONNX file, checked against PyTorch before it gets its name."""
     from ..model_dir import ONNX_FILE, ModelDir
-    from ..onnx.metadata import sha256_of
 
     files = ModelDir.open(model)
     weights = files.require_weights()
@@ -60,7 +59,7 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
         out,
         opset,
         half_weights=half_weights,
-        weights_sha256=sha256_of(weights),
+        weights=weights,
     )
     click.echo(f"{path}: {path.stat().st_size} bytes, opset {opset}")
 

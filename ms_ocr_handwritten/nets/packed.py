@@ -13,6 +13,7 @@ Notation: N chunks, H rows, T = 75 columns, C channels or classes, D features. A
 """
 
 import functools
+import logging
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,8 @@ from .convnextvit import ConvNextViT
 from .depthwise import DepthwiseConv
 from .vit import Block as VitBlock
 
+logger = logging.getLogger(__name__)
+
 Layer = Callable[[Tensor], Tensor]
 FIRST_ROWS = LINE_HEIGHT // COLUMN_WIDTH  # of the map behind the stem
 LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers run as fast
@@ -32,15 +35,40 @@ LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers r
 
 @functools.cache
 def available(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has the operators used here, and for this CPU: without AVX-512 it lacks those for bf16."""
-    names = ("_linear_pointwise", "_reorder_linear_weight")
-    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+    """Whether the operators used here do their work in this PyTorch and on this CPU, found by using each once.
+
+    They are private, so that a later PyTorch may change them: then a warning is logged, once, and plain PyTorch reads.
+    """
+    if not torch.backends.mkldnn.is_available():
         return False
     try:
-        torch.ops.mkldnn._reorder_linear_weight(torch.ones(8, 8, dtype=dtype), LAYOUT_ROWS)
-    except RuntimeError:
+        _try_operators(dtype)
+    except Exception as error:  # a changed operator may raise anything
+        if dtype is torch.float32 or not isinstance(error, RuntimeError):  # as bf16 does without AVX-512
+            _warn(f"{type(error).__name__}: {error}".splitlines()[0])
         return False
     return True
+
+
+def _try_operators(dtype: torch.dtype) -> None:
+    """Raise what a tiny layer raises, or ArithmeticError if it finds something else than PyTorch's own."""
+    numbers = torch.linspace(-1, 1, 8 * 16)
+    weight, bias, x = numbers.view(16, 8), numbers[:16], numbers[:48].view(2, 3, 8)
+    plain = F.linear(x, weight, bias)
+    for activation, expected in (("none", plain), ("gelu", F.gelu(plain))):
+        found = _Packer(dtype).linear(weight, bias, activation)(x).float()
+        if not torch.allclose(found, expected, atol=0.05):  # eight bits of bf16
+            raise ArithmeticError(f"{activation} after a product of matrices finds other values")
+
+
+_warned = False
+
+
+def _warn(reason: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        logger.warning("reading on this CPU is slower: PyTorch %s has other operators (%s)", torch.__version__, reason)
 
 
 class PackedNetwork:

@@ -21,10 +21,13 @@ from ..atomic import appearing_whole
 from ..backends.onnx import CHUNK_OUTPUTS
 from ..errors import BackendError
 from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from ..nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
-from .metadata import VERSION_KEY, WEIGHTS_KEY, package_version, require
+from ..nets.convnextvit import ConvNextViT, join_chunks, read_weights, rgb_to_grey
+from .metadata import CHANGED_WEIGHTS, VERSION_KEY, WEIGHTS_KEY, package_version, require, sha256_of
+
+logger = logging.getLogger(__name__)
 
 OPSET = 17  # the first with LayerNormalization
+OPSETS = range(14, 21)  # from what attention is written as to the last that PyTorch's exporter knows
 TOLERANCE = 1e-3  # greatest difference of logits, relative to the greatest logit
 OTHER_RUNTIME = "try another onnxruntime or opset"
 
@@ -61,24 +64,39 @@ def export_onnx(
     opset: int = OPSET,
     *,
     half_weights: bool = False,
-    weights_sha256: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write `network` to `path`; an existing file is replaced only by one that passed the check.
 
     half_weights: store the weights as float16, and compute in float32 all the same. It halves the file, and loses
         nothing where the weights are values of float16.
-    weights_sha256: hex digest of the file of weights that `network` was loaded from, for `backends.onnx.made_from`.
+    weights: the file that `network` was loaded from. The new file keeps its digest (`backends.onnx.made_from`), so that
+        it is not read beside other weights; where `network` was changed since, it is of no file's weights.
 
-    Raises BackendError, and leaves no new file, if onnx or onnxruntime is missing or if the texts or logits differ.
+    Raises BackendError, and leaves no new file, if onnx or onnxruntime is missing, the opset is none of OPSETS, or the
+    texts or logits differ; CheckpointError if `weights` cannot be read.
     """
     require("exporting to ONNX", "onnx", "onnxruntime")
+    if opset not in OPSETS:  # PyTorch would say so as well, after it has printed the whole graph
+        raise BackendError(f"opset {opset} is none of {OPSETS[0]} to {OPSETS[-1]}; try {OPSET}")
     path = Path(path)
+    digest = None if weights is None else weights_digest(network, weights)
     network = copy.deepcopy(network).eval().cpu().float()  # the caller's stays where and as it is
     with appearing_whole(path) as temporary:
         _write(network, temporary, opset)
-        _complete(temporary, half_weights, weights_sha256)
+        _complete(temporary, half_weights, digest)
         check_onnx(network, temporary, "export without half weights" if half_weights else OTHER_RUNTIME)
     return path
+
+
+def weights_digest(network: ConvNextViT, path: str | os.PathLike[str]) -> str:
+    """Hex digest of the file of weights at `path` if they are those of `network`, else CHANGED_WEIGHTS."""
+    saved, own = read_weights(path), network.state_dict()
+    same = saved.keys() == own.keys()
+    if same and all(torch.equal(value.cpu().float(), saved[name].float()) for name, value in own.items()):
+        return sha256_of(path)
+    logger.warning("%s: holds other weights than the network that is exported, so that is not read beside it", path)
+    return CHANGED_WEIGHTS
 
 
 def _write(network: ConvNextViT, path: str, opset: int) -> None:
@@ -101,14 +119,14 @@ def _write(network: ConvNextViT, path: str, opset: int) -> None:
         raise BackendError(f"PyTorch cannot export this network with opset {opset} ({reason}); try {OPSET}") from error
 
 
-def _complete(path: str, half_weights: bool, weights_sha256: str | None) -> None:
+def _complete(path: str, half_weights: bool, digest: str | None) -> None:
     """Add the metadata, and halve the weights if asked to."""
     import onnx
 
     model = onnx.load(path)
     if half_weights:
         _halve_weights(model.graph)
-    known = {VERSION_KEY: package_version()} | ({WEIGHTS_KEY: weights_sha256} if weights_sha256 else {})
+    known = {VERSION_KEY: package_version()} | ({WEIGHTS_KEY: digest} if digest else {})
     onnx.helper.set_model_props(model, known)
     onnx.save(model, path)
 
@@ -159,7 +177,7 @@ def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str =
                 f"logit (at most {TOLERANCE:.0e}); it was not kept. To remedy it, {remedy}"
             )
         greatest = max(greatest, difference)
-    logging.getLogger(__name__).info("%s: differs from PyTorch by %.1e of the greatest logit", path, greatest)
+    logger.info("%s: differs from PyTorch by %.1e of the greatest logit", path, greatest)
     return greatest
 
 

@@ -14,6 +14,7 @@ from ..errors import BackendError
 
 VERSION_KEY = "ms_ocr_handwritten.version"
 WEIGHTS_KEY = "ms_ocr_handwritten.weights_sha256"  # of the file of weights that the network was loaded from
+CHANGED_WEIGHTS = "none: changed since they were loaded"  # in place of a digest
 PRECISION_KEY = "ms_ocr_handwritten.precision"  # "int8"; fp32 where it is missing
 
 # onnx.proto: ModelProto.metadata_props holds one StringStringEntryProto (key = 1, value = 2) per entry.

@@ -8,7 +8,7 @@ from modelscope.exporters.builder import EXPORTERS
 
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from ..model_dir import ONNX_FILE
+from ..model_dir import ONNX_FILE, ModelDir
 from ..onnx.export import OPSET, export_onnx
 from .choice import OursOrUpstreams
 
@@ -17,7 +17,7 @@ OFFICIAL_SHAPE = (OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH)
 
 @EXPORTERS.register_module("ocr-recognition", module_name="OCRRecognition")
 class OCRRecognitionExporter(OursOrUpstreams, Exporter):
-    """Exports the network of a loaded model; see `export.py` for the file's inputs and outputs."""
+    """Exports the network of a loaded model; see `onnx/export.py` for the file's inputs and outputs."""
 
     registered_as = ("EXPORTERS", "ocr-recognition", "OCRRecognition")
 
@@ -32,4 +32,6 @@ class OCRRecognitionExporter(OursOrUpstreams, Exporter):
             raise BackendError(
                 f"input_shape is {tuple(input_shape)}; the network reads {OFFICIAL_SHAPE}, or any number of such chunks"
             )
-        return {"model": str(export_onnx(self.model.recognizer, os.path.join(output_dir, ONNX_FILE), opset))}
+        weights = ModelDir.open(self.model.model_dir).weights
+        path = export_onnx(self.model.recognizer, os.path.join(output_dir, ONNX_FILE), opset, weights=weights)
+        return {"model": str(path)}
