@@ -20,7 +20,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir, png, render
 from ms_ocr_handwritten import Recognizer, backends
 from ms_ocr_handwritten.cli import main, reading
 from ms_ocr_handwritten.cli.reading import read_sources
-from ms_ocr_handwritten.cli.sources import Source
+from ms_ocr_handwritten.cli.sources import Source, count, expand
 from ms_ocr_handwritten.errors import ImageError
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 
@@ -92,6 +92,27 @@ def test_tsv_has_a_header_scores_and_escapes(always_a, scans):
     Path("scans/t\ta\\b\n.png").write_bytes(png(render("x")))
     result = recognize("--model", always_a, "scans/b.png", "scans/t\ta\\b\n.png", "--format", "tsv")
     assert result.stdout == f"path\tscore\ttext\nscans/b.png\t{SURE:.6f}\ta\nscans/t\\ta\\\\b\\n.png\t{SURE:.6f}\ta\n"
+
+
+def test_hidden_files_in_folders_are_left_out_and_counted(always_a, scans):
+    for name in (".ipynb_checkpoints/b.png", "__MACOSX/sub/._c.png", "sub/._c.png", ".DS_Store", ".git/notes.txt"):
+        (scans / name).parent.mkdir(parents=True, exist_ok=True)
+        (scans / name).write_bytes(b"no image")
+    result = recognize("--model", always_a, "scans")
+    assert result.exit_code == 0
+    assert result.stdout == "scans/a.JPG\ta\nscans/b.png\ta\nscans/sub/c.png\ta\n"
+    assert result.stderr == "scans: 3 hidden images left out (such as .x.png, __MACOSX)\n"
+    assert count(("scans", "scans/*", "nowhere")) == len(list(expand(("scans", "scans/*", "nowhere")))) == 9
+    (scans / ".ipynb_checkpoints/b.png").write_bytes(png(render("b")))
+    assert recognize("--model", always_a, "scans/.ipynb_checkpoints/b.png").stdout == "a\n"  # it is named
+
+
+def test_control_characters_in_a_name_do_not_break_its_line(always_a, scans):
+    Path("scans/x\n\x1b[2J\\y.png").write_bytes(png(render("x")))
+    Path("scans/z\n.png").write_bytes(b"no image")
+    result = recognize("--model", always_a, "scans/x*", "scans/z*")
+    assert result.stdout == "scans/x\\n\\x1b[2J\\\\y.png\ta\n"
+    assert result.stderr.splitlines()[0].startswith("error: scans/z\\n.png: no image that Pillow reads")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])

@@ -32,7 +32,7 @@ def export() -> None:
 @export.command()
 @click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
-@click.option("--opset", type=click.IntRange(14, 20), help="Version of ONNX's operators [default: 17].")
+@click.option("--opset", type=click.IntRange(min=14), help="Version of ONNX's operators [default: 17].")
 @click.option(
     "--half-weights",
     is_flag=True,

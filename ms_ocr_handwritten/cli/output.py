@@ -19,6 +19,15 @@ def tsv_row(*fields: str) -> str:
     return "\t".join(field.translate(_ESCAPES) for field in fields)
 
 
+def one_line(name: str) -> str:
+    r"""A name as it can stand in a line of text: its control characters, and backslashes beside such, as Python's."""
+    return (
+        name
+        if name.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
+    )
+
+
 def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[Item]:
     """The items; while they are taken, a bar on stderr if that is a terminal."""
     from tqdm import tqdm
@@ -31,7 +40,7 @@ def report_unreadable(name: str, error: Exception) -> None:
     from tqdm import tqdm
 
     message = str(error)
-    tqdm.write(f"error: {message if name in message else f'{name}: {message}'}", file=sys.stderr)
+    tqdm.write(f"error: {one_line(message if name in message else f'{name}: {message}')}", file=sys.stderr)
 
 
 def exit_if_unreadable(unreadable: int, total: int) -> None:

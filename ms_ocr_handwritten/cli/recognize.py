@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import OcrError
-from .output import exit_if_unreadable, progress, report_unreadable, tsv_row
+from .output import exit_if_unreadable, one_line, progress, report_unreadable, tsv_row
 from .reading import open_recognizer, read_sources, reader_of, recognizer_options
 from .sources import count, expand, is_one_image
 
@@ -30,11 +30,11 @@ def recognize(
 ) -> None:
     """Read images of single lines.
 
-    PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name), a pattern such
-    as 'scans/*.png', or the folder of an LMDB (its keys are the names).
+    PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name; hidden files and
+    __MACOSX are left out), a pattern such as 'scans/*.png', or the folder of an LMDB (its keys are the names).
 
     \b
-    text   the text alone if the one PATH is an image, else path TAB text
+    text   the text alone if the one PATH is an image, else path TAB text; control characters in path are escaped
     tsv    a header, then path, score, text; \\t, \\n, \\r and \\\\ stand for what they do in Python
     jsonl  one object a line: path, text, score, chars (character, score, x0, x1 in px of the image)
 
@@ -61,4 +61,4 @@ def _formatted(name: str, line: "Line", layout: str, alone: bool) -> str:
         return json.dumps({"path": name, **dataclasses.asdict(line)}, ensure_ascii=False)
     if layout == "tsv":
         return tsv_row(name, f"{line.score:.6f}", line.text)
-    return line.text if alone else f"{name}\t{line.text}"
+    return line.text if alone else f"{one_line(name)}\t{line.text}"

@@ -12,6 +12,7 @@ from ..errors import ImageError, OcrError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # looked for in folders
 LMDB_FILE = "data.mdb"
+MACOS_FOLDER = "__MACOSX"  # of thumbnails, in archives made there
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -49,7 +50,17 @@ def expand(paths: tuple[str, ...]) -> Iterator[Source]:
 
 def count(paths: tuple[str, ...]) -> int:
     """How many sources `expand` will give, without reading an image."""
-    return sum(_lmdb_size(path) if is_lmdb(path) else sum(1 for _ in expand((path,))) for path in paths)
+    return sum(map(_size, paths))
+
+
+def _size(path: str) -> int:
+    if is_one_image(path):
+        return 1
+    if is_lmdb(path):
+        return _lmdb_size(path)
+    if os.path.isdir(path):
+        return _folder_size(path)
+    return sum(map(_size, glob.glob(path, recursive=True))) or 1
 
 
 def file_source(path: str, label: str = "") -> Source:
@@ -86,34 +97,45 @@ def _lmdb_size(path: str) -> int:
 
 
 def _folder_sources(path: str) -> Iterator[Source]:
-    """All image files below a folder, in order of name."""
-    found = False
-    for source in _walk(path):
+    """All image files below a folder, in order of name; hidden ones are counted on stderr."""
+    name, found, hidden = click.format_filename(path), False, 0
+    for source, is_hidden in _walk(path):
+        if is_hidden:
+            hidden += 1
+            continue
         found = True
         yield source
+    if hidden:
+        click.echo(f"{name}: {hidden} hidden image{'s' * (hidden > 1)} left out (such as .x.png, __MACOSX)", err=True)
     if not found:
         yield Source(
-            click.format_filename(path),
+            name,
             ImageError(
-                f"{click.format_filename(path)}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}), and no "
-                f"{LMDB_FILE}; name another"
+                f"{name}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}), and no {LMDB_FILE}; name another"
             ),
         )
 
 
-def _walk(folder: str) -> Iterator[Source]:
+def _folder_size(path: str) -> int:
+    """As many as `_folder_sources` gives."""
+    return sum(not hidden for _, hidden in _walk(path)) or 1
+
+
+def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[Source, bool]]:
+    """The images below a folder, and whether each is hidden: what a file manager or an archiver left there."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         name = click.format_filename(folder)
-        yield Source(name, ImageError(f"{name}: cannot be listed ({error.strerror}); check its permissions"))
+        yield Source(name, ImageError(f"{name}: cannot be listed ({error.strerror}); check its permissions")), hidden
         return
     for entry in entries:
+        here = hidden or entry.name.startswith(".") or entry.name == MACOS_FOLDER
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            yield from _walk(entry.path, here)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield file_source(entry.path)
+            yield file_source(entry.path), here
 
 
 def _glob_sources(pattern: str) -> Iterator[Source]:
