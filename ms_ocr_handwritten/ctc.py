@@ -5,7 +5,8 @@ CTC: Graves et al., "Connectionist Temporal Classification", ICML 2006. Id 0 is 
 Confidence, always in [0, 1]:
 - of a character: the highest probability that the network gives it within its run of columns;
 - of a line: the geometric mean of its characters' confidences, so that long and short lines compare;
-- of a line without characters: the geometric mean over its columns of the probability of what was read there.
+- of a line without characters: the geometric mean over its columns of the probability of what was read there, times
+  the share of its columns without ink: a page that is full of ink and read as nothing was not read.
 """
 
 from collections.abc import Sequence
@@ -45,11 +46,14 @@ def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
     return [Run(*found) for found in zip(ids[starts].tolist(), peaks, starts, ends) if found[0] != BLANK]
 
 
-def line_score(runs: Sequence[Run], log_probs: np.ndarray) -> float:
-    """Confidence of a line in [0, 1]; `log_probs` (T,) are used for a line without characters."""
+def line_score(runs: Sequence[Run], log_probs: np.ndarray, inked: float = 0.0) -> float:
+    """Confidence of a line in [0, 1]; for one without characters of `log_probs` (T,) and `inked`.
+
+    inked: the share of its columns that hold ink.
+    """
     if runs:
         return float(np.exp(np.log(np.maximum([run.score for run in runs], LEAST_SCORE)).mean()))
-    return float(np.exp(np.mean(log_probs))) if len(log_probs) else 0.0
+    return float(np.exp(np.mean(log_probs))) * (1.0 - inked) if len(log_probs) else 0.0
 
 
 def required_columns(ids: Sequence[int]) -> int:

@@ -92,7 +92,9 @@ class LineCanvas:
 
     grey: float32 (32, 252 n + 48) in [0, 1] for n inked chunks, 0 from column `width` on
     width: px of the canvas that the line covers
-    source_width, source_height: px of the upright image that the line came from
+    source_width, source_height: px of the part of the upright image that the line came from
+    source_left: px of that image left of this part
+    ink: the share of its columns that hold ink, in [0, 1], where they were looked at before the line was scaled
     chunks: of the whole canvas, 3 up to 25:1
     """
 
@@ -101,6 +103,8 @@ class LineCanvas:
     source_width: int
     source_height: int
     chunks: int
+    source_left: int = 0
+    ink: float | None = None
 
     @property
     def inked(self) -> int:
@@ -112,8 +116,8 @@ class LineCanvas:
         return _chunked(self.grey)
 
     def source_x(self, canvas_x: float) -> float:
-        """The px of the source image at `canvas_x` px of the canvas, held within [0, source_width]."""
-        return min(max(canvas_x * self.source_width / self.width, 0.0), float(self.source_width))
+        """The px of the source image at `canvas_x` px of the canvas, held within the part that the line came from."""
+        return self.source_left + min(max(canvas_x * self.source_width / self.width, 0.0), float(self.source_width))
 
 
 def line_canvas(rgb: np.ndarray) -> LineCanvas:

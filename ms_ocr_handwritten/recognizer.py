@@ -12,7 +12,7 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,13 +20,18 @@ from .backends import open_backend, torch_backend
 from .backends.base import Backend, ColumnPath, Computed, Pending
 from .ctc import collapse, line_score
 from .errors import CheckpointError, ConfigurationError, ImageError
-from .geometry import COLUMN_WIDTH
+from .geometry import COLUMN_WIDTH, LINE_HEIGHT
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .loading import Loaded, Stop, load_canvases
+from .margins import advice, find_ink, inked_columns, trimmed
 from .model_dir import ModelDir
 from .vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+TRIM = ("never", "auto")
+LOOKED_AT = 100  # first images whose ink is looked for, to warn of wide margins and several lines
+SHRUNK = 4 * LINE_HEIGHT  # px of height from which ink may fade where the picture is scaled: it is looked for before
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,15 @@ class Recognizer:
         vocabulary: Vocabulary,
         limits: Limits = Limits(),
         *,
+        trim: str = "never",
         again: Callable[[], "Recognizer"] | None = None,
     ) -> None:
         """again: makes the same in another process; it is what is pickled."""
-        self.vocabulary, self.limits, self._again = vocabulary, limits, again
+        if trim not in TRIM:
+            raise ConfigurationError(f"trim is {trim!r}; {' or '.join(map(repr, TRIM))} expected")
+        self.vocabulary, self.limits, self.trim, self._again = vocabulary, limits, trim, again
         self._opened = os.getpid(), backend
+        self._warned, self._looked_at = False, 0
         logger.info("reading with %s, %s", backend.name, backend.precision)
 
     def __reduce__(self) -> tuple[Callable[[], "Recognizer"], tuple[()]]:
@@ -103,6 +112,7 @@ class Recognizer:
         device: str | None = None,
         threads: int | None = None,
         limits: Limits = Limits(),
+        trim: str = "never",
     ) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx).
 
@@ -113,6 +123,8 @@ class Recognizer:
             torch on processors that multiply bf16 faster, else "fp32".
         device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
         threads: of onnxruntime or OpenVINO; None takes all cores.
+        trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins away first, where
+            that is safe (see `margins`).
 
         Raises ConfigurationError, VocabularyError, CheckpointError or BackendError.
         """
@@ -125,9 +137,10 @@ class Recognizer:
             device=device,
             threads=threads,
             limits=limits,
+            trim=trim,
         )
         opened = open_backend(model, backend, precision, device, threads)
-        return cls(opened, model.vocabulary, limits, again=again)
+        return cls(opened, model.vocabulary, limits, trim=trim, again=again)
 
     @classmethod
     def from_network(
@@ -138,13 +151,16 @@ class Recognizer:
         *,
         device: str | None = None,
         limits: Limits = Limits(),
+        trim: str = "never",
     ) -> "Recognizer":
         """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode.
 
-        device: as above, where the network is moved to; None leaves it where it is.
+        device: as above, where the network is moved to; None leaves it where it is. limits, trim: as above.
         """
-        again = functools.partial(cls.from_network, network, vocabulary, precision, device=device, limits=limits)
-        return cls(torch_backend(network, precision, device), vocabulary, limits, again=again)
+        again = functools.partial(
+            cls.from_network, network, vocabulary, precision, device=device, limits=limits, trim=trim
+        )
+        return cls(torch_backend(network, precision, device), vocabulary, limits, trim=trim, again=again)
 
     def read(self, image) -> Line:
         """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""
@@ -217,7 +233,20 @@ class Recognizer:
         return [self._line(canvas, path) for canvas, path in zip(canvases, self._backend.read(canvases))]
 
     def _canvas(self, image: object) -> LineCanvas:
-        return line_canvas(load_image(image, limits=self.limits))
+        rgb = load_image(image, limits=self.limits)
+        if self.trim == "never" and self._looked_at >= LOOKED_AT and len(rgb) < SHRUNK:
+            return line_canvas(rgb)
+        self._looked_at += 1
+        ink = find_ink(rgb)
+        crop, left = trimmed(rgb, ink) if self.trim == "auto" else (rgb, 0)
+        self._warn(rgb, None if crop is not rgb else advice(ink))
+        return replace(line_canvas(crop), source_left=left, ink=ink.columns if ink else 0.0)
+
+    def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
+        """Once: the next one would say the same."""
+        if reason and not self._warned:
+            self._warned = True
+            logger.warning("an image of %dx%d px %s (said once)", rgb.shape[1], rgb.shape[0], reason)
 
     def _line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
         if not np.isfinite(path.log_probs).all():
@@ -235,4 +264,5 @@ class Recognizer:
             )
             for run in runs
         )
-        return Line("".join(char.character for char in chars), line_score(runs, path.log_probs), chars)
+        inked = inked_columns(canvas.grey[:, : canvas.width]) if canvas.ink is None and not runs else canvas.ink or 0.0
+        return Line("".join(char.character for char in chars), line_score(runs, path.log_probs, inked), chars)

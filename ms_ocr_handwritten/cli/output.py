@@ -20,12 +20,10 @@ def tsv_row(*fields: str) -> str:
 
 
 def one_line(name: str) -> str:
-    r"""A name as it can stand in a line of text: its control characters, and backslashes beside such, as Python's."""
-    return (
-        name
-        if name.isprintable()
-        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
-    )
+    r"""A name as it can stand in a line of text: where it holds control characters, escaped as in Python (\n, \\)."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
 
 
 def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[Item]:

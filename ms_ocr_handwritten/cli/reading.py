@@ -34,12 +34,14 @@ def recognizer_options(command: Callable) -> Callable:
     return command
 
 
-def open_recognizer(model: str | None, backend: str, precision: str, device: str | None) -> "Recognizer":
+def open_recognizer(
+    model: str | None, backend: str, precision: str, device: str | None, trim: str = "never"
+) -> "Recognizer":
     """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
     from ..model_dir import default_model_dir
     from ..recognizer import Recognizer
 
-    return Recognizer.from_pretrained(model or default_model_dir(), backend, precision, device=device)
+    return Recognizer.from_pretrained(model or default_model_dir(), backend, precision, device=device, trim=trim)
 
 
 def reader_of(recognizer: "Recognizer", batch_size: int) -> ReadMany:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "layout", type=click.Choice(["text", "tsv", "jsonl"]), default="text", show_default=True)
+@click.option(
+    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
+)
 @recognizer_options
 def recognize(
     paths: tuple[str, ...],
     layout: str,
+    trim: str,
     model: str | None,
     backend: str,
     precision: str,
@@ -40,7 +44,7 @@ def recognize(
 
     What cannot be read is named on stderr, the rest is read, and the exit code is 1.
     """
-    recognizer = open_recognizer(model, backend, precision, device)
+    recognizer = open_recognizer(model, backend, precision, device, trim)
     alone = len(paths) == 1 and is_one_image(paths[0])
     if layout == "tsv":
         click.echo(tsv_row("path", "score", "text"))

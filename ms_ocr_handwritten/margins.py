@@ -1,0 +1,135 @@
+"""Where the ink of a picture is: margins to trim, lines that stand above each other, pictures that are all ink.
+
+The network was trained on lines that fill most of their height. A line in wide margins is scaled down with them, and
+loses characters. `trimmed` cuts margins away where that is safe: not around a picture that is mostly line already, and
+not around a single stroke such as 一 or -, of which a cut picture would make a blot.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+WORKING_PIXELS = 100_000  # to which a picture is shrunk before its ink is looked for
+LEAST_CONTRAST = 16  # levels of 255 between ink and paper; a picture with less is empty
+INK_CONTRAST = 0.3  # of the greatest contrast: fainter than that is paper
+SPECK = 3  # working pixels that a spot needs to be ink
+STROKES = 4  # times its strokes are thick is a line high at least; a dash is less
+FULL = 0.6  # of its height that ink takes in a picture that is left as it is
+WIDE = 0.5  # of its height that ink takes at least in a picture without wide margins
+PADDING = 0.15  # of the ink's height, left around it
+BAND = 0.4  # of the highest one's height that a line has among several
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The ink of a picture, in px of it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    stroke: float  # thickness of its strokes
+    bands: tuple[int, ...]  # heights of rows of ink with paper between them, top to bottom
+    picture_height: int
+    columns: float  # the share of the picture's columns that hold some, in (0, 1]
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it is more than dots and dashes, such as 二 and =."""
+        return max(self.bands) >= STROKES * self.stroke
+
+    @property
+    def share(self) -> float:
+        """Of the picture's height that it takes, in (0, 1]."""
+        return self.height / self.picture_height
+
+    @property
+    def lines(self) -> int:
+        """How many lines of writing stand above each other."""
+        least = max(BAND * max(self.bands), STROKES * self.stroke)
+        return max(1, sum(height >= least for height in self.bands))
+
+
+def find_ink(rgb: np.ndarray) -> Ink | None:
+    """The ink of an RGB uint8 (H, W, 3) picture, dark on light or light on dark; None where there is none."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, (WORKING_PIXELS / (height * width)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+    mask = ink_mask(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+    count, labels, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    kept = [index for index in range(1, count) if found[index, cv2.CC_STAT_AREA] >= SPECK]
+    if not kept:
+        return None
+    rows = np.isin(labels, kept).any(axis=1) if len(kept) < count - 1 else mask.any(axis=1)
+    boxes = found[kept]
+    left, top = boxes[:, :2].min(0)
+    right, bottom = (boxes[:, :2] + boxes[:, 2:4]).max(0)
+    x, y = width / size[0], height / size[1]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], rows, [0]])))
+    thickness = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    stroke = float(np.percentile(thickness[mask > 0], 75))
+    return Ink(
+        int(left * x),
+        int(top * y),
+        min(width, int(np.ceil(right * x))),
+        min(height, int(np.ceil(bottom * y))),
+        stroke * y,
+        tuple(round(float(end - start) * y) for start, end in zip(edges[::2], edges[1::2])),
+        height,
+        float(mask.any(axis=0).mean()),
+    )
+
+
+def ink_mask(grey: np.ndarray) -> np.ndarray:
+    """Ink of a grey uint8 (H, W) picture: uint8 (H, W), 1 where it stands out from the paper around it."""
+    if np.median(grey) < grey.mean():  # what there is more of is paper
+        grey = 255 - grey
+    reach = 2 * (min(grey.shape) // 4) + 1
+    paper = cv2.blur(cv2.dilate(grey, np.ones((reach, reach), np.uint8)), (reach, reach))
+    contrast = cv2.subtract(paper, grey)
+    greatest = float(cv2.blur(contrast, (2, 2)).max())
+    if greatest < LEAST_CONTRAST:
+        return np.zeros_like(grey)
+    usual = float(np.median(contrast))  # of paper that is not even
+    return (contrast > max(INK_CONTRAST * greatest, usual + LEAST_CONTRAST / 2)).astype(np.uint8)
+
+
+def inked_columns(grey: np.ndarray) -> float:
+    """The share of the columns of a grey float32 (H, W) picture in [0, 1] that hold ink."""
+    return float(ink_mask((grey * 255).astype(np.uint8)).any(axis=0).mean())
+
+
+def advice(ink: Ink | None) -> str | None:
+    """What is wrong with a picture as one line of text, if anything is: for a warning."""
+    if ink is None or not ink.is_line:
+        return None
+    if ink.lines > 1:
+        return f"holds about {ink.lines} lines of writing above each other; cut it into single lines"
+    if ink.share < WIDE:
+        return f"is a line in wide margins (ink takes {ink.share:.0%} of its height); cut it closer, or set trim='auto'"
+    return None
+
+
+def trimmed(rgb: np.ndarray, ink: Ink | None) -> tuple[np.ndarray, int]:
+    """The picture without wide margins, and the px that were cut away at its left."""
+    if ink is None or ink.share > FULL or ink.lines > 1 or not ink.is_line:
+        return rgb, 0
+    height, width = rgb.shape[:2]
+    padding = max(1, round(PADDING * ink.height))
+    if ink.width < 2 * ink.height:  # a character or two: not cut to be higher than it is wide
+        padding = max(padding, (ink.width - ink.height) // 2)
+    left = max(0, ink.left - padding)
+    return (
+        rgb[max(0, ink.top - padding) : min(height, ink.bottom + padding), left : min(width, ink.right + padding)],
+        left,
+    )
