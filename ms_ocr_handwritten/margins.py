@@ -18,6 +18,7 @@ STROKES = 4  # times its strokes are thick is a line high at least; a dash is le
 FULL = 0.6  # of its height that ink takes in a picture that is left as it is
 WIDE = 0.5  # of its height that ink takes at least in a picture without wide margins
 PADDING = 0.15  # of the ink's height, left around it
+LONG = 3  # times its height that a line is long, if several stand above each other
 BAND = 0.4  # of the highest one's height that a line has among several
 
 
@@ -55,6 +56,8 @@ class Ink:
     @property
     def lines(self) -> int:
         """How many lines of writing stand above each other."""
+        if self.width < LONG * max(self.bands):
+            return 1  # a character such as 多 or 三
         least = max(BAND * max(self.bands), STROKES * self.stroke)
         return max(1, sum(height >= least for height in self.bands))
 

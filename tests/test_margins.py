@@ -86,6 +86,7 @@ def test_what_is_cut_away(boxes, kept):
         (pickets(50, 20, 250, 80), None),
         ([(150, 40, 250, 45), (140, 60, 260, 65)], None),
         (pickets(50, 30, 250, 80) + [(60, 10, 63, 14)], None),  # an accent is no line
+        (pickets(50, 10, 90, 40) + pickets(50, 60, 90, 90), None),  # 多
     ],
 )
 def test_what_is_said(boxes, reason):
