@@ -1,6 +1,5 @@
 """Decoding: files, bytes, Pillow images and arrays to RGB."""
 
-import io
 import struct
 
 import cv2
@@ -258,7 +257,7 @@ def test_refused_arrays(array, message):
         load_image(array)
 
 
-@pytest.mark.parametrize("source", [None, 5, [noise(4, 4)], io.BytesIO(b"x")])
+@pytest.mark.parametrize("source", [5, [noise(4, 4)]])
 def test_refused_types(source):
     with pytest.raises(ImageError, match=f"{type(source).__name__}: not a source.*give a path"):
         load_image(source)
