@@ -3,8 +3,8 @@
 The schema is the official one. Both ways of saying "save and evaluate every epoch" are read: the keys
 `train.checkpoint.period`, `train.logging`, `evaluation.period`, and the older list `train.hooks`. Keys of our own,
 all optional, are `model.network` (sizes of the network), `train.precision`, `train.seed`, `train.ema_decay`,
-`train.skip_padding`, `train.unknown_characters`, `train.unalignable`, `train.on_bad_sample`, `train.augment` and
-`dataloader.start_method`.
+`train.skip_padding`, `train.unknown_characters`, `train.unalignable`, `train.on_bad_sample`, `train.augment`,
+`train.freeze`, `train.rehearsal`, `evaluation.old_skills` and `dataloader.start_method`.
 """
 
 import json
@@ -20,6 +20,7 @@ from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_WIDTH
 CONFIGURATION_FILE = "configuration.json"
 RECOGNIZER = "ConvNextViT"
 LESS_IS_BETTER = ("cer", "avg_loss")  # beginnings of the metrics of which the least is the best
+PARTS = ("trunk", "encoder", "head")  # of the network, for `train.freeze`
 UPSTREAM_RECOGNIZERS = ("CRNN", "LightweightEdge")  # left to ModelScope's own class
 
 
@@ -53,7 +54,7 @@ class LoaderConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     type: str = "AdamW"  # a class of torch.optim
-    arguments: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-3, "weight_decay": 0.01})
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "weight_decay": 0.01})
     max_norm: float | None = None  # gradient clipping; None for none
     norm_type: float = 2.0
     cumulative_iters: int = 1  # batches per optimiser step
@@ -79,6 +80,14 @@ class SaveConfig:
 
 
 @dataclass(frozen=True)
+class RehearsalConfig:
+    """Lines of old skills that are mixed into the training, so that they are not forgotten."""
+
+    lmdb: tuple[str, ...] = ()  # paths; none for no rehearsal
+    share: float = 0.5  # of all lines that are learnt in an epoch, (0, 1)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     max_epochs: int = 1
     work_dir: str = "./work_dir"
@@ -92,6 +101,8 @@ class TrainConfig:
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False
+    freeze: tuple[str, ...] = ()  # parts that stay as they are, of PARTS
+    rehearsal: RehearsalConfig = RehearsalConfig()
     unknown_characters: str = "error"  # "error", "drop" (the samples) or "grow" (vocabulary and head)
     unalignable: str = "error"  # "error" or "drop"
     on_bad_sample: str = "error"  # "error" or "skip"
@@ -101,6 +112,7 @@ class TrainConfig:
 class EvaluationConfig:
     dataloader: LoaderConfig = replace(LoaderConfig(), shuffle=False)
     interval: int = 1  # epochs
+    old_skills: tuple[str, ...] = ()  # LMDBs of what must not be forgotten: their CER is watched
 
 
 @dataclass(frozen=True)
@@ -261,6 +273,8 @@ def _train(section: Section) -> TrainConfig:
         ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
         skip_padding=section.take("skip_padding", bool, default.skip_padding),
         augment=section.take("augment", bool, default.augment),
+        freeze=_freeze(section),
+        rehearsal=_rehearsal(section.section("rehearsal")),
         unknown_characters=section.choice("unknown_characters", ("error", "drop", "grow"), default.unknown_characters),
         unalignable=section.choice("unalignable", ("error", "drop"), default.unalignable),
         on_bad_sample=section.choice("on_bad_sample", ("error", "skip"), default.on_bad_sample),
@@ -270,6 +284,25 @@ def _train(section: Section) -> TrainConfig:
     logging.finish()
     section.finish()
     return train
+
+
+def _freeze(section: Section) -> tuple[str, ...]:
+    parts = section.texts("freeze")
+    for part in parts:
+        if part not in PARTS:
+            raise section.fail("freeze", f"names {part!r}; {', '.join(map(repr, PARTS))} expected")
+    if set(parts) == set(PARTS):
+        raise section.fail("freeze", "names every part of the network, so that nothing could be learnt; name fewer")
+    return parts
+
+
+def _rehearsal(section: Section) -> RehearsalConfig:
+    rehearsal = RehearsalConfig(
+        lmdb=section.texts("lmdb"),
+        share=section.number("share", float, RehearsalConfig.share, above=0, below=1),
+    )
+    section.finish()
+    return rehearsal
 
 
 def _save(section: Section) -> SaveConfig:
@@ -298,6 +331,7 @@ def _evaluation(section: Section) -> EvaluationConfig:
     evaluation = EvaluationConfig(
         dataloader=_loader(section.section("dataloader"), default.dataloader),
         interval=period.number("interval", int, default.interval, least=1),
+        old_skills=section.texts("old_skills"),
     )
     period.finish()
     section.finish()

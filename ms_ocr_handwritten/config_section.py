@@ -56,6 +56,14 @@ class Section:
             raise self.fail(key, f"is {value}; {expected or 'a finite number'} expected")
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """One text, or a list of texts; () where it is absent."""
+        value = self.take(key, object, [])
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+            raise self.fail(key, f"is {value!r}; a text or a list of texts expected")
+        return tuple(texts)
+
     def without_effect(self, key: str, reason: str) -> None:
         """Accept a key of ModelScope's schema that changes nothing here, and warn of it where it is given."""
         if self.take(key, object) is not None:

@@ -1,7 +1,6 @@
 """The files of a training: which, when, that they are whole, and that no two share an inode."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from conftest import ALPHABET
 from training_tools import assert_equal_weights, hashes, log, prepare, read_weights_file
 
-from ms_ocr_handwritten.atomic import write_atomically
 from ms_ocr_handwritten.training.checkpoints import WorkDir, save_model_dir
 from ms_ocr_handwritten.vocab import Vocabulary
 
@@ -69,18 +67,6 @@ def test_output_best_is_the_best(tiny_model_dir, lines_lmdb, tmp_path, rule, bes
     }
     found = read_weights_file(tmp_path / "work/output_best/pytorch_model.pt")
     assert_equal_weights(found, read_weights_file(tmp_path / "work" / f"epoch_{best}.pth"))
-
-
-def test_writing_leaves_the_old_file_where_it_fails(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "no bytes")
-    assert hashes(tmp_path).keys() == {"file"} and path.read_bytes() == b"old"
-    other = tmp_path / "link"
-    os.link(path, other)
-    write_atomically(path, b"new")
-    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"old")
 
 
 def test_a_model_dir_that_is_there_takes_the_new_vocabulary_and_configuration(tiny_model_dir, lines_lmdb, tmp_path):

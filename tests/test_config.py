@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from conftest import OFFICIAL, ROOT
@@ -12,13 +13,16 @@ from ms_ocr_handwritten.config import (
     LoaderConfig,
     NetworkConfig,
     OptimizerConfig,
+    RehearsalConfig,
     SaveConfig,
     SchedulerConfig,
     TrainConfig,
     read_json,
     recognizer_name,
 )
+from ms_ocr_handwritten.config_section import Section
 from ms_ocr_handwritten.errors import ConfigurationError
+from ms_ocr_handwritten.model_dir import default_model_dir
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 
 
@@ -56,11 +60,37 @@ def test_the_repositorys_configuration():
     assert configuration.network == NetworkConfig()
     assert configuration.train == TrainConfig(
         max_epochs=30,
-        optimizer=OptimizerConfig("AdamW", {"weight_decay": 0.01, "lr": 0.001}, max_norm=20.0),
+        optimizer=OptimizerConfig("AdamW", {"weight_decay": 0.01, "lr": 0.0001}, max_norm=20.0),
         scheduler=SchedulerConfig("MultiStepLR", {"milestones": [10, 20], "gamma": 0.1}),
         save=SaveConfig(resume_interval=1000),
     )
     assert configuration.evaluation == EvaluationConfig()
+
+
+def test_every_key_that_a_user_may_set_is_in_the_file(monkeypatch):
+    """But those that ModelScope's schema has and that change nothing here."""
+    missing = set()
+
+    def finish(section: Section) -> None:
+        missing.update(section.dotted(key) for key in section.known - section.raw.keys())
+
+    monkeypatch.setattr(Section, "finish", finish)
+    Configuration.load(ROOT)
+    best = {f"train.checkpoint.best.{key}" for key in ("interval", "save_dir", "max_checkpoint_num", "save_file_name")}
+    assert missing == best | {
+        "version",
+        "allow_remote",
+        "dataset",
+        "postprocessor",
+        "train.logging.out_dir",
+        "train.logging.by_epoch",
+        "train.checkpoint.period.by_epoch",
+        "train.checkpoint.best.by_epoch",
+        "evaluation.period.by_epoch",
+        "evaluation.dataloader.drop_last",  # every line is evaluated
+    }
+    embedded, here = (read_json(Path(folder) / "configuration.json") for folder in (default_model_dir(), ROOT))
+    assert all(embedded[part] == here[part] for part in ("train", "evaluation"))
 
 
 def test_the_official_configuration():
@@ -221,6 +251,7 @@ def test_the_best_of_a_metric_is_its_least_or_greatest_as_fits_it(metric, rule):
         "train.checkpoint.period",
         "train.checkpoint.best",
         "train.logging",
+        "train.rehearsal",
         "evaluation",
         "evaluation.dataloader",
         "evaluation.period",
@@ -297,6 +328,8 @@ def test_what_should_be_an_object_is_named(dotted):
         ("train.logging.interval", 0, "at least 1"),
         ("train.lr_scheduler.options.warmup.warmup_iters", -1, "at least 0"),
         ("evaluation.period.interval", 0, "at least 1"),
+        ("train.rehearsal.share", 0, "above 0"),
+        ("train.rehearsal.share", 1, "below 1"),
         ("model.network.dropout", 1.0, "below 1"),
         ("model.network.dropout", 1.5, "below 1"),
         ("model.network.drop_path", 1, "below 1"),
@@ -330,6 +363,22 @@ def test_words_that_are_no_choice_are_named_with_the_choices(dotted, value):
 @pytest.mark.parametrize("sizes", [[3, 3, 8], [3, 3, 8, 0], [3, 3, 8, 1.5], [3, 3, 8, True], 3, "3383"])
 def test_sizes_of_stages_are_four_positive_numbers(sizes):
     refuses(nested("model.network.depths", sizes), "model.network.depths is ", "four positive whole numbers")
+
+
+def test_what_is_frozen_rehearsed_and_watched():
+    raw = {
+        "train": {"freeze": "trunk", "rehearsal": {"lmdb": ["a", "b"], "share": 0.25}},
+        "evaluation": {"old_skills": ["c"]},
+    }
+    configuration = Configuration.parse(raw)
+    assert configuration.train.freeze == ("trunk",)
+    assert configuration.train.rehearsal == RehearsalConfig(("a", "b"), 0.25)
+    assert configuration.evaluation.old_skills == ("c",)
+    refuses(nested("train.freeze", ["trunk", "body"]), "train.freeze names 'body'; 'trunk', 'encoder', 'head' expected")
+    refuses(nested("train.freeze", ["trunk", "encoder", "head"]), "train.freeze names every part of the network")
+    refuses(nested("train.freeze", 3), "train.freeze is 3; a text or a list of texts expected")
+    refuses(nested("train.rehearsal.lmdb", ["a", 3]), "train.rehearsal.lmdb is ['a', 3]; a text or a list")
+    refuses(nested("evaluation.old_skills", {"a": 1}), "evaluation.old_skills is ")
 
 
 def test_heads_must_divide_the_features():
