@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from modelscope.models.cv.ocr_recognition.modules.ConvNextViT.main_model import ConvNextViT as UpstreamConvNextViT
+from torch.nn import functional as F
 
 from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network, load_weights, read_weights, rgb_to_grey
-from ms_ocr_handwritten.nets.vit import Attention
+from ms_ocr_handwritten.nets.dropout import dropout
+from ms_ocr_handwritten.nets.vit import Attention, ViTEncoder
 
 TINY = NetworkConfig(
     depths=(1, 1, 1, 1),
@@ -97,6 +99,36 @@ def test_explicit_attention_of_training_equals_the_fused_one(dtype):
     torch.testing.assert_close(trained, evaluated, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-2)
 
 
+def test_each_dropout_stands_in_its_place():
+    """The encoder in training mode, written out by hand: after the positions, in the attention's weights, behind its
+    projection, behind the activation and behind the second layer of each MLP. One left out, and the rest draws anew."""
+    config = dataclasses.replace(TINY, dropout=0.3)
+    torch.manual_seed(0)
+    encoder = ViTEncoder(config).train()
+    torch.nn.init.normal_(encoder.pos_embed)
+    features = torch.randn(2, config.dims[-1], 1, 75)
+
+    def drop(x: torch.Tensor) -> torch.Tensor:
+        return dropout(x, 0.3, training=True)
+
+    def by_hand() -> torch.Tensor:
+        x = drop(encoder.patch_embed(features) + encoder.pos_embed)
+        for block in encoder.blocks:
+            y = block.norm1(x)
+            parts = block.attn.qkv(y).view(2, 75, 3, config.heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = parts
+            weights = drop((q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1))
+            x = x + drop(block.attn.proj((weights @ v).transpose(1, 2).reshape(2, 75, -1)))
+            y = drop(F.gelu(block.mlp.fc1(block.norm2(x))))
+            x = x + drop(block.mlp.fc2(y))
+        return encoder.norm(x)
+
+    torch.manual_seed(1)
+    found = encoder(features)
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, by_hand())
+
+
 def test_dropout_acts_in_training_alone():
     torch.manual_seed(3)
     network, grey = ConvNextViT(dataclasses.replace(TINY, dropout=0.5)), torch.rand(2, 1, 32, 300)
@@ -172,6 +204,14 @@ def test_all_that_does_not_fit_is_listed_at_once(network):
     weights["other"] = weights.pop("vitstr.pos_embed")
     with pytest.raises(CheckpointError, match="missing: vitstr.pos_embed; unexpected: other"):
         load_weights(network, weights, "some.pt")
+
+
+def test_of_many_names_the_first_three_are_told(network):
+    names = sorted(name for name in network.state_dict() if name.startswith("cnn_model."))
+    others = {name: value for name, value in network.state_dict().items() if name not in names}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(network, others, "some.pt")
+    assert str(caught.value).endswith(f"missing: {len(names)}, the first {', '.join(names[:3])}") and len(names) > 20
 
 
 def test_names_equal_but_for_their_prefix_are_refused(tmp_path):

@@ -6,7 +6,7 @@ Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def _strip_prefixes(name: str) -> str:
 def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     """Copy `weights` into `network`, strictly; `source` is named in errors.
 
-    Raises CheckpointError, before anything is copied, that lists missing and unexpected names and unequal shapes, or
+    Raises CheckpointError, before anything is copied, that counts missing and unexpected names and unequal shapes, or
     where a value is not finite.
     """
     own = network.state_dict()
@@ -114,7 +114,7 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
         if name in weights and weights[name].shape != own[name].shape
     ]
     problems = [
-        f"{kind}: {', '.join(names)}"
+        f"{kind}: {some_names(names)}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("other shape", unequal))
         if names
     ]
@@ -129,6 +129,11 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
             "the training that wrote it has diverged: take an earlier epoch, and train on with a lower learning rate"
         )
     network.load_state_dict(weights)
+
+
+def some_names(names: Sequence[str]) -> str:
+    """How many there are and the first three, for a message."""
+    return f"{len(names)}, the first {', '.join(names[:3])}" if len(names) > 3 else ", ".join(names)
 
 
 def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> ConvNextViT:
