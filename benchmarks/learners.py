@@ -17,7 +17,8 @@ from peers import CHARACTERS, CONFIGURATION, Missing
 
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
-from ms_ocr_handwritten.training.evaluation import in_batches, make_loader
+from ms_ocr_handwritten.training.batches import in_batches
+from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.setup import prepare_training
 
 LABEL_LENGTH = 20  # characters

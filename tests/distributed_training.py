@@ -26,7 +26,7 @@ class Recorded(LineDataset):
 def main(model: Path, lines: Path, held_out: Path, work_dir: Path, out: Path) -> None:
     training = prepare(model, lines, work_dir, [held_out], optimizer=SGD)
     training.dataset.__class__ = training.evaluation.__class__ = Recorded
-    batches = training._batches()
+    batches = training.batches()
     summary = training.run()
     ranks = training.ranks
     precision.gemm_rates = lambda: {"fp32": 1.0, "bf16": 1.0 if ranks.rank else 9.0}  # as on two kinds of machines

@@ -8,7 +8,9 @@ import pytest
 from conftest import ALPHABET
 from training_tools import assert_equal_weights, hashes, log, prepare, read_weights_file
 
+from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.training.checkpoints import WorkDir, save_model_dir
+from ms_ocr_handwritten.training.identity import lines_digest
 from ms_ocr_handwritten.vocab import Vocabulary
 
 
@@ -64,6 +66,7 @@ def test_output_best_is_the_best(tiny_model_dir, lines_lmdb, tmp_path, rule, bes
         "epoch": best,
         "metric": "avg_loss",
         "value": losses[best],
+        "evaluation": [lines_digest(LmdbReader(lines_lmdb))],
     }
     found = read_weights_file(tmp_path / "work/output_best/pytorch_model.pt")
     assert_equal_weights(found, read_weights_file(tmp_path / "work" / f"epoch_{best}.pth"))

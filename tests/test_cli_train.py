@@ -158,7 +158,7 @@ def test_override_sets_json_values_and_makes_missing_objects():
         ),
         (
             "train.max_epochs.first=1",
-            "--set train.max_epochs.first=1: train.max_epochs is 30, not an object; it has no keys to set",
+            "--set train.max_epochs.first: train.max_epochs is 30, not an object; it has no keys to set",
         ),
     ],
 )

@@ -102,7 +102,7 @@ def test_gradients_are_those_of_the_joint_batch(run, tmp_path):
     training = prepare(run["model"], run["lines"], tmp_path / "work", max_epochs=1, optimizer=SGD)
     first, second = (rank["batches"] for rank in run["ranks"])
     joint = [a + b for a, b in zip(first, second)]
-    training._batches = lambda: joint
+    training.batches = lambda: joint
     training.run()
     state = torch.load(run["work"] / "epoch_1_trainer_state.pth", weights_only=True)["network"]
     found = read_weights_file(tmp_path / "work" / "epoch_1.pth")

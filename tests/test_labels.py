@@ -55,6 +55,19 @@ def test_lines_with_unknown_characters_are_dropped_and_listed(tiny_model_dir, mi
     assert "2 lines left out" in told and "'中' (U+4E2D) 3 times" in told and "image-000000004" in told
 
 
+def test_characters_of_the_evaluation_set_alone_and_blank_labels_are_named(mixed_lmdb, tmp_path, capsys):
+    model_dir = make_model_dir(tmp_path / "model", ALPHABET + " ", **TINY_NETWORK)
+    lines = lmdb_of(tmp_path / "lines", ["a", " ", "b", ""], [png(render("ab"))] * 4)
+    training = prepare(model_dir, lines, tmp_path / "work", [mixed_lmdb])
+    told = capsys.readouterr().err
+    assert "2 characters of the evaluation set are not in the vocabulary and count as errors" in told
+    assert f"'中' (U+4E2D) 3 times, first at {mixed_lmdb} image-000000002, " in told
+    assert f"2 labels are blank, so that these lines are learnt as empty ones: {lines} image-000000002, " in told
+    assert len(training.dataset) == 4
+    prepare(model_dir, lmdb_of(tmp_path / "good", ["a"]), tmp_path / "other", [tmp_path / "good"])
+    assert capsys.readouterr().err == ""
+
+
 def test_all_lines_dropped_is_an_error(tiny_model_dir, tmp_path):
     with pytest.raises(LmdbError, match="the training set holds no line"):
         prepare(

@@ -131,7 +131,7 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny_model_dir, lines_lmdb, tmp_
             tiny_model_dir, lines_lmdb, tmp_path / "work", seed=seed, dataloader={"batch_size_per_gpu": 20, **loader}
         )
         training.epoch = epoch
-        return training._batches()
+        return training.batches()
 
     first = batches(0, 0)
     assert [len(batch) for batch in first] == [20, 20, 8]
@@ -252,9 +252,9 @@ def test_automatic_precision_is_what_all_ranks_are_faster_in(tiny_model_dir, lin
     for name, bf16_rate in (("fp32", 5.0), ("fp32", 149.0), ("bf16", 570.0)):
         monkeypatch.setattr(precision, "gemm_rates", lambda rate=bf16_rate: {"fp32": 100.0, "bf16": rate})
         automatic = prepare(tiny_model_dir, lines_lmdb, tmp_path / f"auto_{bf16_rate}", [lines_lmdb], precision="auto")
-        assert f"train.precision 'auto': {name}, as measured" in capsys.readouterr().err
         named = prepare(tiny_model_dir, lines_lmdb, tmp_path / f"named_{bf16_rate}", [lines_lmdb], precision=name)
         assert automatic.evaluate()["avg_loss"] == named.evaluate()["avg_loss"]
+        assert f"train.precision 'auto': {name}, as measured" in capsys.readouterr().err
         assert automatic.run()["avg_loss"] == named.run()["avg_loss"]
         assert_equal_weights(*(read_weights_file(training.work_dir.weights(2)) for training in (automatic, named)))
 
@@ -268,6 +268,21 @@ def test_a_loss_that_is_no_number_stops_the_training(tiny_model_dir, lines_lmdb,
 def test_a_metric_that_is_not_there_is_named_before_anything_is_trained(tiny_model_dir, lines_lmdb, tmp_path):
     with pytest.raises(ConfigurationError, match="train.checkpoint.best.metric_key is 'ned'; one of lines.* cer,"):
         prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", checkpoint={"best": {"metric_key": "ned"}})
+
+
+def test_memory_that_does_not_suffice_is_named(tiny_model_dir, lines_lmdb, tmp_path):
+    """Address space for little more than what is there already, and a batch of lines of 40 chunks."""
+    resource = pytest.importorskip("resource")
+    wide = lmdb_of(tmp_path / "wide", ["a"] * 48, [png(np.full((32, 10000, 3), 255, np.uint8))] * 48)
+    training = prepare(tiny_model_dir, wide, tmp_path / "work", dataloader={"batch_size_per_gpu": 48})
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, limits[1]))
+    try:
+        with pytest.raises(OcrError, match=r"out of memory in epoch 1, batch 1 of 48 lines .*; lower train.dataloader"):
+            training.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 # ---------------------------------------------------------------------- data
@@ -305,6 +320,16 @@ def test_evaluation_leaves_the_network_as_it_was(tiny_model_dir, lines_lmdb, tmp
         training.evaluate()
         assert training.network.training is mode
     assert_equal_weights(training.network.state_dict(), before)
+
+
+def test_classes_behind_the_vocabulary_read_as_nothing(lines_lmdb, tmp_path):
+    """A head may be larger than its vocabulary; here the network chooses such a class everywhere."""
+    model_dir = make_model_dir(tmp_path / "model", ALPHABET, **{**TINY_NETWORK, "num_classes": 40})
+    weights = read_weights_file(model_dir / "pytorch_model.pt")
+    weights["recognizer.vitstr.head.bias"][30] = 1e4
+    torch.save(weights, model_dir / "pytorch_model.pt")
+    summary = evaluate_model_dir(model_dir, read_raw(model_dir), [lines_lmdb])
+    assert (summary["CR"], summary["cer"], summary["lines"]) == (0.0, 1.0, 48)
 
 
 def test_a_network_of_other_sizes_than_the_files_is_refused(tiny_model_dir, lines_lmdb, tmp_path):

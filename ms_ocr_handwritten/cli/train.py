@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..config import PARTS
 from ..errors import ConfigurationError
 
 _folder = click.Path(path_type=Path)
@@ -54,6 +55,29 @@ _folder = click.Path(path_type=Path)
     help="Override the configuration: dotted key, JSON value; may be repeated.",
 )
 @click.option("--from", "checkpoint", metavar="WORK_DIR/epoch_N", help="Go on from the end of that epoch.")
+@click.option("--no-resume", is_flag=True, help="Start anew, and move aside what is in the work_dir.")
+@click.option(
+    "--rehearse",
+    "rehearsed",
+    type=_folder,
+    metavar="LMDB",
+    multiple=True,
+    help="Lines of old skills to mix in, train.rehearsal.share of all; may be repeated.",
+)
+@click.option(
+    "--old-skills",
+    type=_folder,
+    metavar="LMDB",
+    multiple=True,
+    help="Lines that were read well before: their CER is told with each evaluation; may be repeated.",
+)
+@click.option(
+    "--freeze",
+    "frozen",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="A part of the network that stays as it is; may be repeated.",
+)
 def train(
     model: Path | None,
     train_paths: tuple[Path, ...],
@@ -62,6 +86,10 @@ def train(
     config: Path | None,
     assignments: tuple[str, ...],
     checkpoint: str | None,
+    no_resume: bool,
+    rehearsed: tuple[Path, ...],
+    old_skills: tuple[Path, ...],
+    frozen: tuple[str, ...],
 ) -> None:
     """Train on LMDBs; the scores of the last evaluation go to stdout as JSON.
 
@@ -78,10 +106,17 @@ def train(
     raw = read_json(config)
     Configuration.parse(raw, str(config))
     name_work_dir(raw, work_dir)
+    for key, values in (
+        ("train.rehearsal.lmdb", rehearsed),
+        ("evaluation.old_skills", old_skills),
+        ("train.freeze", frozen),
+    ):
+        if values:
+            set_value(raw, key, [str(value) for value in values])
     for assignment in assignments:
         override(raw, assignment)
     training = prepare_training(model, raw, train_paths, eval_paths, raw["train"]["work_dir"])
-    summary = training.run(checkpoint)
+    summary = training.run(checkpoint, resume=not no_resume)
     if training.ranks.first:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
     training.ranks.leave()
@@ -105,12 +140,16 @@ def override(raw: dict[str, Any], assignment: str) -> None:
             f"--set {assignment}: {text!r} is no JSON; a text needs double quotes within the "
             f"shell's own: --set '{key}={json.dumps(text, ensure_ascii=False)}'"
         ) from None
-    section = raw
+    set_value(raw, key, value)
+
+
+def set_value(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set `value` at the dotted `key`. Raises ConfigurationError as `override` does."""
+    names, section = key.split("."), raw
     for depth, name in enumerate(names[:-1], start=1):
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
             raise ConfigurationError(
-                f"--set {assignment}: {'.'.join(names[:depth])} is {json.dumps(section)}, not an "
-                "object; it has no keys to set"
+                f"--set {key}: {'.'.join(names[:depth])} is {json.dumps(section)}, not an object; it has no keys to set"
             )
     section[names[-1]] = value

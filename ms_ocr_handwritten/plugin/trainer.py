@@ -98,13 +98,13 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
             )
         return self._training
 
-    def train(self, checkpoint_path: str | None = None) -> dict[str, Any]:
+    def train(self, checkpoint_path: str | None = None, resume: bool = True) -> dict[str, Any]:
         """Train to `train.max_epochs`; returns the last evaluation.
 
         An interrupted training in the same work_dir is gone on with; `checkpoint_path` ('work_dir/epoch_3', with or
-        without '.pth') goes on from that epoch instead.
+        without '.pth') goes on from that epoch instead; `resume=False` starts anew and moves aside what is there.
         """
-        return self.training.run(checkpoint_path)
+        return self.training.run(checkpoint_path, resume)
 
     def evaluate(self, checkpoint_path: str | None = None) -> dict[str, Any]:
         """Scores on the evaluation set, of the file of weights `checkpoint_path`, else of the network as it stands."""

@@ -5,33 +5,35 @@
     work_dir/latest_trainer_state.pth    the same, saved within an epoch
     work_dir/resume.json                 which of the states is the newest, and which epoch the last with all its files
     work_dir/output/, output_best/       model directories: configuration.json, vocab.txt, pytorch_model.pt
+    work_dir/best.json                   epoch, metric and value of output_best/, and the content it was judged by
     work_dir/train_log.jsonl             one object per line: losses, rates, evaluations
+    work_dir/superseded_N/               what going back or starting anew has moved aside
 
 Everything loads with `weights_only=True`. No two files share an inode, so that copying over one changes no other.
 """
 
 import io
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..atomic import TEMPORARY_SUFFIX, write_atomically
+from ..atomic import TEMPORARY_SUFFIX, naming_what_cannot_be_written, write_atomically
 from ..config import CONFIGURATION_FILE
-from ..errors import CheckpointError, ConfigurationError
+from ..errors import CheckpointError, ConfigurationError, OutputError
 from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
-from ..nets.convnextvit import ConvNextViT, read_torch_file
+from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
+from .state import MOST, STATE_SUFFIX, State
 
 WEIGHTS_FILE = WEIGHTS_FILES[0]
-STATE_SUFFIX = "_trainer_state.pth"
-STATE_FORMAT = 2
 
 
 def save_torch(value: Any, path: Path) -> None:
@@ -101,9 +103,36 @@ class WorkDir:
         )
         return sorted({int(name[1]) for name in names if name})
 
+    @property
+    def folders(self) -> list[Path]:
+        """The work_dir and, where it is another one, the folder of the epochs."""
+        return [self.path] if self.save_dir.resolve() == self.path.resolve() else [self.path, self.save_dir]
+
+    def make(self) -> None:
+        """Make the folders. Raises OutputError where that cannot be done."""
+        for folder in self.folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"work_dir {folder}: the folder cannot be made ({error.strerror}); name another one, or move "
+                    "away what is in its way"
+                ) from error
+
     def best(self) -> dict[str, Any] | None:
-        """Epoch, metric and value of what output_best/ holds, or None."""
-        return json.loads(self.best_file.read_text(encoding="utf-8")) if self.best_file.exists() else None
+        """Epoch, metric and value of what output_best/ holds, or None. Raises CheckpointError."""
+        if not self.best_file.exists():
+            return None
+        try:
+            best = json.loads(self.best_file.read_text(encoding="utf-8"))
+            if type(best["epoch"]) is int and isinstance(best["metric"], str) and math.isfinite(best["value"]):
+                return best
+            damage = f"holds {best}"
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            damage = repr(error)
+        raise CheckpointError(
+            f"{self.best_file}: damaged ({damage[:200]}); remove it: the next evaluation then counts as the best"
+        )
 
     def tidy(self) -> None:
         """Remove what a kill left half-written: temporary files, and a torn last line of the log."""
@@ -114,9 +143,9 @@ class WorkDir:
         if not log.endswith(b"\n") and log:
             os.truncate(self.log_file, log.rfind(b"\n") + 1)
 
-    def save_state(self, state: Mapping[str, Any], path: Path, finished: int) -> None:
+    def save_state(self, state: State, path: Path, finished: int) -> None:
         """Write a state, then point resume.json to it."""
-        save_torch({"format": STATE_FORMAT, **state}, path)
+        save_torch(state.to_dict(), path)
         self.save_progress(Progress(path, finished))
 
     def save_progress(self, progress: Progress) -> None:
@@ -129,41 +158,75 @@ class WorkDir:
             return None
         try:
             raw = json.loads(self.resume_file.read_text(encoding="utf-8"))
-            return Progress(self.path / raw["state"], int(raw["finished"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.resume_file}: damaged ({error!r}); remove it and go on from an epoch_N, or "
-                "name another work_dir"
-            ) from error
+            if type(raw["finished"]) is int and 0 <= raw["finished"] <= MOST and "\0" not in raw["state"]:
+                return Progress(self.path / raw["state"], raw["finished"])
+            damage = f"holds {raw}"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            damage = repr(error)
+        raise CheckpointError(
+            f"{self.resume_file}: damaged ({damage[:200]}); remove it and go on from an epoch_N, or name another "
+            "work_dir"
+        )
 
     def refuse_foreign_files(self) -> None:
         """Raise ConfigurationError where files of another training would be overwritten."""
-        foreign = [path for n in self.epochs() for path in (self.weights(n), self.state(n)) if path.exists()]
-        foreign += [
+        foreign = [
             path
-            for path in (self.resume_file, self.output / WEIGHTS_FILE, self.output_best / WEIGHTS_FILE)
+            for path in (
+                *self._of_epochs(),
+                self.resume_file,
+                *(f / WEIGHTS_FILE for f in (self.output, self.output_best)),
+            )
             if path.exists()
         ]
         if foreign:
             raise ConfigurationError(
-                f"{foreign[0]}: belongs to another training, which this one would overwrite; "
-                "name another work_dir, or move the files away"
+                f"{foreign[0]}: belongs to another training, which this one would overwrite; name another work_dir, or "
+                "start anew with resume=False (--no-resume), which moves what is there aside"
             )
+
+    def set_aside(self) -> Path | None:
+        """Move all files of the training that is here to a folder; which one, None if there is none.
+
+        resume.json goes first: what a kill leaves behind then is refused and not gone on with.
+        """
+        return self._move_aside(
+            [
+                self.resume_file,
+                self.latest_state,
+                *self._of_epochs(),
+                *(self.output, self.output_best, self.best_file, self.log_file),
+            ]
+        )
 
     def set_aside_after(self, epoch: int) -> Path | None:
         """Move what came after `epoch`, which going on from there would overwrite, to a folder; which one."""
-        later = [path for n in self.epochs() if n > epoch for path in (self.weights(n), self.state(n)) if path.exists()]
         best = self.best()
-        if best and best["epoch"] > epoch:
-            later += [path for path in (self.output_best, self.best_file) if path.exists()]
-        if not later:
+        return self._move_aside(
+            [
+                *self._of_epochs(after=epoch),
+                *((self.output_best, self.best_file) if best and best["epoch"] > epoch else ()),
+            ]
+        )
+
+    def set_best_aside(self) -> Path | None:
+        """Move the best so far to a folder; which one."""
+        return self._move_aside([self.best_file, self.output_best])
+
+    def _of_epochs(self, after: int = 0) -> list[Path]:
+        return [path for n in self.epochs() if n > after for path in (self.weights(n), self.state(n))]
+
+    def _move_aside(self, paths: Sequence[Path]) -> Path | None:
+        paths = [path for path in paths if path.exists()]
+        if not paths:
             return None
         number = 1
         while (folder := self.save_dir / f"superseded_{number}").exists():
             number += 1
-        folder.mkdir()
-        for path in later:
-            shutil.move(path, folder)
+        with naming_what_cannot_be_written(folder):
+            folder.mkdir()
+            for path in paths:
+                shutil.move(path, folder)
         return folder
 
     def prune(self, keep: int | None) -> None:
@@ -175,27 +238,30 @@ class WorkDir:
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line; a single write, so that a kill leaves it whole or absent."""
         line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8")
-        descriptor = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+        with naming_what_cannot_be_written(self.log_file):
+            descriptor = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+
+    def rewind_log(self, epoch: int, iteration: int, finished: int, aside: Path | None) -> None:
+        """Take out the lines of what is done once more: after `iteration` batches of `epoch` + 1, evaluations after
+        `finished`. They go to the folder `aside`, if there is one."""
+        lines = self.log_file.read_bytes().splitlines(keepends=True) if self.log_file.exists() else []
+        kept = [line for line in lines if _is_before(line, epoch, iteration, finished)]
+        if len(kept) == len(lines):
+            return
+        if aside:
+            write_atomically(aside / self.log_file.name, b"".join(line for line in lines if line not in kept))
+        write_atomically(self.log_file, b"".join(kept))
 
 
-def state_file(checkpoint: str | os.PathLike[str]) -> Path:
-    """The file of a state: `checkpoint` itself, or that of `work_dir/epoch_N`, with or without `.pth`."""
-    path = Path(checkpoint)
-    if path.name.endswith(STATE_SUFFIX):
-        return path
-    return path.with_name(path.name.removesuffix(".pth") + STATE_SUFFIX)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """A state to resume from. Raises CheckpointError if it is missing, damaged or of another program."""
-    state = read_torch_file(path)
-    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-        raise CheckpointError(
-            f"{path}: holds no state to resume from (format {STATE_FORMAT}); name the epoch_N of a "
-            "training of this package, or start a new work_dir with model= set to its weights"
-        )
-    return dict(state)
+def _is_before(line: bytes, epoch: int, iteration: int, finished: int) -> bool:
+    try:
+        entry = json.loads(line)
+        if entry["mode"] == "train":
+            return (entry["epoch"], entry["iter"]) <= (epoch + 1, iteration)
+        return entry["epoch"] <= finished
+    except (ValueError, KeyError, TypeError):  # not ours
+        return True

@@ -3,6 +3,7 @@
 LmdbReader -> LineDataset -> Sample -> collate -> Batch
 """
 
+import copy
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -82,18 +83,33 @@ class LineDataset(Dataset):
         seed: int = 0,
         on_bad_sample: str = "error",
         unknown: str = "error",
+        rehearsed: Sequence[LmdbReader] = (),
     ) -> None:
         """`augment`: strength, 0 for none, 1 as `train.augment` has it.
 
         `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation).
+        `rehearsed`: LMDBs of old skills, whose lines stand behind those of `readers`.
         """
-        self.readers, self.vocabulary, self.unknown = list(readers), vocabulary, unknown
+        self.readers, self.vocabulary, self.unknown = [*readers, *rehearsed], vocabulary, unknown
+        self.rehearsed = len(rehearsed)
         self.augment, self.seed, self.on_bad_sample = augment, seed, on_bad_sample
         self.epoch = 0
         self.indices = [(r, i) for r, reader in enumerate(self.readers) for i in range(len(reader))]
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def own_lines(self) -> np.ndarray:
+        """Indices of the lines that are to be learnt, int64 (n,)."""
+        return np.flatnonzero(~self._is_rehearsed())
+
+    def rehearsed_lines(self) -> np.ndarray:
+        """Indices of the lines of old skills, int64 (m,)."""
+        return np.flatnonzero(self._is_rehearsed())
+
+    def _is_rehearsed(self) -> np.ndarray:
+        first = len(self.readers) - self.rehearsed
+        return np.fromiter((reader >= first for reader, _ in self.indices), bool, len(self.indices))
 
     def key(self, index: int) -> str:
         """The LMDB and the key of a line, for messages."""
@@ -119,14 +135,7 @@ class LineDataset(Dataset):
 
     def without(self, dropped: set[int]) -> "LineDataset":
         """The same lines less those at `dropped`."""
-        kept = LineDataset(
-            self.readers,
-            self.vocabulary,
-            augment=self.augment,
-            seed=self.seed,
-            on_bad_sample=self.on_bad_sample,
-            unknown=self.unknown,
-        )
+        kept = copy.copy(self)
         kept.indices = [pair for index, pair in enumerate(self.indices) if index not in dropped]
         return kept
 
@@ -178,6 +187,11 @@ def describe_unknown(dataset: LineDataset, counts: Counter, lines: dict[str, lis
         + ", ".join(dataset.key(index) for index in lines[character][:FIRST_KEYS])
         for character, count in counts.most_common()
     )
+
+
+def blank_labels(dataset: LineDataset) -> list[int]:
+    """Lines whose label holds nothing but spaces."""
+    return [index for index in range(len(dataset)) if not dataset.folded_label(index).strip()]
 
 
 def unalignable(dataset: LineDataset) -> list[int]:

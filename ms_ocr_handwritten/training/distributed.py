@@ -4,13 +4,14 @@ import atexit
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
 
 from ..backends.precision import bf16_is_faster
+from ..errors import OcrError
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,18 @@ class Ranks:
         for other in others:
             first = first + other
         return first
+
+    def first_does(self, act: Callable[[], object]) -> None:
+        """Let rank 0 do something that may be refused; its OcrError is raised by all ranks, so that none waits."""
+        refusal = None
+        if self.first:
+            try:
+                act()
+            except OcrError as error:
+                refusal = error
+        refusal = self.gather(refusal)[0]
+        if refusal is not None:
+            raise refusal
 
     def compute_bf16(self, precision: str) -> bool:
         """Whether all ranks compute in bf16: by name, or for "auto" where each of them is measured to be faster so."""

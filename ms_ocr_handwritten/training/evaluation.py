@@ -14,14 +14,11 @@ from ..errors import ConfigurationError
 from ..metrics import Scores
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary, fold_full_width
+from .batches import in_batches
 from .dataset import Batch, LineDataset, collate
 from .distributed import Ranks
 from .loss import LineLoss, read_batch
-
-
-def in_batches(indices: list[int], size: int) -> list[list[int]]:
-    """`indices` in order, `size` at a time, the rest last."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+from .signals import outlive_the_signal
 
 
 def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
@@ -37,7 +34,7 @@ def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderCo
         generator=torch.Generator(),
         collate_fn=functools.partial(collate, skip_padding=skip_padding),
         multiprocessing_context=_start_method(config) if config.workers_per_gpu else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
     )
 
 
@@ -53,7 +50,8 @@ def _start_method(config: LoaderConfig) -> str | None:
     return config.start_method or "spawn"
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    outlive_the_signal()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

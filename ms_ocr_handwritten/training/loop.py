@@ -7,10 +7,10 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,28 +19,28 @@ from tqdm import tqdm
 from ..config import Configuration
 from ..errors import ConfigurationError, LmdbError, OcrError
 from ..metrics import Scores
-from ..nets.convnextvit import ConvNextViT, load_weights
+from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
-from .checkpoints import (
-    Progress,
-    WorkDir,
-    load_state,
-    save_json,
-    save_model_dir,
-    save_torch,
-    state_file,
-    upstream_state_dict,
-)
+from .batches import epoch_batches
+from .checkpoints import Progress, WorkDir, save_json, save_model_dir, save_torch, upstream_state_dict
 from .dataset import Batch, LineDataset
 from .distributed import Ranks
-from .evaluation import evaluate, in_batches, make_loader
+from .evaluation import evaluate, make_loader
+from .identity import REHEARSED, SETTINGS, TRAINING, WEIGHTS, lines_digests, settings_of, weights_digest
+from .lock import locked
 from .loss import LineLoss
-from .optimisation import Schedule, build_optimizer, learning_plan, moving_average
+from .memory import naming_what_needs_memory
+from .optimisation import Schedule, build_optimizer, moving_average
+from .parts import freeze, train_mode
+from .resume import begin
+from .signals import StopSignals
+from .state import State
 
 
 class Training:
     """One training of `network` on `dataset`, judged on `evaluation`, with its files in `work_dir`.
 
+    `old_skills` are lines that it could read before: how well it still reads them is told at each evaluation.
     `raw` is the configuration as it goes into output/ (whose `model.network.num_classes` fits `network`).
     """
 
@@ -54,8 +54,9 @@ class Training:
         evaluation: LineDataset | None,
         work_dir: WorkDir,
         ranks: Ranks,
+        old_skills: LineDataset | None = None,
     ) -> None:
-        if len(dataset) == 0:
+        if len(dataset.own_lines()) == 0:
             raise LmdbError("the training set holds no line; see `ms-ocr lmdb inspect`")
         metric, metrics = configuration.train.save.best_metric, Scores.empty().summary()
         if metric not in metrics:
@@ -63,15 +64,22 @@ class Training:
         self.vocabulary, self.raw, self.config = vocabulary, raw, configuration.train
         self.evaluation_config, self.dataset, self.evaluation = configuration.evaluation, dataset, evaluation
         self.work_dir, self.ranks = work_dir, ranks
-        self.bf16 = ranks.compute_bf16(self.config.precision)
+        self.old_skills = old_skills
+        self._bf16: bool | None = None
         torch.manual_seed(self.config.seed + ranks.rank)
         self.network = network.to(ranks.device)
+        self._initial_weights = weights_digest(network)
         self.module: nn.Module = LineLoss(self.network)
+        freeze(network, self.config.freeze)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
         self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the present one
         self.finished = 0  # the last epoch that is evaluated and has all its files
         self.state_path: Path | None = None  # of the newest state
-        steps_per_epoch = -(-len(self._batches()) // self.config.optimizer.cumulative_iters)
+        self.signals = StopSignals()
+        self.identity: dict[str, Any] = {}  # see `identity`
+        self._judges: list[str] = []  # content of the evaluation sets
+        self._old_skills_before: Scores | None = None
+        steps_per_epoch = -(-len(self.batches()) // self.config.optimizer.cumulative_iters)
         self.schedule = Schedule(self.config.scheduler, self.optimizer, steps_per_epoch, self.config.max_epochs)
         self.average = moving_average(self.network, self.config.ema_decay) if self.config.ema_decay else None
 
@@ -82,40 +90,68 @@ class Training:
 
     # ------------------------------------------------------------------ epochs
 
-    def run(self, checkpoint: str | None = None) -> dict[str, Any]:
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in bf16; for "auto" measured when it is asked for, if no state says it."""
+        if self._bf16 is None:
+            self._bf16 = self.ranks.compute_bf16(self.config.precision)
+        return self._bf16
+
+    def run(self, checkpoint: str | None = None, resume: bool = True) -> dict[str, Any]:
         """Train to the end, from `checkpoint`, or from where an interrupted run in this work_dir stopped.
 
-        Returns the summary of the last evaluation ({} without an evaluation set).
+        With `resume` False it begins anew, and moves aside what is there. SIGTERM or Ctrl-C save the state after the
+        step at work before they end the program; the second one ends it at once.
+
+        Returns:
+            The summary of the last evaluation ({} without an evaluation set).
+
+        Raises:
+            ConfigurationError: Another training is at work in the work_dir, or has left its files there.
+            CheckpointError: The state to go on from is missing or damaged.
+            OutputError: A file cannot be written (a full disk); the former state is kept.
+            OcrError: The loss is no number, or the memory does not suffice.
         """
-        self.work_dir.path.mkdir(parents=True, exist_ok=True)
-        self._resume(checkpoint)
+        self.work_dir.make()
+        with ExitStack() as held:
+            self.ranks.first_does(lambda: [held.enter_context(locked(one)) for one in self.work_dir.folders])
+            self.signals = held.enter_context(StopSignals())
+            begin(self, checkpoint, resume)
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         if self.ranks.first:
             self.work_dir.tidy()
         summary, alone = self._finish_epoch() if self.finished < self.epoch else {}, self.module
         if self.ranks.world > 1:
             self.module = DistributedDataParallel(alone)
-        while self.epoch < self.config.max_epochs:
-            self._train_epoch()
-            self.schedule.after_epoch()
-            self.epoch, self.iteration = self.epoch + 1, 0
-            self._save_state(self._epoch_state())
-            summary = self._finish_epoch()
-        self.module = alone  # as long as the other one is there, its group cannot end
+        try:
+            while self.epoch < self.config.max_epochs:
+                with self.signals.deferred():
+                    self._train_epoch()
+                    self.schedule.after_epoch()
+                    self.epoch, self.iteration = self.epoch + 1, 0
+                    self.save_state(self._epoch_state())
+                self._end_if_asked()
+                summary = self._finish_epoch()
+        finally:
+            self.module = alone  # as long as the other one is there, its group cannot end
         return summary
 
     def _train_epoch(self) -> None:
         self.dataset.epoch = self.epoch
-        self.module.train()
-        batches, interval = self._batches(), self.config.save.resume_interval
+        train_mode(self.network, self.config.freeze)
+        batches, interval = self.batches(), self.config.save.resume_interval
         loader = make_loader(self.dataset, batches[self.iteration :], self.config.dataloader, self.config.skip_padding)
         seen, started, due = 0, time.monotonic(), False
         with self._progress(sum(map(len, batches)), sum(map(len, batches[: self.iteration]))) as bar:
             for batch in loader:
                 self._report_bad(batch)
                 share, complete = self._share(batches)
-                loss = self._learn(batch, share)
-                if complete:
-                    self._update()
+                with naming_what_needs_memory(self._place(batch)):
+                    loss = self._learn(batch, share)
+                    if complete:
+                        self._update()
                 self.iteration += 1
                 seen += len(batch)
                 bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.rate:.2e}", refresh=False)
@@ -130,9 +166,24 @@ class Training:
                         lines_per_second=seen * self.ranks.world / (time.monotonic() - started),
                     )
                 due = due or (interval > 0 and self.iteration % interval == 0)
-                if due and complete and not last:  # in between, gradients are held that no file keeps
-                    self._save_state(self.work_dir.latest_state)
-                    due = False
+                if complete and not last:  # in between, gradients are held that no file keeps
+                    asked = self._asked_to_end()
+                    if due or asked:
+                        self.save_state(self.work_dir.latest_state)
+                        due = False
+                    if asked:
+                        self.signals.end()
+
+    def _asked_to_end(self) -> bool:
+        """Whether a signal asks any of the ranks to end; the same answer for all."""
+        return any(self.ranks.gather(self.signals.received is not None))
+
+    def _end_if_asked(self) -> None:
+        if self._asked_to_end():
+            self.signals.end()
+
+    def _place(self, batch: Batch) -> str:
+        return f"epoch {self.epoch + 1}, batch {self.iteration + 1} of {len(batch)} lines ({len(batch.grey)} chunks)"
 
     def _share(self, batches: list[list[int]]) -> tuple[float, bool]:
         """The present batch's share of the lines of its optimiser step, and whether it is the last of them."""
@@ -172,16 +223,9 @@ class Training:
         if self.average:
             self.average.update_parameters(self.network)
 
-    def _batches(self) -> list[list[int]]:
-        """The batches of this epoch for this rank. Ranks get equally many lines: the first ones may come twice."""
-        loader, world = self.config.dataloader, self.ranks.world
-        order = np.arange(len(self.dataset))
-        if loader.shuffle:
-            order = np.random.default_rng((self.config.seed, self.epoch)).permutation(order)
-        order = np.resize(order, -(-len(order) // world) * world)
-        size = loader.batch_size_per_gpu
-        batches = in_batches(self.ranks.share(order.tolist()), size)
-        return batches[:-1] if loader.drop_last and len(batches) > 1 and len(batches[-1]) < size else batches
+    def batches(self) -> list[list[int]]:
+        """The batches of this epoch for this rank."""
+        return epoch_batches(self.dataset, self.config, self.epoch, self.ranks)
 
     # ------------------------------------------------------------------ after an epoch
 
@@ -189,6 +233,7 @@ class Training:
         """Write epoch_N.pth and output/, evaluate, keep the best; may be repeated after an interruption."""
         due = self.epoch % self.evaluation_config.interval == 0 or self.epoch == self.config.max_epochs
         summary = self.evaluate() if self.evaluation is not None and due else {}
+        told = {**summary, **(self._watch_old_skills() if due else {})}
         if self.ranks.first:
             if self._keeps_epoch():
                 save_torch(upstream_state_dict(self.final_network), self.work_dir.weights(self.epoch))
@@ -196,11 +241,37 @@ class Training:
             save_model_dir(self.work_dir.output, self.final_network, self.vocabulary, self.raw)
             if summary:
                 self._keep_best(summary)
-                self._log(mode="eval", **summary)
+            if told:
+                self._log(mode="eval", **told)
             self.work_dir.save_progress(Progress(self.state_path, self.epoch))
         self.finished = self.epoch
         self.ranks.wait()
-        return summary
+        return told
+
+    def measure_old_skills(self) -> None:
+        """How well the initial network reads the lines of `evaluation.old_skills`."""
+        if self.old_skills is not None:
+            self._old_skills_before = self._scores(self.old_skills)
+            before = self._old_skills_before.summary()
+            self.ranks.say(f"old skills before this training: {_of_lines(before)}")
+
+    def _watch_old_skills(self) -> dict[str, Any]:
+        """The figures of old skills, now and before; a warning where they are read worse."""
+        if self.old_skills is None or self._old_skills_before is None:
+            return {}
+        before, now = self._old_skills_before.summary(), self._scores(self.old_skills).summary()
+        if now["cer"] is not None and now["cer"] > before["cer"]:
+            self.ranks.say(
+                f"\nwarning: old skills are read worse after epoch {self.epoch}: {_of_lines(now)}; before this "
+                f"training {_of_lines(before)}; rehearse them (train.rehearsal), freeze a part (train.freeze), or "
+                "lower train.optimizer.lr"
+            )
+        return {
+            "old_skills_cer": now["cer"],
+            "old_skills_cer_before": before["cer"],
+            "old_skills_accuracy": now["accuracy"],
+            "old_skills_accuracy_before": before["accuracy"],
+        }
 
     def _keeps_epoch(self) -> bool:
         return self.epoch % self.config.save.interval == 0 or self.epoch == self.config.max_epochs
@@ -214,112 +285,66 @@ class Training:
         if value is None or (best and (value >= best["value"] if rule == "min" else value <= best["value"])):
             return
         save_model_dir(self.work_dir.output_best, self.final_network, self.vocabulary, self.raw)
-        save_json({"epoch": self.epoch, "metric": metric, "value": value}, self.work_dir.best_file)
+        save_json(
+            {"epoch": self.epoch, "metric": metric, "value": value, "evaluation": self._judges}, self.work_dir.best_file
+        )
 
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
-        scores = evaluate(
-            self.final_network,
-            self.evaluation,
-            self.vocabulary,
-            self.evaluation_config.dataloader,
-            self.ranks,
-            bf16=self.bf16,
-            skip_padding=self.config.skip_padding,
-        )
-        return scores.summary()
+        return self._scores(self.evaluation).summary()
+
+    def _scores(self, dataset: LineDataset) -> Scores:
+        with naming_what_needs_memory("evaluation", "evaluation.dataloader.batch_size_per_gpu"):
+            return evaluate(
+                self.final_network,
+                dataset,
+                self.vocabulary,
+                self.evaluation_config.dataloader,
+                self.ranks,
+                bf16=self.bf16,
+                skip_padding=self.config.skip_padding,
+            )
 
     # ------------------------------------------------------------------ state
 
-    def _save_state(self, path: Path) -> None:
-        """All that `_resume` needs; written by rank 0."""
+    def begin_identity(self, precision: str | None = None) -> None:
+        """Find out what this training is; `precision`: "bf16" or "fp32" that it has begun in, for "auto" to keep."""
+        if self.config.precision == "auto" and precision in ("fp32", "bf16"):
+            self._bf16 = precision == "bf16"
+        readers, rehearsed = self.dataset.readers, self.dataset.rehearsed
+        digests = lines_digests([*readers, *(self.evaluation.readers if self.evaluation else ())], self.ranks)
+        first_rehearsed = len(readers) - rehearsed
+        self.identity = {
+            WEIGHTS: self._initial_weights,
+            TRAINING: digests[:first_rehearsed],
+            REHEARSED: digests[first_rehearsed : len(readers)],
+            SETTINGS: settings_of(self.config, self.network.config, self.bf16, self.ranks.world),
+        }
+        self._judges = digests[len(readers) :]
+
+    def judges_otherwise(self, best: Mapping[str, Any]) -> bool:
+        """Whether the evaluations to come cannot be compared with the one that `best` tells of."""
+        told = (self.config.save.best_metric, self._judges)
+        return self.evaluation is not None and (best["metric"], best.get("evaluation")) != told
+
+    def save_state(self, path: Path) -> None:
+        """All that `resume.begin` needs; written by rank 0."""
         random_states = self.ranks.gather(self.ranks.random_state())
         self.state_path = path
         if not self.ranks.first:
             return
-        self.work_dir.save_state(
-            {
-                "epoch": self.epoch,
-                "iteration": self.iteration,
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict() if self.average else None,
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "random_states": random_states,
-                "batches": self._batch_plan(),
-                "learning": learning_plan(self.config.optimizer, self.config.scheduler),
-                "vocabulary": self.vocabulary.text,
-            },
-            path,
-            self.finished,
+        state = State(
+            epoch=self.epoch,
+            iteration=self.iteration,
+            network=self.network.state_dict(),
+            average=self.average.state_dict() if self.average else None,
+            optimizer=self.optimizer.state_dict()["state"],
+            schedule=self.schedule.state_dict(),
+            random_states=random_states,
+            identity=self.identity,
+            vocabulary=self.vocabulary.text,
         )
-
-    def _batch_plan(self) -> dict[str, Any]:
-        """What decides which lines form the batches of an epoch: it must stay the same within one."""
-        loader = self.config.dataloader
-        return {
-            "lines": len(self.dataset),
-            "processes": self.ranks.world,
-            "train.seed": self.config.seed,
-            "batch_size_per_gpu": loader.batch_size_per_gpu,
-            "shuffle": loader.shuffle,
-            "drop_last": loader.drop_last,
-            "cumulative_iters": self.config.optimizer.cumulative_iters,
-        }
-
-    def _resume(self, checkpoint: str | None) -> None:
-        """Go on from `checkpoint`, else from where resume.json says, else begin."""
-        progress = self.work_dir.progress()
-        path = state_file(checkpoint) if checkpoint else progress and progress.state
-        own = bool(progress) and path.parent.resolve() == self.work_dir.save_dir.resolve()
-        if not own:
-            self.work_dir.refuse_foreign_files()
-        if path is None:
-            return
-        state = load_state(path)
-        self.finished = state["epoch"] if state["iteration"] else min(state["epoch"], progress.finished if own else 0)
-        self._check_state(state, path)
-        self._restore(state, path)
-        self.state_path = path
-        if not own:
-            self._save_state(self.work_dir.latest_state)
-        if self.ranks.first:
-            self.work_dir.save_progress(Progress(self.state_path, self.finished))
-            aside = self.work_dir.set_aside_after(self.epoch)
-            where = f"; later epochs moved to {aside}" if aside else ""
-            print(f"going on after epoch {self.epoch}, batch {self.iteration}{where}", file=sys.stderr)
-        self.ranks.wait()
-
-    def _check_state(self, state: Mapping[str, Any], path: Path) -> None:
-        """Raises ConfigurationError where the training of `state` is over, or was another one."""
-        if state["epoch"] >= self.config.max_epochs and self.finished == state["epoch"]:
-            raise ConfigurationError(
-                f"{path}: belongs to a finished training of {state['epoch']} epochs; name another "
-                "work_dir, raise train.max_epochs to go on, or go on from an earlier epoch with "
-                "train('.../epoch_N')"
-            )
-        then, now = dict(state["learning"]), learning_plan(self.config.optimizer, self.config.scheduler)
-        if state["iteration"]:  # in the middle of an epoch
-            then, now = {**then, **state["batches"]}, {**now, **self._batch_plan()}
-        changed = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
-        if state["vocabulary"] != self.vocabulary.text:
-            changed.append("the vocabulary is another")
-        if changed:
-            raise ConfigurationError(
-                f"{path}: the training began otherwise: {'; '.join(changed)}; go on with the same, "
-                "or start in a new work_dir with model= set to the output/ of this one"
-            )
-
-    def _restore(self, state: Mapping[str, Any], path: Path) -> None:
-        load_weights(self.network, state["network"], path)
-        if self.average and state["average"]:
-            self.average.load_state_dict(state["average"])
-        elif self.average:
-            self.average = moving_average(self.network, self.config.ema_decay)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.ranks.set_random_state(state["random_states"][self.ranks.rank % len(state["random_states"])])
-        self.epoch, self.iteration = state["epoch"], state["iteration"]
+        self.work_dir.save_state(state, path, self.finished)
 
     # ------------------------------------------------------------------ reports
 
@@ -342,4 +367,11 @@ class Training:
     def _report_bad(self, batch: Batch) -> None:
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)
-            self._log(mode="train", left_out=reason)
+            self._log(mode="train", iter=self.iteration + 1, left_out=reason)
+
+
+def _of_lines(summary: Mapping[str, Any]) -> str:
+    cer, accuracy = summary["cer"], summary["accuracy"]
+    if cer is None:
+        return f"no character in {summary['lines']} lines"
+    return f"CER {100 * cer:.2f} %, {100 * accuracy:.1f} % of {summary['lines']} lines right"

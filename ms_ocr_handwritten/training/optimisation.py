@@ -31,6 +31,11 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     return _build(kind, "train.optimizer", [p for p in parameters if p.requires_grad], arguments)
 
 
+def load_kept(optimizer: torch.optim.Optimizer, kept: dict[int, dict[str, Any]]) -> None:
+    """Give the optimiser what it kept of each parameter; rates and the like stay those of the configuration."""
+    optimizer.load_state_dict({"state": kept, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
 class Schedule:
     """A scheduler of torch.optim with a linear warm-up on top; `before_step` and `after_step` frame each step."""
 

@@ -6,10 +6,17 @@ import torch
 from torch import nn
 
 from ..config import Configuration
-from ..errors import LabelError
+from ..errors import ConfigurationError, LabelError
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
-from .dataset import LineDataset, describe_unknown, refuse_or_drop_unalignable, unknown_characters
+from .dataset import (
+    FIRST_KEYS,
+    LineDataset,
+    blank_labels,
+    describe_unknown,
+    refuse_or_drop_unalignable,
+    unknown_characters,
+)
 from .distributed import Ranks
 
 UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network reads until it is learnt
@@ -22,7 +29,8 @@ def fit_vocabulary(
 
     "error" raises LabelError with the characters, their counts and the first keys; "drop" leaves the lines out and
     says which; "grow" appends the characters to the vocabulary and rows to the head of `network` (in place; old rows
-    stay bit for bit; `raw` gets the new number of classes). Returns the lines to train on and their vocabulary.
+    stay bit for bit; `raw` gets the new number of classes). Blank labels are learnt, and named. Returns the lines to
+    train on and their vocabulary.
     """
     action, vocabulary = configuration.train.unknown_characters, dataset.vocabulary
     counts, lines = unknown_characters(dataset)
@@ -37,6 +45,11 @@ def fit_vocabulary(
             dropped = {line for indices in lines.values() for line in indices}
             ranks.say(f"{len(dropped)} lines left out, for characters that are not in vocab.txt:\n{report}")
             dataset = dataset.without(dropped)
+        elif "head" in configuration.train.freeze:
+            raise ConfigurationError(
+                f"train.freeze names the head, which could not learn the {len(counts)} characters that "
+                "train.unknown_characters 'grow' would add; freeze other parts"
+            )
         else:
             ranks.say(f"{len(counts)} characters added to the vocabulary:\n{report}")
             vocabulary = dataset.vocabulary = vocabulary.grow(counts)
@@ -49,7 +62,28 @@ def fit_vocabulary(
     dataset, keys = refuse_or_drop_unalignable(dataset, configuration.train.unalignable)
     if keys:
         ranks.say(f"{len(keys)} lines left out, too short for their labels: {', '.join(keys)}")
+    blank = blank_labels(dataset)
+    if blank:
+        ranks.say(
+            f"{len(blank)} labels are blank, so that these lines are learnt as empty ones: {_keys(dataset, blank)}; "
+            "mend the labels, or build the LMDB without them"
+        )
     return dataset, vocabulary
+
+
+def name_unknown_in_evaluation(dataset: LineDataset, ranks: Ranks) -> None:
+    """Say which characters of an evaluation set the vocabulary lacks: each of them counts as an error."""
+    counts, lines = unknown_characters(dataset)
+    if counts:
+        ranks.say(
+            f"{len(counts)} characters of the evaluation set are not in the vocabulary and count as errors:\n"
+            f"{describe_unknown(dataset, counts, lines)}\nhave lines with them in the training set, and "
+            "train.unknown_characters 'grow', to learn them"
+        )
+
+
+def _keys(dataset: LineDataset, indices: list[int]) -> str:
+    return ", ".join(dataset.key(index) for index in indices[:FIRST_KEYS]) + (", ..." if indices[FIRST_KEYS:] else "")
 
 
 def grow_head(network: ConvNextViT, num_classes: int, seed: int) -> None:

@@ -10,12 +10,13 @@ from ..errors import ConfigurationError
 from ..lmdb.store import LmdbReader
 from ..model_dir import ModelDir
 from ..nets.convnextvit import ConvNextViT, load_network
+from ..vocab import Vocabulary
 from .checkpoints import WorkDir
 from .dataset import LineDataset
 from .distributed import Ranks
 from .evaluation import evaluate
 from .loop import Training
-from .prepare import fit_vocabulary
+from .prepare import fit_vocabulary, name_unknown_in_evaluation
 
 
 def prepare_training(
@@ -48,18 +49,23 @@ def prepare_training(
         augment=config.augment,
         seed=config.seed,
         on_bad_sample=config.on_bad_sample,
+        rehearsed=[LmdbReader(path) for path in config.rehearsal.lmdb],
     )
     dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration, ranks)
-    held_out = (
-        LineDataset(
-            [LmdbReader(path) for path in evaluation], vocabulary, on_bad_sample=config.on_bad_sample, unknown="omit"
-        )
-        if evaluation
-        else None
+    held_out, old_skills = (
+        _judging(paths, vocabulary, configuration) if paths else None
+        for paths in (evaluation, configuration.evaluation.old_skills)
     )
-    return Training(
-        network, vocabulary, raw, configuration, dataset, held_out, WorkDir(work_dir, config.save.save_dir), ranks
-    )
+    if held_out is not None:
+        name_unknown_in_evaluation(held_out, ranks)
+    files_of_training = WorkDir(work_dir, config.save.save_dir)
+    return Training(network, vocabulary, raw, configuration, dataset, held_out, files_of_training, ranks, old_skills)
+
+
+def _judging(paths: Sequence[str], vocabulary: Vocabulary, configuration: Configuration) -> LineDataset:
+    """Lines that are read and not learnt."""
+    readers = [LmdbReader(path) for path in paths]
+    return LineDataset(readers, vocabulary, on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
 
 
 def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None:
@@ -86,12 +92,7 @@ def evaluate_model_dir(
     if weights is not None or network is None:
         network = load_network(configuration.network, _weights_file(weights) if weights else files.require_weights())
     ranks = Ranks.join()
-    dataset = LineDataset(
-        [LmdbReader(path) for path in evaluation],
-        files.vocabulary,
-        on_bad_sample=configuration.train.on_bad_sample,
-        unknown="omit",
-    )
+    dataset = _judging(evaluation, files.vocabulary, configuration)
     scores = evaluate(
         network.to(ranks.device),
         dataset,

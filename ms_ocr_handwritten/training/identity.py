@@ -1,0 +1,107 @@
+"""What a training is: the content of its initial weights, vocabulary and data, and every setting that it learns by.
+
+Kept in its state, so that another training in the same work_dir is refused and never mixed with it. Content, not
+paths: a work_dir and its data may be moved.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..config import TrainConfig
+from ..errors import LmdbError
+from ..lmdb.store import LmdbReader
+from .distributed import Ranks
+from .optimisation import learning_plan
+
+WEIGHTS, TRAINING, REHEARSED, SETTINGS = "initial weights", "training set", "rehearsed set", "settings"
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of all names, shapes and values, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def lines_digest(reader: LmdbReader) -> str:
+    """SHA-256 of all images and labels in order, as hexadecimal digits; reads the whole LMDB once."""
+    digest = hashlib.sha256()
+    for index in range(len(reader)):
+        for read in (reader.image_bytes, lambda i: reader.label(i).encode("utf-8")):
+            try:
+                value = read(index)
+            except LmdbError:  # named, or left out, when it is learnt
+                value = b"unreadable"
+            digest.update(len(value).to_bytes(8, "little"))
+            digest.update(value)
+    return digest.hexdigest()
+
+
+def lines_digests(readers: Sequence[LmdbReader], ranks: Ranks) -> list[str]:
+    """The digest of each LMDB; rank 0 reads them for all."""
+    known: dict[str, str] = {}
+    for reader in readers if ranks.first else ():
+        known.setdefault(reader.path, lines_digest(reader))
+    return ranks.gather([known[reader.path] for reader in readers] if ranks.first else None)[0]
+
+
+def settings_of(config: TrainConfig, network: Any, bf16: bool, processes: int) -> dict[str, Any]:
+    """Every setting that changes what is learnt; not those that say when to save, log, evaluate or end."""
+    loader, optimizer = config.dataloader, config.optimizer
+    settings = {
+        **learning_plan(optimizer, config.scheduler),
+        "train.optimizer.options": {
+            "max_norm": optimizer.max_norm,
+            "norm_type": optimizer.norm_type,
+            "cumulative_iters": optimizer.cumulative_iters,
+        },
+        "train.dataloader.batch_size_per_gpu": loader.batch_size_per_gpu,
+        "train.dataloader.shuffle": loader.shuffle,
+        "train.dataloader.drop_last": loader.drop_last,
+        "train.precision": "bf16" if bf16 else "fp32",
+        **{
+            f"train.{name}": getattr(config, name)
+            for name in (
+                "seed",
+                "ema_decay",
+                "skip_padding",
+                "augment",
+                "freeze",
+                "unknown_characters",
+                "unalignable",
+                "on_bad_sample",
+            )
+        },
+        "train.rehearsal.share": config.rehearsal.share if config.rehearsal.lmdb else None,
+        "model.network": dataclasses.asdict(network),
+        "the number of processes": processes,
+    }
+    return json.loads(json.dumps(settings))  # lists for tuples, as it is read again
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a training `now` is not as it was `then`, for a message."""
+    found = ["the initial weights are others"] if then.get(WEIGHTS) != now[WEIGHTS] else []
+    for name in (TRAINING, REHEARSED):
+        before, after = then.get(name), now[name]
+        if before == after:
+            continue
+        if isinstance(before, list) and len(before) == len(after):
+            others = [str(number) for number, pair in enumerate(zip(before, after), 1) if pair[0] != pair[1]]
+            found.append(f"{name} {' and '.join(others)} of {len(after)} holds other lines")
+        else:
+            count = len(before) if isinstance(before, list) else "unknown"
+            found.append(f"the number of {name}s was {count}, is {len(after)}")
+    settings = then.get(SETTINGS)
+    settings = settings if isinstance(settings, Mapping) else {}
+    for name, value in now[SETTINGS].items():
+        if settings.get(name) != value:
+            found.append(f"{name} was {settings.get(name)}, is {value}")
+    return found

@@ -1,0 +1,119 @@
+"""Where a training begins: anew, or from a state, which must be of the same training."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, ConfigurationError
+from ..nets.convnextvit import load_weights
+from .checkpoints import Progress
+from .identity import SETTINGS, differences
+from .optimisation import load_kept, moving_average
+from .state import State, state_file
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+
+def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
+    """Go on from `checkpoint`, else from where resume.json says, else begin; `resume` False moves all aside first.
+
+    Raises:
+        ConfigurationError: The training is finished, or was another one, or its files are another's.
+        CheckpointError: The state is missing, damaged, or of another network.
+    """
+    work_dir, ranks = training.work_dir, training.ranks
+    if not resume:
+        _start_anew(training, checkpoint)
+    progress = work_dir.progress()
+    path = state_file(checkpoint) if checkpoint else progress and progress.state
+    own = bool(progress) and path.parent.resolve() == work_dir.save_dir.resolve()
+    if not own:
+        work_dir.refuse_foreign_files()
+    if path is None:
+        training.begin_identity()
+        training.measure_old_skills()
+        return
+    state = State.load(path)
+    finished = state.epoch if state.iteration else min(state.epoch, progress.finished if own else 0)
+    precision = state.identity.get(SETTINGS, {})
+    training.begin_identity(precision.get("train.precision") if isinstance(precision, dict) else None)
+    otherwise = _check(training, state, path, finished, chosen=checkpoint is not None)
+    training.measure_old_skills()
+    _restore(training, state, path)
+    training.finished, training.state_path = finished, path
+    best = work_dir.best() if own else None
+    ranks.wait()  # all have read what rank 0 changes now
+    if not own or otherwise:
+        training.save_state(work_dir.latest_state)
+    if ranks.first:
+        work_dir.save_progress(Progress(training.state_path, finished))
+        aside = work_dir.set_aside_after(state.epoch)
+        work_dir.rewind_log(state.epoch, state.iteration, finished, aside)
+        where = f"; later epochs moved to {aside}" if aside else ""
+        print(f"going on after epoch {state.epoch}, batch {state.iteration}{where}", file=sys.stderr)
+        if best and work_dir.best() and training.judges_otherwise(best):
+            moved = work_dir.set_best_aside()
+            print(f"judged by another evaluation set or metric: the best begins anew, so far: {moved}", file=sys.stderr)
+    ranks.wait()
+
+
+def _start_anew(training: "Training", checkpoint: str | None) -> None:
+    if checkpoint:
+        raise ConfigurationError(f"resume=False starts anew, but {checkpoint} is named to go on from; leave out one")
+    if training.ranks.first:
+        aside = training.work_dir.set_aside()
+        if aside:
+            print(f"starting anew; what was there is in {aside}", file=sys.stderr)
+    training.ranks.wait()
+
+
+def _check(training: "Training", state: State, path: Path, finished: int, *, chosen: bool) -> bool:
+    """Refuse a state that is over, of another training, or damaged.
+
+    From the end of an epoch that the user has chosen, the training may go on otherwise; returns whether it does.
+    """
+    changed = ["the vocabulary is another"] if state.vocabulary != training.vocabulary.text else []
+    others = differences(state.identity, training.identity)
+    if chosen and not state.iteration and not changed:
+        if others:
+            training.ranks.say(f"{path}: from here on otherwise: {'; '.join(others)}")
+    elif changed + others:
+        epoch = f"train('{training.work_dir.save_dir / 'epoch_N'}') (--from)"
+        raise ConfigurationError(
+            f"{path}: the training began otherwise: {'; '.join(changed + others)}; go on with the same, or name "
+            "another work_dir (with model= set to the output/ of this one to learn on from it), or start anew with "
+            "resume=False (--no-resume), which moves what is there aside, or go on all the same from the end of an "
+            f"epoch with {epoch}"
+        )
+    if state.epoch >= training.config.max_epochs and finished == state.epoch:
+        raise ConfigurationError(
+            f"{path}: belongs to a finished training of {state.epoch} epochs; name another "
+            "work_dir, raise train.max_epochs to go on, go on from an earlier epoch with "
+            "train('.../epoch_N') (--from), or start anew with resume=False (--no-resume)"
+        )
+    batches = len(training.batches())
+    if state.iteration and state.iteration >= batches:
+        raise CheckpointError(
+            f"{path}: claims {state.iteration} batches of an epoch that has {batches}; go on from an epoch_N, or start "
+            "in a new work_dir"
+        )
+    random_state = training.ranks.random_state()
+    state.check_fit(training.network, training.average, training.config.optimizer, random_state, path)
+    return bool(others)
+
+
+def _restore(training: "Training", state: State, path: Path) -> None:
+    load_weights(training.network, state.network, path)
+    if training.average and state.average:
+        training.average.load_state_dict(state.average)
+    elif training.average:
+        training.average = moving_average(training.network, training.config.ema_decay)
+    load_kept(training.optimizer, state.optimizer)
+    training.schedule.load_state_dict(state.schedule)
+    states = state.random_states
+    try:
+        training.ranks.set_random_state(states[training.ranks.rank % len(states)])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its random state is refused ({error}); go on from an epoch_N") from error
+    training.epoch, training.iteration = state.epoch, state.iteration
