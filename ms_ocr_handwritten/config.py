@@ -226,9 +226,11 @@ def _optimizer(section: Section) -> OptimizerConfig:
     default = OptimizerConfig()
     options = section.section("options")
     clip = options.section("grad_clip")
+    kind = section.take("type", str, default.type)
+    arguments = section.rest()
     optimizer = OptimizerConfig(
-        type=section.take("type", str, default.type),
-        arguments=section.rest() or default.arguments,
+        type=kind,
+        arguments={**default.arguments, **arguments} if kind == default.type else arguments,
         max_norm=clip.number("max_norm", float, None, above=0),
         norm_type=clip.number("norm_type", float, default.norm_type, above=0),
         cumulative_iters=options.number("cumulative_iters", int, default.cumulative_iters, least=1),

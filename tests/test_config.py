@@ -414,6 +414,12 @@ def test_arguments_of_optimiser_and_scheduler_are_kept_for_torch():
     assert (train.scheduler.type, train.scheduler.arguments) == ("StepLR", {"step_size": 3})
 
 
+def test_the_rate_suits_fine_tuning_unless_it_is_said():
+    """PyTorch's own default would be ten times as high."""
+    for raw, rate in (({}, 1e-4), ({"weight_decay": 0.1}, 1e-4), ({"type": "AdamW", "lr": 0.5}, 0.5)):
+        assert Configuration.parse({"train": {"optimizer": raw}}).train.optimizer.arguments["lr"] == rate
+
+
 def test_arguments_of_no_scheduler_are_refused():
     refuses(nested("train.lr_scheduler.milestones", [3]), "train.lr_scheduler.type is missing", "milestones")
 
