@@ -36,17 +36,12 @@ class LineLoss(nn.Module):
 
 
 def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:
-    """What greedy CTC reads from the columns (P, D) of a batch, one text per line.
-
-    Classes of the head behind the vocabulary's end read as nothing.
-    """
-    characters = Vocabulary.FIRST_ID + len(vocabulary)
+    """What greedy CTC reads from the columns (P, D) of a batch, one text per line."""
     best = (
         torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()
     )  # (P,)
     texts = []
     for row, length in zip(batch.columns.numpy(), batch.lengths.tolist()):
         ids = best[row[:length]]
-        runs = collapse(ids, np.zeros(length, np.float32))
-        texts.append(vocabulary.decode(run.id for run in runs if run.id < characters))
+        texts.append(vocabulary.decode(run.id for run in collapse(ids, np.zeros(length, np.float32))))
     return texts
