@@ -29,15 +29,16 @@ socket.socket.connect = _guarded(socket.socket.connect, lambda s, a: a[0] if isi
 socket.getaddrinfo = _guarded(socket.getaddrinfo, lambda host, *_: host)
 
 def answer(**values):
-    print("{MARK}" + json.dumps(values | {{"attempts": ATTEMPTS}}))
+    print("\\n{MARK}" + json.dumps(values | {{"attempts": ATTEMPTS}}))
 """
 
 
 def fresh(script: str, cwd: Path, *, environment: dict[str, str] | None = None, **values: Any) -> dict[str, Any]:
-    """Run `script`, which finds `values` in VALUES, and return what it gave to `answer`, and the `attempts`."""
+    """Run `script`, which finds `values` in VALUES, and return what it gave to `answer`, `attempts` and `stderr`."""
     environment = {
         **os.environ,
         "MODELSCOPE_LOG_LEVEL": "40",
+        "OMP_NUM_THREADS": "1",  # for networks as small as these, threads only wait for each other
         "MODELSCOPE_CACHE": str(cwd / "cache"),
         **(environment or {}),
     }
@@ -49,8 +50,8 @@ def fresh(script: str, cwd: Path, *, environment: dict[str, str] | None = None, 
         text=True,
         encoding="utf-8",
         env=environment,
-        timeout=240,
+        timeout=500,
     )
     answers = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     assert done.returncode == 0 and answers, f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
-    return json.loads(answers[-1].removeprefix(MARK))
+    return json.loads(answers[-1].removeprefix(MARK)) | {"stderr": done.stderr}
