@@ -22,7 +22,7 @@ setup(
     package_data={"ms_ocr_handwritten": ["assets/*"]},
     install_requires=[
         "torch>=2.4",
-        "modelscope[framework]>=1.35",
+        "modelscope[datasets,framework]>=1.35",  # datasets: oss2, without which 1.35 cannot be imported, nor sets fetched
         "opencv-python>=4.8",
         "numpy>=1.26",
         "lmdb>=1.4",
@@ -39,7 +39,7 @@ setup(
         # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": SYNTH,
-        "test": ["pytest>=8.0", *ONNX, *SYNTH],
+        "test": ["pytest>=8.0", "cryptography>=41.0", *ONNX, *SYNTH],  # cryptography: the certificate of the tests' hub
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

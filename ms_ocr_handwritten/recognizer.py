@@ -25,6 +25,7 @@ from .image import Limits, LineCanvas, line_canvas, load_image
 from .loading import Loaded, Stop, load_canvases
 from .margins import advice, find_ink, inked_columns, trimmed
 from .model_dir import ModelDir
+from .model_id import local_directory
 from .vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -113,9 +114,11 @@ class Recognizer:
         threads: int | None = None,
         limits: Limits = Limits(),
         trim: str = "never",
+        revision: str | None = None,
     ) -> "Recognizer":
-        """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx).
+        """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or an id.
 
+        model_dir: a directory, of which nothing is asked of the network, or the id of a model of the hub (owner/name).
         backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see
             `backends`.
         precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32 where
@@ -125,13 +128,15 @@ class Recognizer:
         threads: of onnxruntime or OpenVINO; None takes all cores.
         trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins away first, where
             that is safe (see `margins`).
+        revision: a branch or tag of an id; None takes ModelScope's default.
 
-        Raises ConfigurationError, VocabularyError, CheckpointError or BackendError.
+        Raises ConfigurationError, VocabularyError, CheckpointError or BackendError; HubError for an id that is not to
+        be had.
         """
-        model = ModelDir.open(model_dir)
+        model = ModelDir.open(local_directory(model_dir, revision))
         again = functools.partial(
             cls.from_pretrained,
-            os.path.abspath(model_dir),
+            os.path.abspath(model.path),
             backend,
             precision,
             device=device,

@@ -28,7 +28,7 @@ BATCH = 24  # lines
 
 
 @click.command()
-@click.option("--model", metavar="DIR", help="Model directory [default: the embedded model].")
+@click.option("--model", metavar="DIR_OR_ID", help="Model directory, or id [default: the embedded model].")
 @click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Of each measurement.")
 def doctor(model: str | None, rounds: int) -> None:
     """Show versions and speeds, and say what `auto` chooses.
@@ -37,12 +37,13 @@ def doctor(model: str | None, rounds: int) -> None:
     The exit code is 1 if none can read the model.
     """
     from ..model_dir import ModelDir, default_model_dir
+    from ..model_id import local_directory
 
     click.echo(f"python {platform.python_version()}, {platform.system()} {platform.machine()}")
     for package, use in PACKAGES.items():
         click.echo(f"{package:<12} {_version(package) or f'missing ({use})'}")
     click.echo(_processor())
-    files = ModelDir.open(model or default_model_dir())
+    files = ModelDir.open(local_directory(model) if model else default_model_dir())
     click.echo(f"\nmodel: {files.path}, {files.configuration.network.num_classes} classes\n")
     readers = dict(_readers(files))
     if not readers:

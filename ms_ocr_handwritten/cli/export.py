@@ -1,5 +1,6 @@
 """`ms-ocr export onnx` and `export int8`: thin over `export.export_onnx` and `quantize.quantize_onnx`."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ImageError, OcrError, QuantizationError
+from ..errors import ConfigurationError, ImageError, OcrError, QuantizationError
+from ..model_id import is_model_id
 from .evaluate import evaluate_sources, labelled_sources
 from .output import exit_if_unreadable, progress, refuse_existing
 from .reading import reader_of
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..image import LineCanvas
     from ..metrics import Counts
+    from ..model_dir import ModelDir
     from ..onnx.int8 import Comparison
 
 BATCH_SIZE = 32  # lines read at a time
@@ -30,7 +33,7 @@ def export() -> None:
 
 
 @export.command()
-@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
+@click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or id, which needs --out.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
 @click.option("--opset", type=click.IntRange(min=14), help="Version of ONNX's operators [default: 17].")
 @click.option(
@@ -40,11 +43,11 @@ def export() -> None:
     "float32 all the same. Loses nothing where the weights are values of float16.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one has passed the check).")
-def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
+def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
     """Write the network as an ONNX file, checked against PyTorch before it gets its name."""
-    from ..model_dir import ONNX_FILE, ModelDir
+    from ..model_dir import ONNX_FILE
 
-    files = ModelDir.open(model)
+    files = _open_model(model, out)
     weights = files.require_weights()
     out = out or files.path / ONNX_FILE
     if not force:
@@ -65,14 +68,14 @@ def onnx(model: Path, out: Path | None, opset: int | None, half_weights: bool, f
 
 
 @export.command()
-@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Model directory.")
+@click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or id, which needs --out.")
 @click.option("--calibrate", multiple=True, required=True, metavar="PATH", help="Lines like those to read; repeatable.")
 @click.option("--evaluate", multiple=True, required=True, metavar="PATH", help="Lines to measure with; repeatable.")
 @click.option("--lines", type=click.IntRange(min=1), default=200, show_default=True, help="To calibrate with.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model_int8.onnx in DIR]")
 @click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one reads well enough).")
 def int8(
-    model: Path, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
+    model: str, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
 ) -> None:
     """Write model.onnx in int8, unless it then reads worse by 0.2 points of CER or more.
 
@@ -81,9 +84,9 @@ def int8(
     and written into the file.
     """
     from ..backends.onnx import refuse_other_weights
-    from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
+    from ..model_dir import INT8_FILE, ONNX_FILE
 
-    files = ModelDir.open(model)
+    files = _open_model(model, out)
     source, out = files.onnx, out or files.path / INT8_FILE
     if source is None:
         raise QuantizationError(f"{files.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`")
@@ -114,6 +117,16 @@ def int8(
     comparison = quantize_onnx(source, out, _lines_of(calibration, lines), score)
     click.echo(_table(comparison))
     click.echo(f"{out}: {out.stat().st_size} bytes")
+
+
+def _open_model(model: str, out: Path | None) -> "ModelDir":
+    """Raises ConfigurationError for an id without `out`: its directory is ModelScope's cache, to be left as it is."""
+    from ..model_dir import ModelDir
+    from ..model_id import local_directory
+
+    if out is None and is_model_id(model) and not os.path.exists(model):
+        raise ConfigurationError(f"{model}: is no directory; to export the model of that id, say --out FILE")
+    return ModelDir.open(local_directory(model))
 
 
 def _lines_of(sets: list[Labelled], lines: int) -> "Iterator[LineCanvas]":

@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
 ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors in their place
 
 _OPTIONS = (
-    click.option("--model", metavar="DIR", help="Model directory [default: the embedded model]."),
+    click.option("--model", metavar="DIR_OR_ID", help="Model directory, or id [default: the embedded model]."),
     click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes."),
     click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
     click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Lines at a time."),

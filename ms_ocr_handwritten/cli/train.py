@@ -18,9 +18,8 @@ _folder = click.Path(path_type=Path)
 @click.command()
 @click.option(
     "--model",
-    type=_folder,
-    metavar="DIR",
-    help="Model directory to start from; random weights if it holds none [default: the embedded model].",
+    metavar="DIR_OR_ID",
+    help="Model to start from: a directory (random weights if it holds none) or an id [default: the embedded model].",
 )
 @click.option(
     "--train",
@@ -79,7 +78,7 @@ _folder = click.Path(path_type=Path)
     help="A part of the network that stays as it is; may be repeated.",
 )
 def train(
-    model: Path | None,
+    model: str | None,
     train_paths: tuple[Path, ...],
     eval_paths: tuple[Path, ...],
     work_dir: Path,
@@ -99,10 +98,11 @@ def train(
     """
     from ..config import CONFIGURATION_FILE, Configuration, read_json
     from ..model_dir import default_model_dir
+    from ..model_id import local_directory
     from ..training.setup import name_work_dir, prepare_training
 
-    model = model or Path(default_model_dir())
-    config = config or model / CONFIGURATION_FILE
+    directory = Path(local_directory(model) if model else default_model_dir())
+    config = config or directory / CONFIGURATION_FILE
     raw = read_json(config)
     Configuration.parse(raw, str(config))
     name_work_dir(raw, work_dir)
@@ -115,7 +115,7 @@ def train(
             set_value(raw, key, [str(value) for value in values])
     for assignment in assignments:
         override(raw, assignment)
-    training = prepare_training(model, raw, train_paths, eval_paths, raw["train"]["work_dir"])
+    training = prepare_training(directory, raw, train_paths, eval_paths, raw["train"]["work_dir"])
     summary = training.run(checkpoint, resume=not no_resume)
     if training.ranks.first:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))

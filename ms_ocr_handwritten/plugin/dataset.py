@@ -3,7 +3,7 @@
 import inspect
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
@@ -14,6 +14,8 @@ from PIL import Image
 from ..errors import ConfigurationError
 from ..lmdb.store import LmdbReader
 from ..vocab import fold_full_width
+
+HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -57,7 +59,17 @@ class LocalLmdbDataset(MsDataset):
 class OCRRecognitionDataset(TorchCustomDataset):
     """Upstream's records: {'images': what the preprocessor makes of the grey image, 'labels': folded label}."""
 
-    def __init__(self, local_lmdb: Paths, preprocessor: Any = None) -> None:
+    def __init__(
+        self,
+        local_lmdb: Paths | None = None,
+        preprocessor: Any = None,
+        split_config: Mapping[str, str] | None = None,
+        mode: str | None = None,
+    ) -> None:
+        """local_lmdb, or split_config of a data set of the hub: folders by split, each of which holds an `lmdb/`. mode,
+        which upstream passes, changes nothing. Raises ConfigurationError or LmdbError."""
+        if local_lmdb is None:
+            local_lmdb = hub_lmdbs(split_config or {})
         self._inner_dataset = LocalLmdbDataset(local_lmdb)
         self.preprocessor, self.trainer = preprocessor, None
 
@@ -68,6 +80,11 @@ class OCRRecognitionDataset(TorchCustomDataset):
             "images": self.preprocessor(image)["image"] if self.preprocessor else image,
             "labels": fold_full_width(record["label"]),
         }
+
+
+def hub_lmdbs(split_config: Mapping[str, str]) -> list[str]:
+    """The LMDBs of a data set of the hub, whose `config_kwargs` holds folders by split."""
+    return [os.path.join(folder, HUB_LMDB) for folder in split_config.values()]
 
 
 def load_local(

@@ -8,8 +8,8 @@ names, which registers itself; then the registry is asked. Both steps are adapte
 - Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
   imported it; `upstream_class` returns it, for the recognisers that are upstream's (CRNN, LightweightEdge).
 
-`MsDataset.load(local_lmdb=...)`, `pipeline(...)`, `build_trainer(...)` and `from_pretrained(...)` ask the hub before
-any registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
+`MsDataset.load`, `pipeline`, `build_trainer`, `from_pretrained` and `snapshot_download` ask the hub before any
+registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
 question is imported, by a finder that stands first in `sys.meta_path`; so importing this package imports no part of
 ModelScope. A module that was imported before is adapted at once, and in place: `from modelscope.pipelines import
 pipeline` before `import ms_ocr_handwritten` works like the other order.
@@ -25,6 +25,8 @@ import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
+
+from ..model_id import answer_with
 
 PACKAGE = __name__.rpartition(".")[0]
 TASK = "ocr-recognition"
@@ -75,7 +77,11 @@ def upstream_class(registry: str, group: str, name: str) -> type:
 
 
 def register() -> None:
-    """Adapt ModelScope: the modules imported already at once, the others when they are imported. May be repeated."""
+    """Adapt ModelScope: the modules imported already at once, the others when they are imported. May be repeated.
+
+    From then on model ids are answered for in the core as well.
+    """
+    answer_with(_resolved)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     for name, adapt in _ADAPTATIONS.items():
@@ -125,7 +131,7 @@ def _adapt_datasets(module: ModuleType) -> None:
     def load(*args: Any, original: Callable, **kwargs: Any) -> Any:
         if "local_lmdb" in kwargs or "local_file" in kwargs:
             return importlib.import_module(f"{PACKAGE}.dataset").load_local(*args, **kwargs)
-        return original(*args, **kwargs)
+        return importlib.import_module(f"{PACKAGE}.hub_dataset").load(original, *args, **kwargs)
 
     dataset_class.load = staticmethod(load)
 
@@ -158,15 +164,43 @@ def _adapt_from_pretrained(class_name: str, module: ModuleType) -> None:
     _wrap_in_place(getattr(module, class_name).from_pretrained.__func__, resolve)
 
 
+def _adapt_snapshots(module: ModuleType) -> None:
+    def resolve(arguments: dict[str, Any]) -> None:
+        model = arguments.get("repo_id") or arguments.get("model_id")
+        elsewhere = any(arguments.get(name) for name in ("local_files_only", "cache_dir", "local_dir", "endpoint"))
+        if isinstance(model, str) and TASK in model and arguments.get("repo_type") in (None, "model") and not elsewhere:
+            hub = importlib.import_module(f"{PACKAGE}.hub")
+            arguments["local_files_only"] = hub.copy_to_take(model, arguments.get("revision")) is not None
+
+    _wrap_in_place(module.snapshot_download, resolve)
+
+
+def _adapt_checks(module: ModuleType) -> None:
+    """Upstream's trainers ask the hub whether a local directory is the newest, for minutes if it is away, for a log."""
+
+    def is_ours(arguments: dict[str, Any]) -> object:
+        read_json = importlib.import_module("..config", __package__).read_json
+        try:
+            task = read_json(os.path.join(arguments["model_root_path"], "configuration.json")).get("task")
+        except (TypeError, ValueError):  # no directory, or no such file in it
+            return None
+        return SKIP if task == TASK else None
+
+    _wrap_in_place(module.check_local_model_is_latest, is_ours)
+
+
 def _resolved(model: Any, revision: str | None) -> Any:
-    """A directory or id (see hub.py) for a path or an id; a loaded model, or a list, as it is."""
+    """The directory of a path or an id (see hub.py); a loaded model, or a list, as it is."""
     if not isinstance(model, (str, os.PathLike)):
         return model
     return importlib.import_module(f"{PACKAGE}.hub").resolve_model(os.fspath(model), revision)
 
 
-def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], None]) -> None:
-    """Let `change` edit the arguments of every call of `function`, under whatever names callers have imported it."""
+def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], object]) -> None:
+    """Let `change` edit the arguments of every call of `function`, under whatever names callers have imported it.
+
+    If it returns SKIP, nothing is called, and the answer is None.
+    """
     if hasattr(function, _WRAPPED):
         return
     original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
@@ -174,7 +208,8 @@ def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], No
 
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        change(bound.arguments)
+        if change(bound.arguments) is SKIP:
+            return None
         return original(*bound.args, **bound.kwargs)
 
     def entry(*args, _call=call, **kwargs):
@@ -182,7 +217,12 @@ def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], No
 
     function.__code__, function.__defaults__, function.__kwdefaults__ = entry.__code__, None, entry.__kwdefaults__
     function.__signature__ = signature
-    setattr(function, _WRAPPED, True)
+    setattr(function, _WRAPPED, original)
+
+
+def unwrapped(function: Callable) -> Callable:
+    """ModelScope's own, of a function that is wrapped in place."""
+    return getattr(function, _WRAPPED, function)
 
 
 def _once(original: Callable) -> Callable[[Callable], Callable]:
@@ -202,10 +242,13 @@ def _once(original: Callable) -> Callable[[Callable], Callable]:
     return decorate
 
 
+SKIP = object()
 _WRAPPED = "_ms_ocr_handwritten"
 _ADAPTATIONS: dict[str, Callable[[ModuleType], None]] = {
     "modelscope.utils.import_utils": _adapt_imports,
     "modelscope.utils.registry": _adapt_registry,
+    "modelscope.hub.check_model": _adapt_checks,
+    "modelscope.hub.snapshot_download": _adapt_snapshots,
     "modelscope.msdatasets.ms_dataset": _adapt_datasets,
     "modelscope.pipelines.builder": _adapt_pipelines,
     "modelscope.trainers.builder": _adapt_trainers,
