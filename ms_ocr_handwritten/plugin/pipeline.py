@@ -1,20 +1,24 @@
 """ModelScope's pipeline for handwriting: `Recognizer` behind `pipeline(Tasks.ocr_recognition, model=...)`."""
 
 from collections.abc import Iterable
-from typing import Any
+from threading import Lock
+from typing import Any, Optional
 
 import numpy as np
+import torch
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 from modelscope.utils.config import Config
 from PIL import Image
 
+from ..backends.pytorch import torch_device
 from ..errors import ConfigurationError, ImageError
 from ..image import Limits
 from ..model_dir import ModelDir
 from ..recognizer import Line, Recognizer
 from .choice import OursOrUpstreams
 from .model import OCRRecognition
+from .preprocessor import OCRRecognitionPreprocessor
 
 DATASET_BATCH = 32  # images of an MsDataset or an iterator read at a time
 
@@ -49,10 +53,9 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
                 "preprocessor is not used by this pipeline, which reads images itself; change the "
                 "image before, or read with Recognizer.read_canvases"
             )
-        self.device_name = device
         if isinstance(model, str):
             self.recognizer = Recognizer.from_pretrained(model, backend, precision, device=device, limits=limits)
-            self.model, self.model_dir = model, model
+            self._model, self.model_dir = None, model
         elif isinstance(model, OCRRecognition):
             if backend not in ("auto", "torch"):
                 raise ConfigurationError(
@@ -62,13 +65,38 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
             self.recognizer = Recognizer.from_network(
                 model.recognizer, model.vocabulary, precision, device=device, limits=limits
             )
-            self.model, self.model_dir = model, model.model_dir
+            self._model, self.model_dir = model, model.model_dir
         else:
             raise ConfigurationError(
                 f"model is a {type(model).__name__}; give one model directory, one model id, or "
                 "what Model.from_pretrained returned"
             )
+        self._set_what_upstream_sets(device)
+
+    def _set_what_upstream_sets(self, device: str) -> None:
+        """The members that `Pipeline.__init__` would leave, for code that looks at a pipeline from outside."""
         self.cfg = Config(ModelDir.open(self.model_dir).raw)
+        self.framework = self.cfg.framework
+        self.device_name, self.device_map = device, None
+        self.device = torch_device(device) if self.backend == "torch" else torch.device("cpu")
+        self.preprocessor = OCRRecognitionPreprocessor(self.model_dir)
+        self.trust_remote_code = self.has_multiple_models = False
+        self._auto_collate, self._compile, self._compile_options = True, False, {}
+        self._model_prepare, self._model_prepare_lock = True, Lock()  # the recogniser's network is where it belongs
+
+    @property
+    def model(self) -> OCRRecognition:
+        """The model as ModelScope knows it: the loaded one that was given, else one that is loaded at first use.
+
+        The pipeline reads with a network, or an ONNX session, of its own.
+        """
+        if self._model is None:
+            self._model = OCRRecognition(self.model_dir).to(self.device).eval()
+        return self._model
+
+    @property
+    def models(self) -> list[OCRRecognition]:
+        return [self.model]
 
     @property
     def backend(self) -> str:
@@ -78,7 +106,8 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
     def precision(self) -> str:
         return self.recognizer.precision
 
-    def __call__(self, input: Any, batch_size: int | None = None) -> Any:
+    # `Optional`, as the parser of ModelScope's deploy checker, which reads this line, knows no `int | None`
+    def __call__(self, input: Any, batch_size: Optional[int] = None) -> Any:  # noqa: UP045
         """Read `input`; see the class for the shapes, `load_image` for what an image can be. Raises ImageError."""
         if _is_image(input):
             return _wrapped(self.recognizer.read(_image(input)))

@@ -14,10 +14,8 @@ from ..config import CONFIGURATION_FILE
 from ..errors import ConfigurationError
 from ..training.setup import evaluate_model_dir, name_work_dir, prepare_training
 from .choice import OursOrUpstreams
-from .dataset import LocalLmdbDataset
+from .dataset import LocalLmdbDataset, hub_lmdbs
 from .model import OCRRecognition
-
-HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
 
 
 @TRAINERS.register_module(module_name="ocr-recognition")
@@ -40,11 +38,12 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         launcher: str | None = None,
         model_revision: str | None = None,
         arg_parse_fn: Callable | None = None,
+        device: str | None = None,
     ) -> None:
         """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
         local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, or a list
         of these. The other arguments override the configuration, in this order: cfg_modify_fn, cfg_options (dotted
-        keys), work_dir, max_epochs, seed.
+        keys), work_dir, max_epochs, seed. device: 'cpu', 'gpu', 'gpu:1' ...; None takes a GPU if there is one.
 
         Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
         """
@@ -70,7 +69,7 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
             name_work_dir(raw, work_dir)
         self.work_dir = train.get("work_dir", "./work_dir")
         self.train_paths, self.eval_paths = _paths(train_dataset, "train_dataset"), _paths(eval_dataset, "eval_dataset")
-        self.raw = raw
+        self.raw, self.device = raw, device
         self.network = None if isinstance(model, str) else model.recognizer
         self._training = None
 
@@ -94,7 +93,13 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
             if not self.train_paths:
                 raise ConfigurationError("train_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
             self._training = prepare_training(
-                self.model_dir, self.raw, self.train_paths, self.eval_paths, self.work_dir, network=self.network
+                self.model_dir,
+                self.raw,
+                self.train_paths,
+                self.eval_paths,
+                self.work_dir,
+                network=self.network,
+                device=self.device,
             )
         return self._training
 
@@ -113,7 +118,7 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         if checkpoint_path is None and self._training is not None:
             return self._training.evaluate()
         return evaluate_model_dir(
-            self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path, network=self.network
+            self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path, network=self.network, device=self.device
         )
 
 
@@ -133,7 +138,7 @@ def _paths(dataset: Any, name: str) -> list[str]:
     if isinstance(dataset, (str, os.PathLike)):
         return [os.fspath(dataset)]
     if isinstance(dataset, MsDataset) and "split_config" in (dataset.config_kwargs or {}):
-        return [os.path.join(folder, HUB_LMDB) for folder in dataset.config_kwargs["split_config"].values()]
+        return hub_lmdbs(dataset.config_kwargs["split_config"])
     raise ConfigurationError(
         f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
         "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)"

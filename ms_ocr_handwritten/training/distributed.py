@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from ..backends.precision import bf16_is_faster
+from ..backends.pytorch import torch_device
 from ..errors import OcrError
 
 
@@ -23,14 +24,18 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def join(cls) -> "Ranks":
-        """Join the group that torchrun's variables describe (nccl on GPUs, gloo on CPUs), or be alone."""
+    def join(cls, device: str | None = None) -> "Ranks":
+        """Join the group that torchrun's variables describe (nccl on GPUs, gloo on CPUs), or be alone.
+
+        device: 'cpu', 'gpu' (each rank its own), 'gpu:1' ...; None takes a GPU if there is one. Raises BackendError.
+        """
         world = int(os.environ.get("WORLD_SIZE", 1))
-        gpu = torch.cuda.is_available()
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        device = torch.device("cuda", local % torch.cuda.device_count()) if gpu else torch.device("cpu")
+        place = torch_device(device or "gpu")
+        gpu = place.type == "cuda"
+        if gpu and place.index is None:
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         if gpu:
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(place)
         if world > 1 and not distributed.is_initialized():
             # Imported later, it would keep the group as a default argument, beyond `destroy_process_group`; and a
             # thread of gloo's that is still there when Python ends may abort the process.
@@ -38,7 +43,7 @@ class Ranks:
             distributed.init_process_group("nccl" if gpu else "gloo")
             if not gpu:  # nccl would wait for the other ranks, also where this one has failed
                 atexit.register(_leave)
-        return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world, device)
+        return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world, place)
 
     @property
     def first(self) -> bool:

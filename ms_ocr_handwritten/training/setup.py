@@ -27,8 +27,11 @@ def prepare_training(
     work_dir: str | os.PathLike[str],
     *,
     network: ConvNextViT | None = None,
+    device: str | None = None,
 ) -> Training:
     """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
+
+    device: as for `Ranks.join`.
 
     Labels are checked here, before anything is written. Raises ConfigurationError, LmdbError, LabelError,
     VocabularyError or CheckpointError.
@@ -41,7 +44,7 @@ def prepare_training(
                 f"work_dir {work_dir}: its {folder}/ is the model directory itself, which would be "
                 "overwritten; name another work_dir"
             )
-    network, ranks = network or initial_network(files, configuration), Ranks.join()
+    network, ranks = network or initial_network(files, configuration), Ranks.join(device)
     config = configuration.train
     dataset = LineDataset(
         [LmdbReader(path) for path in train],
@@ -85,13 +88,14 @@ def evaluate_model_dir(
     *,
     weights: str | None = None,
     network: ConvNextViT | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Scores of a model on LMDBs: of the file `weights`, of `network`, or of the model directory's own weights."""
     files = ModelDir.open(model_dir)
     configuration = Configuration.parse(raw)
     if weights is not None or network is None:
         network = load_network(configuration.network, _weights_file(weights) if weights else files.require_weights())
-    ranks = Ranks.join()
+    ranks = Ranks.join(device)
     dataset = _judging(evaluation, files.vocabulary, configuration)
     scores = evaluate(
         network.to(ranks.device),
