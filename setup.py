@@ -22,7 +22,7 @@ setup(
     package_data={"ms_ocr_handwritten": ["assets/*"]},
     install_requires=[
         "torch>=2.4",
-        "modelscope[datasets,framework]>=1.35",  # datasets: oss2, without which 1.35 cannot be imported, nor sets fetched
+        "modelscope[datasets,framework]>=1.35",  # datasets: oss2, without which 1.35 is not even imported
         "opencv-python>=4.8",
         "numpy>=1.26",
         "lmdb>=1.4",
