@@ -11,9 +11,23 @@ import ms_ocr_handwritten
 
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
-    ["_moved", "errors", "atomic", "geometry", "config", "config_section", "model_id"],
-    ["vocab", "source", "image", "margins", "loading", "ctc", "metrics", "lmdb", "lmdb.*"],
-    ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "backends", "backends.*"],
+    ["_moved", "errors", "atomic", "files", "geometry", "config", "config_section", "model_id"],
+    [
+        "vocab",
+        "limits",
+        "source",
+        "download",
+        "image_structure",
+        "image_file",
+        "image",
+        "margins",
+        "loading",
+        "ctc",
+        "metrics",
+        "lmdb",
+        "lmdb.*",
+    ],
+    ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "onnx.inspection", "backends", "backends.*"],
     ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
     ["synth", "synth.*"],
     ["plugin", "plugin.*"],

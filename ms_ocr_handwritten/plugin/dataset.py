@@ -1,7 +1,6 @@
 """Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without asking the hub."""
 
 import inspect
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from modelscope.msdatasets.ms_dataset import MsDataset
 from PIL import Image
 
 from ..errors import ConfigurationError
+from ..image import load_image
 from ..lmdb.store import LmdbReader
 from ..vocab import fold_full_width
 
@@ -75,7 +75,7 @@ class OCRRecognitionDataset(TorchCustomDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._inner_dataset[index]
-        image = Image.open(io.BytesIO(record["image"])).convert("L")
+        image = Image.fromarray(load_image(record["image"])).convert("L")
         return {
             "images": self.preprocessor(image)["image"] if self.preprocessor else image,
             "labels": fold_full_width(record["label"]),
