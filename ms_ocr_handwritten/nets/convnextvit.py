@@ -6,6 +6,7 @@ Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes
 
 import os
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from ..geometry import GREY_WEIGHTS, OFFICIAL_CHUNKS, kept_columns
 from .convnext import ConvNeXt
 from .vit import ViTEncoder
 
+LONGEST_NAME = 200  # letters of a class that a pickle names
 MOST_PICKLED = 16 * 2**20  # bytes; those of the official model are 40,000
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
@@ -104,6 +106,16 @@ def _check_archive(path: str | os.PathLike[str], size: int, most_pickled: int) -
             return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        _check_entries(path, archive, entries, size, most_pickled)
+
+
+def _check_entries(
+    path: str | os.PathLike[str],
+    archive: zipfile.ZipFile,
+    entries: list[zipfile.ZipInfo],
+    size: int,
+    most_pickled: int,
+) -> None:
     if sum(entry.file_size for entry in entries) > size:
         raise CheckpointError(
             f"{path}: announces more than its {size} bytes hold, as only a compressed archive does; "
@@ -112,6 +124,13 @@ def _check_archive(path: str | os.PathLike[str], size: int, most_pickled: int) -
     pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
     if pickled > most_pickled:
         raise CheckpointError(f"{path}: its pickle has {pickled} bytes, over the limit of {most_pickled}")
+    for entry in entries:
+        if not entry.filename.endswith(".pkl"):
+            continue
+        for operation, name, _ in pickletools.genops(archive.read(entry)):
+            if operation.name in ("GLOBAL", "INST") and len(name) > LONGEST_NAME:
+                # PyTorch refuses it, too, but looks for a remedy in its own message for minutes.
+                raise CheckpointError(f"{path}: refused, it names a class of {len(name)} letters; get the file again")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
