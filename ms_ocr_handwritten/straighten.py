@@ -195,10 +195,10 @@ def _centres(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _curve(guide: np.ndarray, weights: np.ndarray, least_bend: float) -> Callable[[np.ndarray], np.ndarray]:
     """y(x) through the guide's points, going on straight at both ends; itself straight if it bends less, or wildly."""
     low, high = float(guide[:, 0].min()), float(guide[:, 0].max())
-    domain = [low, max(high, low + 1)]
-    chord = np.polynomial.Polynomial.fit(guide[:, 0], guide[:, 1], 1, domain=domain, w=weights)
-    fitted = np.polynomial.Polynomial.fit(
-        guide[:, 0], guide[:, 1], min(_CURVE_DEGREE, len(guide) - 1), domain=domain, w=weights
+    degree = min(_CURVE_DEGREE, int(high - low))  # no more than the points determine
+    chord, fitted = (
+        np.polynomial.Polynomial.fit(guide[:, 0], guide[:, 1], d, domain=[low, max(high, low + 1)], w=weights)
+        for d in (min(1, degree), degree)
     )
     inside = np.linspace(low, high, 64)
     bend = np.abs(fitted(inside) - chord(inside)).max()
