@@ -12,7 +12,7 @@ import ms_ocr_handwritten
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
     ["_moved", "errors", "atomic", "geometry", "config", "config_section", "model_id"],
-    ["vocab", "source", "image", "margins", "loading", "ctc", "metrics", "lmdb", "lmdb.*", "straighten"],
+    ["vocab", "source", "image", "margins", "loading", "ctc", "metrics", "lmdb", "lmdb.*", "straighten", "data", "data.*"],
     ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "backends", "backends.*"],
     ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
     ["synth", "synth.*"],
