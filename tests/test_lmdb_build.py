@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ms_ocr_handwritten.data.table import read_labels_file
 from ms_ocr_handwritten.errors import ImageError, LabelError, LmdbError
-from ms_ocr_handwritten.lmdb.build import build_lmdb, read_labels_file
+from ms_ocr_handwritten.lmdb.build import build_lmdb
 from ms_ocr_handwritten.lmdb.store import LmdbReader
 
 
@@ -90,7 +91,7 @@ def test_the_files_are_stored_byte_for_byte(folder, tmp_path):
         ((folder / "c.jpg").read_bytes(), "Ｃ 在"),
         ((folder / "a.png").read_bytes(), "a"),
     ]
-    assert calls == [(1, 2), (2, 2)]
+    assert calls == [(1, 3), (2, 3), (2, 2)]  # lines of the table, then what they were
 
 
 BAD = "a.png\tx\ncut.png\ty\nno.png\tz\nb.png\t\na.png\tagain\nb.png\tb\n"
@@ -113,9 +114,14 @@ def test_skipped_rows_are_counted_and_listed(folder, tmp_path):
     assert [LmdbReader(tmp_path / "out").label(i) for i in range(2)] == ["x", "b"]
 
 
-def test_a_table_that_cannot_be_parsed_is_never_skipped(folder, tmp_path):
+def test_a_row_that_cannot_be_parsed_ends_nothing(folder, tmp_path):
+    path = table(folder, b"a.png\tx\nb.png y\n\xd0\nc.jpg\tz\n")
+    report = build_lmdb(tmp_path / "out", path, on_bad_sample="skip")
+    assert [skipped.where for skipped in report.skipped] == [f"{path}:2", f"{path}:3"]
+    assert report.written == 2
     with pytest.raises(LabelError, match="labels.tsv:2: no tab"):
-        build_lmdb(tmp_path / "out", table(folder, "a.png\tx\nb.png y\n"), on_bad_sample="skip")
+        build_lmdb(tmp_path / "strict", path)
+    assert not list(tmp_path.glob("*strict*")) and not list(tmp_path.glob(".*"))
 
 
 def test_when_nothing_is_left_nothing_is_written(folder, tmp_path):

@@ -13,11 +13,11 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from ..ctc import required_columns
 from ..errors import ImageError, LmdbError
 from ..geometry import canvas_columns
 from ..image import line_canvas, load_image
-from ..vocab import Vocabulary, fold_full_width
+from ..vocab import Vocabulary
+from .labels import label_faults, vocabulary_faults
 from .open import shared_environment
 from .store import COUNT_KEY, LmdbReader, decode_label, get, image_key, label_key, stored_count
 
@@ -146,8 +146,8 @@ def validate_lmdb(
     Kinds: `count` (num-samples missing, no number, or not the number of samples there), `key` (an image or label
     key that is not a number of nine digits from 1), `missing` (an image, a label or both), `beyond-count` (a
     sample that num-samples leaves out), `image` (cannot be decoded, or no line), `label` (not UTF-8),
-    `empty-label`, `unknown-character` (after folding full-width forms), `alignment` (the label needs more columns
-    than its line has). Raises LmdbError where the path is no LMDB.
+    those of `labels.KINDS`, and with a vocabulary those of `labels.vocabulary_faults`.
+    Raises LmdbError where the path is no LMDB.
     """
     path = os.path.abspath(path)
     shared = shared_environment(path)
@@ -206,13 +206,13 @@ def _gaps(present: list[int]) -> Iterator[Problem]:
 def _check_sample(
     environment: lmdb.Environment, path: str, index: int, vocabulary: Vocabulary | None
 ) -> Iterator[Problem]:
-    columns = None
+    canvas = None
     image = get(environment, image_key(index), path)
     if image is None:
         yield Problem(image_key(index), "missing", "the label is there, the image is not")
     else:
         try:
-            columns = line_columns(image)
+            canvas = line_canvas(load_image(image))
         except ImageError as error:
             yield Problem(image_key(index), "image", str(error))
     value = get(environment, label_key(index), path)
@@ -224,26 +224,10 @@ def _check_sample(
     except LmdbError as error:
         yield Problem(label_key(index), "label", str(error))
         return
-    yield from _check_label(label, label_key(index), columns, vocabulary)
-
-
-def _check_label(label: str, key: str, columns: int | None, vocabulary: Vocabulary | None) -> Iterator[Problem]:
-    if not label.strip():
-        yield Problem(key, "empty-label", f"the label is {label!r}")
-        return
-    if vocabulary is None:
-        return
-    folded = fold_full_width(label)
-    unknown = vocabulary.unknown(folded)
-    if unknown:
-        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
-        yield Problem(key, "unknown-character", f"{listed} in {label!r}")
-        return
-    needed = required_columns(vocabulary.encode(folded))
-    if columns is not None and needed > columns:
-        yield Problem(
-            key, "alignment", f"{len(folded)} characters need {needed} columns, the line has {columns}: {label!r}"
-        )
+    faults = list(label_faults(label))
+    if vocabulary is not None:
+        faults += vocabulary_faults(label, vocabulary, canvas)
+    yield from (Problem(label_key(index), kind, detail) for kind, detail in faults)
 
 
 def line_columns(image: bytes) -> int:
