@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .lmdb_make import build, export, split
-from .lmdb_output import (
-    SHOWN,
-    describe,
-    exit_with_problems,
-    first,
-    json_option,
-    number_of,
-    page_of,
-    print_report,
-    show_progress,
-)
-from .output import refuse_existing
+from .lmdb_output import SHOWN, describe, exit_with_problems, first, json_option, page_of, print_report, show_progress
+from .output import number_of, refuse_existing
 
 if TYPE_CHECKING:
     from ..lmdb.check import Spread, ValidationReport

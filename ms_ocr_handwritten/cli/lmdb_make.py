@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .lmdb_output import exit_with_problems, first, json_option, number_of, print_report, show_progress, write_page
-from .output import refuse_existing
+from .lmdb_output import exit_with_problems, first, json_option, print_report, show_progress, write_page
+from .output import number_of, refuse_existing
 
 if TYPE_CHECKING:
     from ..lmdb.build import BuildReport

@@ -46,11 +46,6 @@ def exit_with_problems(found: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def number_of(number: int, noun: str) -> str:
-    """`1 sample`, `2 samples`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def first(lines: list[str]) -> list[str]:
     """The first `SHOWN` lines, and how many more there are."""
     if len(lines) <= SHOWN:

@@ -41,8 +41,8 @@ def vocabulary_faults(label: str, vocabulary: Vocabulary, canvas: LineCanvas | N
     """(kind, detail) of the faults of a label beside its vocabulary and the canvas of its line (None: unreadable).
 
     Kinds: `unknown-character` (after folding full-width forms); `alignment`, the label needs more columns than the
-    canvas has, so it cannot be learnt; `crowded`, it needs more than the line itself covers, so that some of it can only
-    fall on padding. A decomposed label is looked at as NFC would have it.
+    canvas has, so it cannot be learnt; `crowded`, it needs more than the line itself covers, so that some of it
+    can only fall on padding. A decomposed label is looked at as NFC would have it.
     """
     folded = fold_full_width(unicodedata.normalize("NFC", label))
     if not folded.strip():
