@@ -63,8 +63,9 @@ def _load(path: Path, subset: str) -> Any:
     try:
         if is_saved(path):
             return datasets.load_from_disk(os.fspath(path))
-        offline = datasets.DownloadConfig(local_files_only=True, max_retries=0)
-        return datasets.load_dataset(path.as_posix(), download_config=offline)
+        from datasets.packaged_modules.cache.cache import Cache  # `load_dataset` would ask the hub first
+
+        return Cache(dataset_name=path.name, repo_id=path.as_posix(), version="auto", hash="auto").as_dataset()
     except Exception as error:  # of a damaged or missing data set, `datasets` raises almost anything
         raise DataError(
             f"{path}: neither a data set saved to disk nor one in the cache of `datasets` ({error}); load it once with "

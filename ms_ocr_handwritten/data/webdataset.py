@@ -5,7 +5,8 @@
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ def read(path: Path, options: ReadOptions) -> Records:
         members: dict[str, bytes] = {}
         name = ""
         try:
-            for stem, suffix, content in _members(file):
+            for stem, suffix, content_of in _members(file):
                 if stem != name and members:
                     yield _sample(file, base, name, members, options)
                     members = {}
                 name = stem
-                members[suffix] = content
+                members[suffix] = content_of()
         except (tarfile.TarError, OSError, EOFError, DataError) as error:
             yield BadRecord(
                 str(file), DataError(f"{file}: truncated or damaged after {name or 'its beginning'!r} ({error})")
@@ -44,21 +45,25 @@ def read(path: Path, options: ReadOptions) -> Records:
             yield _sample(file, base, name, members, options)
 
 
-def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(name up to the first dot, the rest in lower case, content) of the files in the archive."""
+def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+    """(name up to the first dot, the rest in lower case, what reads the content) of the files in the archive."""
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             if not member.isfile():
                 continue
-            if member.size > _LARGEST:
-                raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
             folder, slash, last = member.name.rpartition("/")
             stem, dot, suffix = last.partition(".")
-            content = archive.extractfile(member)
-            data = b"" if content is None else content.read()
-            if len(data) != member.size:
-                raise DataError(f"{member.name}: {len(data)} bytes of {member.size} are there, the file ends")
-            yield folder + slash + stem, (dot + suffix).lower(), data
+            yield folder + slash + stem, (dot + suffix).lower(), partial(_content, archive, member)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _LARGEST:
+        raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
+    file = archive.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) != member.size:
+        raise DataError(f"{member.name}: {len(content)} bytes of {member.size} are there, the file ends")
+    return content
 
 
 def _sample(file: Path, base: Path, name: str, members: dict[str, bytes], options: ReadOptions) -> Record | BadRecord:
