@@ -76,7 +76,8 @@ def test_a_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
         built(tmp_path, hugging_face(), columns=Columns(image="scan"))
     renamed = hugging_face().rename_column("text", "what")
     with pytest.raises(
-        DataError, match=r"which column holds the text\? There are image, .*what.*; name it \(--text-column"
+        DataError,
+        match=r"which column holds the text\? There are image, .*what.*; rename it to text, or name it \(--text-column",
     ):
         built(tmp_path, renamed)
 

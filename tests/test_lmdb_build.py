@@ -1,15 +1,18 @@
 """Tables of labels, good and bad, and the LMDBs made of them."""
 
+import gc
 import os
 import re
 from pathlib import Path
 
+import lmdb
 import pytest
 from PIL import Image
 
+from ms_ocr_handwritten.data.record import Columns
 from ms_ocr_handwritten.data.table import read_labels_file
-from ms_ocr_handwritten.errors import ImageError, LabelError, LmdbError
-from ms_ocr_handwritten.lmdb.build import build_lmdb
+from ms_ocr_handwritten.errors import DataError, ImageError, LabelError, LmdbError
+from ms_ocr_handwritten.lmdb.build import BuildOptions, ReadOptions, build_lmdb
 from ms_ocr_handwritten.lmdb.store import LmdbReader
 
 
@@ -39,11 +42,71 @@ EXPECTED = [("a.png", "第一, 行"), ("b.png", 'say "b" ')]
         ("labels.tsv", 'a.png\t第一, 行\nb.png\tsay "b" \tpage 7\n'),
         ("labels.txt", '\ufefffile\ttext\r\na.png\t第一, 行\r\n\r\nb.png\tsay "b" \r\n'),
         ("labels.csv", 'a.png,"第一, 行"\nb.png,"say ""b"" "\n'),
+        ("labels.csv", 'filename,label\na.png,"第一, 行"\nb.png,"say ""b"" "\n'),
+        ("labels.csv", 'x,y\na.png,"第一, 行"\nb.png,"say ""b"" "\n'),
+        ("labels.csv", 'label,writer,image\n"第一, 行",w,a.png\n"say ""b"" ",w,b.png\n'),
+        ("labels.tsv", 'image_path\tsentence\tid\na.png\t第一, 行\t1\nb.png\tsay "b" \t2\n'),
         ("LABELS.CSV", '\ufeffFile,Text\r\n"a.png","第一, 行"\r\n\r\nb.png,"say ""b"" "'),
     ],
 )
 def test_tables_in_all_forms_read_alike(folder, name, text):
     assert read_labels_file(table(folder, text, name)) == [(folder / file, label) for file, label in EXPECTED]
+
+
+def test_a_json_list_of_files_shares_its_text(folder):
+    """As PaddleOCR's SimpleDataSet has it: any of the pictures of one text may be drawn."""
+    path = table(folder, '["a.png", "b.png"]\tx\nc.jpg\ty\n[not json\tz\n["no.png", "a.png"]\tv\n', "rec_gt.txt")
+    report = build_lmdb(folder / "out", path, on_bad_sample="skip")
+    assert [LmdbReader(folder / "out").label(index) for index in range(3)] == ["x", "x", "y"]
+    assert [one.where.rpartition(":")[2] for one in report.skipped] == ["3", "4", "4"]
+
+
+def test_writers_pages_and_folders_of_a_table_are_kept(folder, tmp_path):
+    rows = "file,text,writer,page\nlines/a.png,x,w1,p1\nlines/b.png,y,w2,\n"
+    build_lmdb(tmp_path / "out", table(tmp_path, rows, "labels.csv"))
+    reader = LmdbReader(tmp_path / "out")
+    assert [[reader.beside(index, kind) for kind in ("source", "writer", "page")] for index in range(2)] == [
+        ["lines/a.png", "w1", "p1"],
+        ["lines/b.png", "w2", ""],
+    ]
+    del reader
+    assert upstreams_records(tmp_path / "out") == [
+        ((folder / "a.png").read_bytes(), "x"),
+        ((folder / "b.png").read_bytes(), "y"),
+    ]
+
+
+def upstreams_records(path: Path) -> list[tuple[bytes, str]]:
+    """What a reader sees that knows ModelScope's three kinds of keys alone."""
+    gc.collect()  # of this process no other reader may hold it
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        count = int(transaction.get(b"num-samples"))
+        return [
+            (transaction.get(b"image-%09d" % number), transaction.get(b"label-%09d" % number).decode())
+            for number in range(1, count + 1)
+        ]
+
+
+def test_columns_are_named_by_the_caller_where_their_names_are_not_usual(folder, tmp_path):
+    path = table(folder, "what,where,x\none,a.png,1\n", "labels.csv")
+    with pytest.raises(DataError, match="which column holds the image.*what, where, x"):
+        build_lmdb(tmp_path / "out", path)
+    options = BuildOptions(read=ReadOptions(columns=Columns(image="where", text="what")))
+    build_lmdb(tmp_path / "out", path, options=options)
+    assert LmdbReader(tmp_path / "out").label(0) == "one"
+
+
+def test_labels_are_normalised_when_told_and_odd_ones_named(folder, tmp_path):
+    path = table(folder, "a.png\tcafe\u0301\nb.png\t a  b\nc.jpg\tﬁ\n")
+    report = build_lmdb(tmp_path / "plain", path)
+    assert {remark.kind: (remark.samples, remark.first) for remark in report.remarks} == {
+        "decomposed": (1, (f"{path}:1",)),
+        "spaces": (1, (f"{path}:2",)),
+    }
+    for form, expected in ((None, "cafe\u0301"), ("nfc", "café"), ("nfkc", "café")):
+        build_lmdb(tmp_path / str(form), path, options=BuildOptions(normalise=form))
+        reader = LmdbReader(tmp_path / str(form))
+        assert reader.label(0) == expected and reader.label(2) == ("fi" if form == "nfkc" else "ﬁ")
 
 
 def test_images_may_lie_elsewhere_than_the_table(folder, tmp_path):

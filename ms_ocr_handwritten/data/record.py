@@ -75,7 +75,8 @@ class Columns:
                 found[kind] = name
             elif kind in ("image", "text"):
                 raise DataError(
-                    f"{where}: which column holds the {kind}? There are {', '.join(there)}; name it (--{kind}-column)"
+                    f"{where}: which column holds the {kind}? There are {', '.join(there)}; rename it to {kind}, "
+                    f"or name it (--{kind}-column)"
                 )
         return found
 

@@ -6,7 +6,7 @@ An image is {"bytes", "path"} as Hugging Face stores it, encoded bytes, a path, 
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,18 +127,14 @@ def _records(
         where = f"{name}: row {index}"
         try:
             image = _picture(row[found["image"]], options.image_root)
-            text = row[found["text"]]
-            if text is None or isinstance(text, (list, dict)):
-                raise DataError(f"the column {found['text']} holds {type(text).__name__}, not a text")
+            text = _checked_text(row[found["text"]], found["text"], text_of)
         except OcrError as error:
             yield BadRecord(where, type(error)(f"{where}: {error}"))
             continue
         beside = {
             kind: str(row[found[kind]]) for kind in ("writer", "page") if kind in found and row[found[kind]] is not None
         }
-        yield Record(
-            where=where, text=text_of(text), image=image, source=_source(row[found["image"]], name, index), **beside
-        )
+        yield Record(where=where, text=text, image=image, source=_source(row[found["image"]], name, index), **beside)
 
 
 def _source(value: Any, name: str, index: int) -> str:
@@ -187,43 +183,43 @@ def _text_of(dataset: "datasets.Dataset", column: str) -> Callable[[Any], str]:
 
 
 class DatasetReader:
-    """The lines of a data set of rows, read at random; a `lines.LineReader` as LmdbReader is. Can be pickled."""
+    """The lines of a data set of rows, read at random; a `reader.LineReader`."""
 
-    def __init__(self, dataset: Any, columns: Columns = Columns(), name: str = "") -> None:
+    def __init__(self, dataset: Any, columns: Columns = Columns()) -> None:
         """`dataset`: `datasets.Dataset`, or MsDataset around one. Raises DataError for another, and for its columns."""
         rows = open_dataset(dataset)
-        self.path = name or f"data set of {len(rows)} rows"
+        self.path = f"data set {rows._fingerprint} of {len(rows)} rows"
         self._found = columns.find(list(rows.column_names), self.path)
-        self._rows = _undecoded(rows.select_columns([self._found["image"], self._found["text"]]), self._found["image"])
-        self._text = _text_of(self._rows, self._found["text"])
+        self._images = _undecoded(rows.select_columns([self._found["image"]]), self._found["image"])
+        self._texts = rows.select_columns([self._found["text"]]).with_format(None)
+        self._text = _text_of(self._texts, self._found["text"])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._texts)
 
     def key(self, index: int) -> str:
         """The row, for messages."""
-        return f"{self.path} row {index}"
+        return f"{self.path}: row {index}"
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image of a row. Raises ImageError."""
+        """The encoded image of a row. Raises DataError."""
         try:
-            image = _picture(self._rows[index][self._found["image"]], None)
+            image = _picture(self._images[index][self._found["image"]], None)
             if isinstance(image, np.ndarray):
                 return cv2.imencode(".png", image)[1].tobytes()
             return image.read_bytes() if isinstance(image, Path) else image
-        except (OSError, DataError) as error:
-            raise ImageError(f"{self.key(index)}: {error}") from error
+        except (OSError, DataError, ImageError) as error:
+            raise DataError(f"{self.key(index)}: {error}") from error
 
     def label(self, index: int) -> str:
         """The text of a row. Raises DataError where it is none."""
-        value = self._rows[index][self._found["text"]]
-        if value is None or isinstance(value, (list, dict)):
-            raise DataError(
-                f"{self.key(index)}: the column {self._found['text']} holds {type(value).__name__}, no text"
-            )
-        return self._text(value)
+        try:
+            return _checked_text(self._texts[index][self._found["text"]], self._found["text"], self._text)
+        except DataError as error:
+            raise DataError(f"{self.key(index)}: {error}") from error
 
-    def labels(self) -> Iterator[str]:
-        """All texts in order, without the images."""
-        for index, value in enumerate(self._rows[self._found["text"]]):
-            yield self._text(value) if isinstance(value, (str, int)) else self.label(index)
+
+def _checked_text(value: Any, column: str, text_of: Callable[[Any], str]) -> str:
+    if value is None or isinstance(value, (list, dict)):
+        raise DataError(f"the column {column} holds {type(value).__name__}, not a text")
+    return text_of(value)

@@ -191,10 +191,10 @@ def _write(
             writer.skip(SkippedSample(outcome.where, str(outcome.error)))
         else:
             where, sample = outcome
-            writer.add(sample)
             for kind, _ in label_faults(sample.label):
                 number, first = writer.remarks.get(kind, (0, []))
                 writer.remarks[kind] = (number + 1, [*first, where][:_SHOWN])
+            writer.add(sample)  # which may store the remarks, too
         if progress is not None:
             progress(writer.records, total)
     if progress is not None:
