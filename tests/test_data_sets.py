@@ -260,7 +260,7 @@ def test_what_is_not_known_or_not_one_thing_is_said(tmp_path):
 def test_a_reader_at_random_gives_what_an_lmdb_of_it_gives(tmp_path):
     import pickle
 
-    reader = pickle.loads(pickle.dumps(DatasetReader(hugging_face(), name="lines")))
+    reader = pickle.loads(pickle.dumps(DatasetReader(hugging_face())))
     samples, _, _ = built(tmp_path, hugging_face())
-    assert len(reader) == 3 and reader.key(1) == "lines row 1"
+    assert len(reader) == 3 and reader.key(1) == f"{reader.path}: row 1"
     assert [(reader.image_bytes(index), reader.label(index)) for index in range(3)] == samples

@@ -99,8 +99,12 @@ def build(
         image_root, Columns(image_column, text_column, writer_column, page_column), subset, compose, texts, seed
     )
     options = BuildOptions(form=form, read=read, normalise=normalise)
-    with show_progress("build") as progress:
-        built = build_lmdb(out, sources, None, "error" if strict else "skip", progress, options)
+    try:
+        with show_progress("build") as progress:
+            built = build_lmdb(out, sources, None, "error" if strict else "skip", progress, options)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on where this one was", err=True)
+        raise
     lines = _build_lines(built)
     parts = {} if share is None else {"split": split_lmdb(out, share, split_by, seed)}
     lines += _split_lines(parts["split"]) if parts else []

@@ -220,11 +220,9 @@ def characters(file: Path) -> Iterator[tuple[int, bytes, np.ndarray]]:
     with open(file, "rb") as stream:
         data = _Bytes(stream, file)
         while (start := data.offset) < data.size:
-            size, code, width, height = (
-                *data.numbers("I", "a sample's size"),
-                data.take(2, "a code"),
-                *data.numbers("HH", "a sample's width and height"),
-            )
+            (size,) = data.numbers("I", "a sample's size")
+            code = data.take(2, "a code")
+            width, height = data.numbers("HH", "a sample's width and height")
             if size != 10 + width * height:
                 raise data.refuse(f"a sample of {size} bytes with a bitmap of {width} x {height} px", 10)
             yield start, code, data.bitmap(height, width, 8, "the sample")

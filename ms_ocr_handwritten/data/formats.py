@@ -62,13 +62,13 @@ def find_format(path: Path) -> tuple[str, Path]:
         )
     found = _formats_of_folder(path)
     if len(found) == 1:
-        return found.popitem()
+        return found[0]
     if not found:
         raise DataError(
             f"{path}: the folder holds nothing that is known here; name a file in it, or the format "
             f"(--from {'|'.join(FORMATS)})"
         )
-    listed = ", ".join(f"{where.name} ({name})" for name, where in found.items())
+    listed = ", ".join(f"{where.name} ({name})" for name, where in found)
     raise DataError(f"{path}: the folder holds several things: {listed}; name one of them, or the format (--from)")
 
 
@@ -107,35 +107,36 @@ def _format_of_json(path: Path) -> str:
     return "via" if via.pages_of(content) else ""
 
 
-def _formats_of_folder(path: Path) -> dict[str, Path]:
-    """Format -> what to read of it, by the names in the folder and, where these say nothing, by one file below it."""
+def _formats_of_folder(path: Path) -> list[tuple[str, Path]]:
+    """(format, what to read of it) of all that is there: by the names in the folder, else by those in one below it."""
     if (path / "data.mdb").is_file():
-        return {"lmdb": path}
+        return [("lmdb", path)]
     if rows.is_saved(path):
-        return {"datasets": path}
+        return [("datasets", path)]
     if iam.lines_file(path) or iam.xml_folder(path):
-        return {"iam": path}
+        return [("iam", path)]
     labels = [path / name for name in _LABEL_FILES if (path / name).is_file()]
     if labels:
         # PPOCRLabel writes rec_gt.txt of the crops it makes beside the Label.txt of the pages: two sets of one folder.
-        return {_format_of_file(file): file for file in labels}
-    found: dict[str, Path] = {}
+        return [(_format_of_file(file), file) for file in labels]
+    found: dict[tuple[str, Path], None] = {}
     for folder, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
-            known = _FOLDERS.get(_suffix(name))
-            if known and known not in found:
-                file = Path(folder, name)
-                if known not in ("json", "pages"):
-                    found[known] = path
-                elif one := _format_of_file(file):
-                    found.setdefault(one, path if one in ("labelme", "pages") else file)
+            form = _BY_SUFFIX.get(_suffix(name))
+            if form == "json" and ("labelme", path) not in found:
+                form = _format_of_json(Path(folder, name))
+            if form == "pages" and not ((form, path) in found or is_transcript(Path(folder, name))):
+                continue
+            if form and form != "json":
+                # A file of these two holds many pages, and is a data set of its own.
+                found[form, Path(folder, name) if form in ("label-studio", "via") else path] = None
         if found:
             break
-    return found
+    return list(found)
 
 
-_FOLDERS = {
+_BY_SUFFIX = {
     ".dgrl": "casia",
     ".dgr": "casia",
     ".gnt": "casia",

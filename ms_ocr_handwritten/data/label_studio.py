@@ -71,10 +71,10 @@ def _page_name(task: dict[str, Any], where: str) -> str:
 
 def _regions(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
     """(id, shape or None, text) of the regions that hold a shape or a text, in their order."""
-    annotation = next((one for one in task["annotations"] if not one.get("was_cancelled")), {"result": []})
+    done = [one for one in task["annotations"] if not one.get("was_cancelled")]
     shapes: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
-    for part in annotation["result"]:
+    for part in done[0]["result"] if done else []:
         if part.get("type") in _SHAPES:
             shapes[part["id"]] = part
         elif part.get("type") == "textarea":

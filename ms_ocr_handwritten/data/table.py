@@ -34,7 +34,8 @@ def read_labels_file(path: str | os.PathLike, image_root: str | os.PathLike | No
     for record in read(Path(path), ReadOptions(image_root=None if image_root is None else Path(image_root))):
         if isinstance(record, BadRecord):
             raise record.error
-        rows.append((record.image, record.text))
+        if isinstance(record.image, Path):  # a table names nothing else
+            rows.append((record.image, record.text))
     return rows
 
 

@@ -35,9 +35,9 @@ from .resumable import ResumableWriter, Sample, SkippedSample
 from .store import SIDE_KEYS
 
 Progress = Callable[[int, "int | None"], None]  # called with (records done, records in all, if that is known)
-Normalisation = Literal["nfc", "nfkc"]
 OnBad = Literal["error", "skip"]
 
+_NORMALISE = {"nfc": partial(unicodedata.normalize, "NFC"), "nfkc": partial(unicodedata.normalize, "NFKC")}
 _GROUP = 16  # records that a thread is given at once
 _SHOWN = 3  # places that a remark names
 # Level 1 and no filter: ink on plain paper is packed in half of the time, and no worse, than with OpenCV's own choice.
@@ -77,13 +77,13 @@ class BuildOptions:
     """How to read the sources and what to do with a label.
 
     form: name of `data.formats.FORMATS`; '' to find out
-    normalise: Unicode normalisation of the labels, None for none
+    normalise: Unicode normalisation of the labels ("nfc", "nfkc"), None for none
     threads: that check and encode images
     """
 
     form: str = ""
     read: ReadOptions = field(default_factory=ReadOptions)
-    normalise: Normalisation | None = None
+    normalise: str | None = None
     threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
 
 
@@ -116,8 +116,8 @@ def build_lmdb(
     """
     if on_bad_sample not in ("error", "skip"):
         raise ValueError(f"on_bad_sample is {on_bad_sample!r}; give 'error' or 'skip'")
-    if options.normalise not in (None, "nfc", "nfkc"):
-        raise ValueError(f"normalise is {options.normalise!r}; give 'nfc', 'nfkc' or None")
+    if options.normalise not in (None, *_NORMALISE):
+        raise ValueError(f"normalise is {options.normalise!r}; give one of {', '.join(_NORMALISE)}, or None")
     read = options.read if image_root is None else replace(options.read, image_root=Path(image_root))
     inputs = [_open(one, options.form, read) for one in (sources if isinstance(sources, (list, tuple)) else [sources])]
     with ResumableWriter(out, _identity(inputs, read, options)) as writer:
@@ -203,7 +203,7 @@ def _write(
 
 def _total(inputs: list[_Source]) -> int | None:
     counts = [one.count() for one in inputs]
-    return None if None in counts else sum(counts)
+    return None if None in counts else sum(one or 0 for one in counts)
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: int) -> Iterator[Result]:
@@ -229,12 +229,12 @@ def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: in
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _sample(record: Record | BadRecord, normalise: Normalisation | None) -> tuple[str, Sample] | BadRecord:
+def _sample(record: Record | BadRecord, normalise: str | None) -> tuple[str, Sample] | BadRecord:
     """Where the record stands and what is stored of it, or why there is nothing."""
     if isinstance(record, BadRecord):
         return record
     try:
-        label = unicodedata.normalize(normalise.upper(), record.text) if normalise else record.text
+        label = _NORMALISE[normalise](record.text) if normalise else record.text
         _check_label(label, record)
         image = _encoded(record)
     except (LabelError, DataError) as error:

@@ -11,14 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..errors import LabelError, LmdbError, OutputError
 from .resumable import SkippedSample
 from .store import LmdbReader
 
-Target = Literal["folder", "rec_gt", "parquet"]
-TARGETS: tuple[Target, ...] = ("folder", "rec_gt", "parquet")
+TARGETS = ("folder", "rec_gt", "parquet")
 
 _PER_FOLDER = 10_000  # files in one folder
 _SHARD_BYTES = 256 * 2**20  # of images in one Parquet file
@@ -53,7 +51,7 @@ class _Line:
 
 
 def export_lmdb(
-    path: str | os.PathLike, out: str | os.PathLike, to: Target, progress: Callable[[int, int], None] | None = None
+    path: str | os.PathLike, out: str | os.PathLike, to: str, progress: Callable[[int, int], None] | None = None
 ) -> ExportReport:
     """Write the samples of the LMDB `path` as the new folder `out`, which is there whole or not at all.
 
@@ -104,7 +102,7 @@ def _suffix(image: bytes) -> str:
     return next((suffix for start, suffix in _SIGNATURES if image.startswith(start)), "img")
 
 
-def _as_table(lines: Iterator[_Line], folder: Path, to: Target) -> int:
+def _as_table(lines: Iterator[_Line], folder: Path, to: str) -> int:
     written = 0
     name = "labels.tsv" if to == "folder" else "rec_gt.txt"
     with open(folder / name, "w", encoding="utf-8", newline="\n") as table:
@@ -138,7 +136,7 @@ def _as_parquet(lines: Iterator[_Line], folder: Path) -> int:
         with pyarrow.parquet.ParquetWriter(folder / f"data-{shard:05d}.parquet", schema) as parquet:
             size = 0
             while line is not None and size < _SHARD_BYTES:
-                rows = []
+                rows: list[dict[str, object]] = []
                 while line is not None and len(rows) < _ROWS and size < _SHARD_BYTES:
                     size += len(line.image)
                     rows.append(_row(line))

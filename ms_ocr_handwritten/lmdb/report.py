@@ -74,7 +74,7 @@ def describe_lmdb(
         except Exception:  # a broken header makes Pillow's readers raise almost anything; the summary names it
             pass
         digests.append(int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little"))
-    characters = Counter()
+    characters: Counter[str] = Counter()
     for character, number in summary.characters.items():
         characters[fold_full_width(character)] += number
     lacking = {} if vocabulary is None else dict.fromkeys(vocabulary.unknown("".join(characters)), 0)

@@ -4,8 +4,9 @@ import copy
 import inspect
 import io
 import math
+import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class LocalLmdbDataset(MsDataset):
         if isinstance(key, (slice, list, tuple, range, np.ndarray)):
             indices = self._indices(key)
             return {name: [self._value(index, name) for index in indices] for name in self.column_names}
-        return {name: self._value(range(len(self))[key], name) for name in self.column_names}
+        index = range(len(self))[operator.index(key)]
+        return {name: self._value(index, name) for name in self.column_names}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
@@ -91,17 +93,19 @@ class LocalLmdbDataset(MsDataset):
     def _sizes(self, train_size: float | int | None, test_size: float | int | None) -> tuple[int, int]:
         """Numbers of lines to learn from and to judge by; shares are rounded as scikit-learn and `datasets` round."""
         lines = len(self)
-        test_size = 0.25 if test_size is None and train_size is None else test_size
-        test = None if test_size is None else test_size if isinstance(test_size, int) else math.ceil(test_size * lines)
-        train = None if train_size is None else train_size if isinstance(train_size, int) else int(train_size * lines)
-        train = lines - test if train is None else train
-        test = lines - train if test is None else test
+        if test_size is None:
+            test_size = 0.25 if train_size is None else lines - self._number(train_size, math.floor)
+        test = self._number(test_size, math.ceil)
+        train = lines - test if train_size is None else self._number(train_size, math.floor)
         if train < 1 or test < 1 or train + test > lines:
             raise ConfigurationError(
                 f"train_size={train_size}, test_size={test_size} of {lines} lines are {train} and {test}; give shares "
                 "below 1 or numbers of lines that leave some for both"
             )
         return train, test
+
+    def _number(self, size: float | int, rounded: Callable[[float], int]) -> int:
+        return size if isinstance(size, int) else rounded(size * len(self))
 
     def _selection(self, indices: Sequence[int] | np.ndarray) -> "LocalLmdbDataset":
         selection = copy.copy(self)
@@ -150,8 +154,7 @@ class OCRRecognitionDataset(TorchCustomDataset):
         which upstream passes, changes nothing. Raises ConfigurationError or LmdbError."""
         if local_lmdb is None:
             local_lmdb = hub_lmdbs(split_config or {})
-        is_open = isinstance(local_lmdb, LocalLmdbDataset)
-        self._inner_dataset = local_lmdb if is_open else LocalLmdbDataset(local_lmdb)
+        self._inner_dataset = local_lmdb if isinstance(local_lmdb, LocalLmdbDataset) else LocalLmdbDataset(local_lmdb)
         self.preprocessor, self.trainer = preprocessor, None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
