@@ -188,9 +188,17 @@ def test_a_row_that_cannot_be_parsed_ends_nothing(folder, tmp_path):
 
 
 def test_when_nothing_is_left_nothing_is_written(folder, tmp_path):
-    with pytest.raises(LmdbError, match="out: no sample was given"):
+    with pytest.raises(LmdbError, match="out: no sample was given.*; the first of 1 records: .*cut.png.*decoded"):
         build_lmdb(tmp_path / "out", table(folder, "cut.png\tx\n"), on_bad_sample="skip")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_is_not_there_or_empty_is_said_to_be(folder, tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        build_lmdb(tmp_path / "out", tmp_path / "nowhere", options=BuildOptions(form="casia"))
+    with pytest.raises(LmdbError, match="nothing is written; the source is empty"):
+        build_lmdb(tmp_path / "out", table(folder, "file\ttext\n"))
+    assert not list(tmp_path.glob("*out*")) and not list(tmp_path.glob(".*"))
 
 
 def test_a_misspelt_choice_is_refused(folder, tmp_path):

@@ -26,7 +26,7 @@ from ..data.formats import FORMATS, find_format
 from ..data.record import BadRecord, ReadOptions, Record, Records
 from ..data.rows import is_dataset, open_dataset, read_dataset
 from ..data.table import empty_label
-from ..errors import DataError, ImageError, LabelError
+from ..errors import DataError, ImageError, LabelError, LmdbError
 from ..geometry import MAX_CHUNKS, line_chunks, scaled_width
 from ..image import line_canvas
 from .check import line_columns
@@ -122,10 +122,15 @@ def build_lmdb(
     inputs = [_open(one, options.form, read) for one in (sources if isinstance(sources, (list, tuple)) else [sources])]
     with ResumableWriter(out, _identity(inputs, read, options)) as writer:
         _write(writer, inputs, on_bad_sample, progress, options)
+        skipped = writer.skipped()
+        if not writer.samples:
+            writer.discard()
+            why = f"the first of {len(skipped)} records: {skipped[0].reason}" if skipped else "the source is empty"
+            raise LmdbError(f"{out}: no sample was given, nothing is written; {why}")
         report = BuildReport(
             path=os.path.abspath(out),
             written=writer.samples,
-            skipped=writer.skipped(),
+            skipped=skipped,
             remarks=tuple(Remark(kind, number, tuple(first)) for kind, (number, first) in writer.remarks.items()),
             resumed=writer.resumed,
         )
@@ -152,7 +157,9 @@ def _open(source: Any, form: str, read: ReadOptions) -> _Source:
         form, path = find_format(path)
     if form not in FORMATS:
         raise DataError(f"--from {form}: no format that is known here; give one of {', '.join(FORMATS)}")
-    if form == "datasets" and not path.exists():
+    if not path.exists():
+        if form != "datasets":
+            raise DataError(f"{path}: no such file or folder; correct the path")
         path = Path(source)  # an id: owner/name
     reader = FORMATS[form]
     return _Source(f"{form} {_state_of(path)}", partial(reader.read, path, read), partial(reader.count, path, read))
