@@ -84,12 +84,13 @@ def test_a_page_of_characters_is_put_together_without_the_ink_that_is_none(tmp_p
         return code + struct.pack("<HHHH", top, left, *bitmap.shape) + bitmap.tobytes()
 
     dot = np.zeros((1, 1), np.uint8)
-    line = struct.pack("<i", 3) + character(codes("中"), 10, 20, INK) + character(b"\xff\xff", 0, 0, dot)
-    line += character(codes("。"), 12, 23, dot)
+    line = struct.pack("<i", 4) + character(codes("中"), 10, 20, INK) + character(b"\xff\xff", 0, 0, dot)
+    line += character(codes("。"), 12, 23, dot) + character(codes("丶"), 10, 20, np.full((2, 2), 9, np.uint8))
     samples, skipped, _ = built(tmp_path, written(tmp_path / "003-P2.dgr", header(b"DGR") + line))
-    assert skipped == [] and samples[0][1] == "中。"
+    assert skipped == [] and samples[0][1] == "中。丶"
     expected = np.full((3, 4), 255, np.uint8)
     expected[:2], expected[2, 3] = INK, 0
+    expected[:2, :2] = [[9, 0], [7, 9]]  # where two overlap, the darker pixel
     assert np.array_equal(samples[0][0], expected)
 
 

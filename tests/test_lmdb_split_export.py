@@ -83,6 +83,8 @@ def test_what_cannot_be_split_so_says_why(lines, tmp_path):
     write_lmdb(tmp_path / "bare", [(b"x", "1"), (b"y", "2")])
     with pytest.raises(DataError, match="its samples tell no writers, pages or folders apart; split by line"):
         split_lmdb(tmp_path / "bare", by="group")
+    least = split_lmdb(tmp_path / "bare", 0.01)
+    assert (least.train.samples, least.held_out.samples) == (1, 1)
     with pytest.raises(LmdbError, match="lines_train: exists already"):
         os.mkdir(f"{lines}_train")
         split_lmdb(lines)
