@@ -242,6 +242,17 @@ def test_a_page_without_its_picture_is_named_and_ends_nothing(tmp_path, page):
     assert "lost.png" in report.skipped[0].reason and "c.xml: no well-formed XML" in report.skipped[1].reason
 
 
+def test_points_that_nobody_foresaw_end_no_build(tmp_path, page):
+    boxes = [{"transcription": "odd", "points": {"x": [1]}}, {"transcription": "上", "points": corners("上")}]
+    boxes += [
+        {"transcription": "odd", "points": points} for points in ([], [[1, "a"]], [[0, 0]] * 4, None, [[1e300, 1]] * 4)
+    ]
+    row = f"page 1.png\t{json.dumps(boxes, ensure_ascii=False)}\n"
+    found, report = built(tmp_path, saved(tmp_path / "pages" / "Label.txt", row))
+    assert list(found) == ["上"] and len(report.skipped) == 6
+    assert all("Label.txt:1: box " in one.reason for one in report.skipped)
+
+
 def test_each_page_is_decoded_once_and_let_go_of(tmp_path, page, monkeypatch):
     from ms_ocr_handwritten.data import pages
 

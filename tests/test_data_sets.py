@@ -132,6 +132,9 @@ def test_parquet_of_pandas_and_of_datasets(tmp_path):
     assert [label for _, label in samples] == TEXTS * 2 and [image for image, _ in samples[:3]] == FILES
     assert all(np.array_equal(pixels(image), picture) for (image, _), picture in zip(samples[3:], PICTURES))
     assert "c.parquet: no Parquet file, or a damaged one" in report.skipped[0].reason
+    counted = []
+    build_lmdb(tmp_path / "b", tmp_path / "in", None, "skip", lambda *call: counted.append(call))
+    assert counted[0] == (1, 6) and counted[-1] == (7, 7)  # a file that cannot be counted is found when it is read
 
 
 def test_webdataset_as_its_own_writer_writes_it(tmp_path):

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..errors import DataError, LabelError
-from .pages import PageImage, find_page, rectangle
+from .pages import PageImage, find_page, rectangle, upright_size
 from .record import BadRecord, ReadOptions, Record, Records
 
 _SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
@@ -104,8 +102,7 @@ def _polygon(shape: dict[str, Any], page: Path) -> list[tuple[float, float]]:
     value = shape["value"]
     width, height = shape.get("original_width"), shape.get("original_height")
     if not width or not height:
-        with Image.open(page) as image:
-            width, height = image.size
+        width, height = upright_size(page)
     x_scale, y_scale = width / 100, height / 100
     if "points" in value:
         return [(x * x_scale, y * y_scale) for x, y in value["points"]]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
-from ..errors import DataError
+from ..errors import DataError, ImageError
 from ..image import load_image
 from ..straighten import Points, cut_line
 
@@ -35,6 +36,17 @@ class PageImage:
             if self._bgr is None:
                 self._bgr = cv2.cvtColor(load_image(self._source), cv2.COLOR_RGB2BGR)
             return self._bgr
+
+
+def upright_size(file: Path) -> tuple[int, int]:
+    """Width and height in px of the picture, from its header. Raises ImageError."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception as error:  # a broken header makes Pillow's readers raise almost anything
+        raise ImageError(f"{file}: no image that Pillow reads ({error}); write or copy it again") from error
+    return (height, width) if lies else (width, height)
 
 
 def find_page(name: str, folders: Iterable[Path | None], where: str) -> Path:

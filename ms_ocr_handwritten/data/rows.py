@@ -7,6 +7,7 @@ An image is {"bytes", "path"} as Hugging Face stores it, encoded bytes, a path, 
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,14 @@ def read_dataset(dataset: "datasets.Dataset", options: ReadOptions, name: str) -
 
 
 def count_parquet(path: Path, options: ReadOptions) -> int:
+    import pyarrow
     import pyarrow.parquet
 
-    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in parquet_files(path))
+    total = 0
+    for file in parquet_files(path):
+        with suppress(pyarrow.ArrowException, OSError):  # named when it is read
+            total += pyarrow.parquet.read_metadata(file).num_rows
+    return total
 
 
 def parquet_files(path: Path) -> list[Path]:

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from PIL import Image
-
-from ..errors import LabelError, OcrError
-from .pages import PageImage
+from ..errors import OcrError
+from .pages import PageImage, upright_size
 from .record import BadRecord, ReadOptions, Record, Records
 from .transcribed_page import TranscribedPage
 from .transcripts import SUFFIXES, is_transcript, read_transcripts
@@ -33,7 +31,7 @@ def _lines(page: TranscribedPage, name: str, options: ReadOptions) -> Records:
     yield from (BadRecord(page.where, problem) for problem in page.problems)
     try:
         image = page.find_image(options.image_root)
-        page = page.scaled_to(*_upright_size(image))
+        page = page.scaled_to(*upright_size(image))
     except OcrError as error:
         yield BadRecord(page.where, error)
         return
@@ -46,13 +44,3 @@ def _lines(page: TranscribedPage, name: str, options: ReadOptions) -> Records:
             source=f"{name}#{line.name}",
             page=image.stem,
         )
-
-
-def _upright_size(file: Path) -> tuple[int, int]:
-    """Width and height of the picture, from its header. Raises LabelError where it has none."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
-    except Exception as error:  # a broken header makes Pillow's readers raise almost anything
-        raise LabelError(f"{file}: no image that Pillow reads ({error}); write or copy it again") from error

@@ -209,7 +209,10 @@ def _write(
 
 
 def _total(inputs: list[_Source]) -> int | None:
-    counts = [one.count() for one in inputs]
+    try:
+        counts = [one.count() for one in inputs]
+    except (DataError, OSError):  # reading says what is wrong
+        return None
     return None if None in counts else sum(one or 0 for one in counts)
 
 
@@ -248,6 +251,8 @@ def _sample(record: Record | BadRecord, normalise: str | None) -> tuple[str, Sam
         return BadRecord(record.where, error)
     except ImageError as error:
         return BadRecord(record.where, ImageError(f"{record.where}: {_named(record)}{error}"))
+    except Exception as error:  # what nobody foresaw of one record is listed, too, and ends no build of a million
+        return BadRecord(record.where, DataError(f"{record.where}: cannot be made a sample ({error!r})"))
     beside = {kind: getattr(record, kind) for kind in SIDE_KEYS if getattr(record, kind)}
     return record.where, Sample(image, label, beside)
 
