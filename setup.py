@@ -21,13 +21,13 @@ setup(
     packages=find_packages(include=["ms_ocr_handwritten", "ms_ocr_handwritten.*"]),
     package_data={"ms_ocr_handwritten": ["assets/*"]},
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.10",  # weights_only=True of earlier ones could be made to run code: CVE-2025-32434, CVE-2026-24747
         "modelscope[datasets,framework]>=1.35",  # datasets: oss2, without which 1.35 is not even imported
         "opencv-python>=4.8",
         "numpy>=1.26",
         "lmdb>=1.4",
         "datasets>=3.0",
-        "Pillow>=10.1",
+        "Pillow>=10.3",
         "rapidfuzz>=3.0",
         "tqdm>=4.60",
         "click>=8.1",
@@ -39,7 +39,8 @@ setup(
         # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": SYNTH,
-        "test": ["pytest>=8.0", "webdataset>=0.2", "cryptography>=41.0", *ONNX, *SYNTH],  # cryptography: the certificate of the tests' hub
+        # cryptography: the certificate of the tests' hub
+        "test": ["pytest>=8.0", "cryptography>=41.0", "webdataset>=0.2", *ONNX, *SYNTH],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

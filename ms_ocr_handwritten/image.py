@@ -6,7 +6,6 @@ Scaling and padding are those of ModelScope's `OCRRecognitionPreprocessor`, the 
 that the values equal upstream's up to 25:1. Longer lines get more chunks; upstream squeezes them.
 """
 
-import io
 import os
 import threading
 from dataclasses import dataclass
@@ -27,9 +26,12 @@ from .geometry import (
     line_chunks,
     scaled_width,
 )
-from .source import Limits, check_bytes, read_source, read_stream, shortened
+from .image_file import load_pixels, open_image
+from .limits import Limits, check_bytes, check_size, shortened, size_text
+from .source import read_source, read_stream
 
 _WHITE = 255
+_STRIP_PIXELS = 2**20  # converted at a time
 _SHARES = [np.arange(256, dtype=np.float32) / 255.0 * weight for weight in GREY_WEIGHTS]  # of each level of R, G, B
 _UINT16_PER_UINT8 = 257  # 65535 / 255
 _LOCKS = [threading.Lock() for _ in range(61)]  # a prime: addresses are multiples of 16
@@ -40,8 +42,8 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
 
     `source` is one of
     - a path, or an http(s) URL (`source.py` says which addresses are refused);
-    - bytes, bytearray or memoryview of an encoded image, or a file that is open for reading them (from its beginning,
-      if it can be wound back);
+    - bytes, bytearray or memoryview of an encoded image (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000), or a file
+      that is open for reading them (from its beginning, if it can be wound back);
     - a Pillow image of any mode;
     - a numpy array: grey (H, W) or (H, W, 1), BGR (H, W, 3) as OpenCV gives it, BGRA (H, W, 4). uint8 as it is,
       uint16 scaled from [0, 65535], bool to black and white; floats are [0, 1] if no value exceeds 1, else
@@ -59,17 +61,17 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
         return _rgb_from_array(np.asarray(source), name)
     if isinstance(source, Image.Image):
         with _lock_of(source):
-            return _rgb_from_pillow(source, f"Pillow image {source.mode} {_size(*source.size)}", limits.max_pixels)
+            return _rgb_from_pillow(source, f"Pillow image {source.mode} {size_text(*source.size)}", limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         name = f"{memoryview(source).nbytes} encoded bytes"
         check_bytes(memoryview(source).nbytes, name, limits.max_bytes)
-        return _decode(bytes(source), name, limits.max_pixels)
+        return _decode(bytes(source), name, limits)
     if isinstance(source, (str, os.PathLike)):
-        return _decode(read_source(source, limits), shortened(source), limits.max_pixels)
+        return _decode(read_source(source, limits), shortened(source), limits)
     if hasattr(source, "read"):
         with _lock_of(source):
             encoded, name = read_stream(source, limits)
-        return _decode(encoded, name, limits.max_pixels)
+        return _decode(encoded, name, limits)
     if source is None:
         raise ImageError(
             "None: no image; cv2.imread gives it where the path is wrong or the file is no image: check the path, "
@@ -150,13 +152,13 @@ def _scaled_line(rgb: np.ndarray) -> tuple[np.ndarray, int]:
     chunks = line_chunks(line_width)
     if line_width == 0:
         raise ImageError(
-            f"an image of {_size(width, height)} is 0 px wide at a height of {LINE_HEIGHT} px; "
+            f"an image of {size_text(width, height)} is 0 px wide at a height of {LINE_HEIGHT} px; "
             "a line of text runs from left to right: rotate the image, or crop it to one line"
         )
     if chunks > MAX_CHUNKS:
         longest = canvas_width(MAX_CHUNKS)
         raise ImageError(
-            f"an image of {_size(width, height)} is {line_width} px wide at a height of {LINE_HEIGHT} px, over the "
+            f"an image of {size_text(width, height)} is {line_width} px wide at a height of {LINE_HEIGHT} px, over the "
             f"limit of {longest} px (aspect ratio {longest / LINE_HEIGHT}:1); cut the line into shorter ones"
         )
     return cv2.resize(rgb, (line_width, LINE_HEIGHT)), chunks
@@ -168,38 +170,35 @@ def _chunked(canvas: np.ndarray) -> np.ndarray:
     return np.stack([canvas[..., start : start + CHUNK_WIDTH] for start in starts])
 
 
-def _decode(encoded: bytes, name: str, max_pixels: int) -> np.ndarray:
-    try:
-        image = Image.open(io.BytesIO(encoded))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: {error}; shrink the image or raise PIL.Image.MAX_IMAGE_PIXELS") from error
-    except Exception as error:  # a broken header makes Pillow's readers raise almost anything
-        start = encoded[:16]
-        raise ImageError(f"{name}: no image that Pillow reads, it begins with {start}; give a PNG or JPEG") from error
-    if image.format == "EPS":
-        raise ImageError(f"{name}: EPS is a program for Ghostscript, which is not run; give a PNG or JPEG")
-    with image:
-        return _rgb_from_pillow(image, name, max_pixels)
+def _decode(encoded: bytes, name: str, limits: Limits) -> np.ndarray:
+    with open_image(encoded, name, limits) as image:
+        return _rgb_from_pillow(image, name, limits)
 
 
-def _rgb_from_pillow(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    _check_size(*image.size, name, max_pixels)
+def _rgb_from_pillow(image: Image.Image, name: str, limits: Limits) -> np.ndarray:
     from_file = image.format is not None
-    try:
-        image.load()
+    with load_pixels(image, name, limits):
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):
             return _rgb_from_grey(image, name, from_file)
-        if image.has_transparency_data:
+        return _rgb_in_strips(image)
+
+
+def _rgb_in_strips(image: Image.Image) -> np.ndarray:
+    """RGB on white paper; what is needed on the way is never larger than a strip of the image."""
+    width, height = image.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        if strip.has_transparency_data:
             # Pillow converts La (weighted by alpha) to LA alone.
-            rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-            return _on_white(np.array(rgba))
-        return np.array(image.convert("RGB"))
-    except ImageError:
-        raise
-    except Exception as error:  # damaged data makes Pillow's decoders raise almost anything
-        raise ImageError(f"{name}: cannot be decoded ({error}); it is damaged, write or send it again") from error
+            strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+            rgb[top : top + rows] = _on_white(np.asarray(strip))
+        else:
+            rgb[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return rgb
 
 
 def _rgb_from_grey(image: Image.Image, name: str, from_file: bool) -> np.ndarray:
@@ -217,20 +216,10 @@ def _rgb_from_grey(image: Image.Image, name: str, from_file: bool) -> np.ndarray
     return rgb
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width == 0 or height == 0:
-        raise ImageError(f"{name}: {_size(width, height)} holds no pixel; check the crop that made it")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: {_size(width, height)} is over the limit of {max_pixels} pixels; "
-            "crop it to one line or raise Limits.max_pixels"
-        )
-
-
 def _check_array(array: np.ndarray, name: str, max_pixels: int) -> None:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
         raise ImageError(f"{name}: give one image, grey (H, W), BGR (H, W, 3) or BGRA (H, W, 4)")
-    _check_size(array.shape[1], array.shape[0], name, max_pixels)
+    check_size(array.shape[1], array.shape[0], name, max_pixels)
 
 
 def _rgb_from_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -266,7 +255,3 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
     alpha = rgba[:, :, 3:].astype(np.uint16)  # 255 * 255 + 127 fits
     mixed = rgba[:, :, :3] * alpha + _WHITE * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _size(width: int, height: int) -> str:
-    return f"{width}x{height} px"

@@ -7,6 +7,7 @@ from typing import Any
 
 from .config import CONFIGURATION_FILE, RECOGNIZER, Configuration, read_json, recognizer_name
 from .errors import CheckpointError, ConfigurationError
+from .files import check_regular
 from .vocab import Vocabulary
 
 WEIGHTS_FILES = ("pytorch_model.pt", "pytorch_model.bin")  # the first that exists is read; we write the first
@@ -51,17 +52,27 @@ class ModelDir:
 
     @property
     def weights(self) -> Path | None:
-        return next((self.path / name for name in WEIGHTS_FILES if (self.path / name).exists()), None)
+        return next(filter(None, map(self._file, WEIGHTS_FILES)), None)
 
     @property
     def onnx(self) -> Path | None:
-        file = self.path / ONNX_FILE
-        return file if file.exists() else None
+        return self._file(ONNX_FILE)
 
     @property
     def int8(self) -> Path | None:
-        file = self.path / INT8_FILE
-        return file if file.exists() else None
+        return self._file(INT8_FILE)
+
+    def _file(self, name: str) -> Path | None:
+        """The path of a file that is there. Raises CheckpointError for a pipe or a device, which would never end."""
+        try:
+            empty = check_regular(self.path / name) == 0
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"{self.path / name}: cannot be read ({error.strerror or error})") from error
+        if empty:  # the kernel's own files say so, too
+            raise CheckpointError(f"{self.path / name}: is empty; copy or download it again")
+        return self.path / name
 
     def require_weights(self) -> Path:
         """The file of weights. Raises CheckpointError if there is none."""

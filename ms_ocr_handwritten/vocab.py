@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import LabelError, VocabularyError
+from .files import read_regular
 
+MOST_BYTES = 8 * 2**20  # of a vocab.txt: all of Unicode takes 5.6 MB
+
+_SHOWN = 8  # code points of an entry that is too long, in messages
 _FULL_WIDTH_SHIFT = 0xFEE0
 # U+FF00 is unassigned and is folded to a space because upstream does so.
 _FOLDED = {0x3000: " "} | {code: chr(code - _FULL_WIDTH_SHIFT) for code in range(0xFF00, 0xFF5F)}
@@ -209,19 +213,27 @@ def _describe(character: str) -> str:
 
 
 def _code_points(text: str) -> str:
-    return " ".join(f"U+{ord(character):04X}" for character in text)
+    rest = " ..." if len(text) > _SHOWN else ""
+    return " ".join(f"U+{ord(character):04X}" for character in text[:_SHOWN]) + rest
 
 
 def _read_text(path: str | os.PathLike) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8")
+        content = read_regular(path, MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise VocabularyError(f"{path}: over {MOST_BYTES} bytes, more than all characters take; name another file")
+        return content.decode("utf-8")
     except OSError as error:
         raise VocabularyError(
-            f"{path}: cannot be read ({error.strerror}); a model folder holds its vocab.txt beside its weights"
+            f"{path}: cannot be read ({error.strerror or error}); a model folder holds its vocab.txt beside its weights"
         ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise VocabularyError(f"{path}: line {line} is not UTF-8; convert the file to UTF-8") from None
+    except ValueError as error:
+        if isinstance(error, VocabularyError):
+            raise
+        raise VocabularyError(f"{path!r}: not a path ({error})") from error
 
 
 def _write_durably(path: Path, data: bytes) -> None:

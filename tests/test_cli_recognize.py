@@ -144,7 +144,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(always_a, scans):
     assert result.stderr.splitlines() == [
         "error: nowhere*.png: no such file or folder, and nothing matches it as a pattern "
         f"(looked in {os.getcwd()}); check the path",
-        "error: scans/bad.png: no image that Pillow reads, it begins with b'no image'; give a PNG or JPEG",
+        "error: scans/bad.png: no image that is read, "
+        "no PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000 file; give a PNG or JPEG",
         "error: empty: the folder holds no image (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), and no data.mdb; "
         "name another",
         "error: file:///etc/passwd: file:// is not read; give an http(s) URL, a plain path or the bytes",
@@ -163,7 +164,7 @@ def test_a_bad_record_of_an_lmdb_is_named_by_its_key(always_a, tmp_path, monkeyp
     assert result.exit_code == 1
     assert result.stdout == "lines/image-000000001\ta\nlines/image-000000004\ta\n"
     first, second, summary = result.stderr.splitlines()
-    assert first.startswith("error: lines/image-000000002: 8 encoded bytes: no image that Pillow reads")
+    assert first.startswith("error: lines/image-000000002: 8 encoded bytes: no image that is read")
     assert second.startswith("error: ") and "lines: key image-000000003 is missing" in second
     assert summary == "2 of 4 could not be read"
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,25 @@ def test_damaged_files_raise_nothing_but_checkpoint_errors(network, tmp_path, zi
         except CheckpointError:
             refused += 1
     assert refused > 20
+
+
+def test_a_file_of_half_precision_gives_a_network_of_its_own_numbers_in_fp32(network, tmp_path):
+    path = saved({name: value.half() for name, value in network.state_dict().items()}, tmp_path / "w.pt")
+    loaded = load_network(TINY, path)
+    assert all(value.dtype is torch.float32 and value.is_contiguous() for value in loaded.state_dict().values())
+    assert torch.equal(loaded.vitstr.head.weight, network.vitstr.head.weight.half().float())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())  # as of a network that is made to learn
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_classes": 6 * 10**7}, {"mlp_ratio": 1e6}, {"dims": (16, 24, 32, 12_000)}, {"blocks": 10**6}]
+)
+def test_no_memory_is_taken_for_a_network_that_the_file_does_not_hold(network, tmp_path, sizes):
+    path = saved(network.state_dict(), tmp_path / "w.pt")
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="w.pt: does not fit the network of configuration.json"):
+        load_network(dataclasses.replace(TINY, **sizes), path)
+    assert time.process_time() - start < 2  # 25 s and more, or gigabytes, if it were built first
 
 
 def test_learning_computes_what_reading_does_and_its_gradients():

@@ -1,5 +1,6 @@
 """Images by URL, from a real server on loopback that is good, wrong, slow or endless."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -10,6 +11,8 @@ import pytest
 from conftest import encoded, noise
 from PIL import Image
 
+from ms_ocr_handwritten import download
+from ms_ocr_handwritten.download import is_public
 from ms_ocr_handwritten.errors import ImageError
 from ms_ocr_handwritten.image import Limits, load_image
 
@@ -26,7 +29,8 @@ class Site(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        getattr(self, self.path.strip("/").split("?")[0].replace("-", "_"), self.unknown)()
+        path = self.path.removeprefix("http://far.invalid")  # what a proxy is asked for
+        getattr(self, path.strip("/").split("?")[0].replace("-", "_"), self.unknown)()
 
     def reply(self, status, body=b"", **headers):
         self.send_response(status)
@@ -112,11 +116,11 @@ def test_url(site, path):
         ("missing.png", "download failed .*404"),
         ("loop", "download failed .*redirect"),
         ("to-file", "download failed .*not allowed"),
-        ("to-ftp", "download failed .*ftp"),
-        ("html", "no image that Pillow reads, it begins with b'<html>sign in'"),
+        ("to-ftp", "download failed .*not allowed"),
+        ("html", "no image that is read, no PNG, JPEG, .*; give a PNG or JPEG"),
         ("nothing", "empty"),
-        ("announced", "over the limit of 67108864 bytes"),
-        ("cut", "cannot be decoded|no image that Pillow reads"),
+        ("announced", "over the limit of 33554432 bytes"),
+        ("cut", "cannot be decoded|no image that is read"),
     ],
 )
 def test_useless_answers(site, path, message):
@@ -163,3 +167,64 @@ def test_other_schemes(url):
     scheme = url.split(":")[0]
     with pytest.raises(ImageError, match=f"{url}: {scheme}:// is not read; give an http"):
         load_image(url)
+
+
+@pytest.mark.parametrize(
+    "address, public",
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::808:808", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_public_addresses(address, public):
+    assert is_public(address) is public
+
+
+def test_private_addresses_are_refused_where_the_limits_say_so(site):
+    limits = Limits(private_addresses=False)
+    with pytest.raises(ImageError, match="line: download failed .its host is no public address"):
+        load_image(f"{site}/line", limits=limits)
+    assert load_image(f"{site}/line").shape == (8, 20, 3)  # by default they are read
+
+
+def test_a_redirect_is_checked_as_the_first_address_is(site, monkeypatch):
+    """A public name that sends on to loopback: here the first look-up alone is said to be public."""
+    asked = []
+    monkeypatch.setattr(download, "is_public", lambda address: not asked.append(address) and len(asked) == 1)
+    with pytest.raises(ImageError, match="no public address"):
+        load_image(f"{site}/moved", limits=Limits(private_addresses=False))
+    assert asked == ["127.0.0.1", "127.0.0.1"]
+
+
+def test_no_thread_is_left(site):
+    before = {thread for thread in threading.enumerate() if "image" in thread.name}
+    for path in ("line", "slow-body", "endless", "loop"):
+        with contextlib.suppress(ImageError):
+            load_image(f"{site}/{path}", limits=Limits(url_timeout=0.3, max_bytes=1_000_000))
+        assert {thread for thread in threading.enumerate() if "image" in thread.name} == before
+
+
+def test_a_proxy_of_the_environment_is_asked(site, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("http_proxy", site)
+    np.testing.assert_array_equal(load_image("http://far.invalid/line"), noise(8, 20))

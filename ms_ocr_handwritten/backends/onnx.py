@@ -10,8 +10,17 @@ import numpy as np
 
 from ..ctc import best_path
 from ..errors import CheckpointError
-from ..geometry import CHUNK_WIDTH, GREY_WEIGHTS, LINE_HEIGHT, OFFICIAL_CHUNKS, kept_columns
+from ..geometry import (
+    CHUNK_COLUMNS,
+    CHUNK_WIDTH,
+    GREY_WEIGHTS,
+    LINE_HEIGHT,
+    OFFICIAL_CHUNKS,
+    canvas_columns,
+    kept_columns,
+)
 from ..image import LineCanvas
+from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
 from .base import Backend, ChunkBackend, ColumnPath, Computed
 
@@ -88,11 +97,15 @@ def file_backend(
 
 
 def made_from(path: Path, weights: Path) -> bool | None:
-    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say. Raises
-    OSError.
+    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say.
+
+    Raises CheckpointError if one of the two cannot be read.
     """
-    digest = read_metadata(path).get(WEIGHTS_KEY)
-    return None if digest is None else digest == sha256_of(weights)
+    try:
+        digest = read_metadata(path).get(WEIGHTS_KEY)
+        return None if digest is None else digest == sha256_of(weights)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
 
 
 def refuse_other_weights(path: Path, weights: Path | None) -> None:
@@ -110,20 +123,39 @@ def open_onnx(path: Path, threads: int | None) -> Backend:
     threads: of onnxruntime; None takes all cores. Raises BackendError or CheckpointError.
     """
     require("backend 'onnxruntime'", "onnxruntime")
+    check_onnx_file(path)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is wrong is raised
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own extension module
         raise CheckpointError(f"{path}: not readable by onnxruntime ({error}); export or download it again") from error
     wanted = wanted_outputs([output.name for output in session.get_outputs()])
     entrance = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        try:
+            found = session.run(wanted, {entrance: images})
+        except Exception as error:
+            raise CheckpointError(f"{path}: onnxruntime cannot compute it ({error}); export it again") from error
+        if not _right_outputs(found, len(images)):
+            raise CheckpointError(
+                f"{path}: its outputs are {', '.join(f'{one.dtype} {one.shape}' for one in map(np.asarray, found))}, "
+                "no columns of a line; make the file with `ms-ocr export onnx`"
+            )
+        return found
+
     precision = read_metadata(path).get(PRECISION_KEY, "fp32")
-
-    def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        return session.run(wanted, {entrance: images})
-
     return file_backend("onnxruntime", precision, run, wanted, functools.partial(open_onnx, path, threads))
+
+
+def _right_outputs(found: Sequence[np.ndarray], chunks: int) -> bool:
+    """Whether they are ids and log-probabilities of the columns of each chunk, or the logits of a whole line."""
+    kinds = [(one.dtype.kind, one.shape) for one in map(np.asarray, found)]
+    if len(found) == len(CHUNK_OUTPUTS):
+        return kinds == [("i", (chunks, CHUNK_COLUMNS)), ("f", (chunks, CHUNK_COLUMNS))]
+    kind, shape = kinds[0]
+    return kind == "f" and shape[:-1] == (1, canvas_columns(OFFICIAL_CHUNKS)) and shape[-1] > 0

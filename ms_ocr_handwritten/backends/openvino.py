@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BackendError, CheckpointError
+from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, read_metadata
 from .base import Backend
 from .onnx import file_backend, wanted_outputs
@@ -41,6 +42,7 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+    check_onnx_file(path)
     try:
         model = core.read_model(path)
         wanted = wanted_outputs([output.get_any_name() for output in model.outputs])

@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports its commands on use; an OcrError becomes one line on stderr and exit code 1."""
+    """A group that imports its commands on use; an OcrError or missing memory becomes a line on stderr, exit code 1."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -40,6 +40,9 @@ class LazyGroup(click.Group):
             return super().invoke(context)
         except OcrError as error:
             click.echo(f"error: {error}", err=True)
+            context.exit(1)
+        except MemoryError:
+            click.echo("error: out of memory; give smaller images or batches, or fewer workers", err=True)
             context.exit(1)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from ..errors import ImageError, OcrError
+from ..files import current_folder
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # looked for in folders
 LMDB_FILE = "data.mdb"
@@ -146,7 +147,7 @@ def _glob_sources(pattern: str) -> Iterator[Source]:
             name,
             ImageError(
                 f"{name}: no such file or folder, and nothing matches it as a pattern "
-                f"(looked in {click.format_filename(os.getcwd())}); check the path"
+                f"(looked in {click.format_filename(current_folder())}); check the path"
             ),
         )
     yield from expand(tuple(matches))

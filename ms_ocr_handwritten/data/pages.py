@@ -8,10 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from ..errors import DataError, ImageError
 from ..image import load_image
+from ..image_file import open_image
+from ..limits import Limits
 from ..straighten import Points, cut_line
 
 
@@ -41,11 +43,11 @@ class PageImage:
 def upright_size(file: Path) -> tuple[int, int]:
     """Width and height in px of the picture, from its header. Raises ImageError."""
     try:
-        with Image.open(file) as image:
+        with open_image(file.read_bytes(), str(file), Limits()) as image:
             width, height = image.size
             lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception as error:  # a broken header makes Pillow's readers raise almost anything
-        raise ImageError(f"{file}: no image that Pillow reads ({error}); write or copy it again") from error
+    except OSError as error:
+        raise ImageError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
     return (height, width) if lies else (width, height)
 
 

@@ -31,6 +31,7 @@ from ..geometry import MAX_CHUNKS, line_chunks, scaled_width
 from ..image import line_canvas
 from .check import line_columns
 from .labels import label_faults
+from .open import absolute
 from .resumable import ResumableWriter, Sample, SkippedSample
 from .store import SIDE_KEYS
 
@@ -128,7 +129,7 @@ def build_lmdb(
             why = f"the first of {len(skipped)} records: {skipped[0].reason}" if skipped else "the source is empty"
             raise LmdbError(f"{out}: no sample was given, nothing is written; {why}")
         report = BuildReport(
-            path=os.path.abspath(out),
+            path=absolute(out),
             written=writer.samples,
             skipped=skipped,
             remarks=tuple(Remark(kind, number, tuple(first)) for kind, (number, first) in writer.remarks.items()),
@@ -152,7 +153,7 @@ def _open(source: Any, form: str, read: ReadOptions) -> _Source:
         rows = open_dataset(source, read.subset)
         name = f"data set of {len(rows)} rows"
         return _Source(f"{name} {rows._fingerprint}", partial(read_dataset, rows, read, name), lambda: len(rows))
-    path = Path(os.path.abspath(source))
+    path = Path(absolute(source))
     if not form:
         form, path = find_format(path)
     if form not in FORMATS:

@@ -3,26 +3,29 @@
 Neither changes anything, and neither holds more than one image at a time.
 """
 
-import io
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import lmdb
 import numpy as np
-from PIL import Image
 
 from ..errors import ImageError, LmdbError
 from ..geometry import canvas_columns
 from ..image import line_canvas, load_image
+from ..image_file import open_image
+from ..limits import Limits
 from ..vocab import Vocabulary
+from .child import ChildDied, events_of_child
 from .labels import label_faults, vocabulary_faults
-from .open import shared_environment
-from .store import COUNT_KEY, LmdbReader, decode_label, get, image_key, label_key, stored_count
+from .open import SharedEnvironment, absolute, data_file, shared_environment
+from .store import COUNT_KEY, LmdbReader, decode_label, image_key, label_key, stored_count
 
 Progress = Callable[[int, int], None]  # called with (samples done, samples in all)
 
+KEYS = "all keys"  # in a Problem, where no one key is to blame
 _PERCENTILES = (50, 90, 99)
 
 
@@ -99,10 +102,10 @@ def inspect_lmdb(path: str | os.PathLike, progress: Progress | None = None) -> S
     sizes, unreadable = [], []
     for index in range(len(reader)):
         try:
-            with Image.open(io.BytesIO(reader.image_bytes(index))) as image:
+            with open_image(reader.image_bytes(index), image_key(index), Limits()) as image:
                 formats[str(image.format)] += 1
                 sizes.append(image.size)
-        except Exception:  # a broken header makes Pillow's readers raise almost anything
+        except (ImageError, LmdbError):
             unreadable.append(image_key(index))
         try:
             label = reader.label(index)
@@ -146,51 +149,126 @@ def validate_lmdb(
     Kinds: `count` (num-samples missing, no number, or not the number of samples there), `key` (an image or label
     key that is not a number of nine digits from 1), `missing` (an image, a label or both), `beyond-count` (a
     sample that num-samples leaves out), `image` (cannot be decoded, or no line), `label` (not UTF-8),
-    those of `labels.KINDS`, and with a vocabulary those of `labels.vocabulary_faults`.
-    Raises LmdbError where the path is no LMDB.
+    `damaged` (pages of the file that cannot be read), those of `labels.KINDS`, and with a vocabulary those of
+    `labels.vocabulary_faults`.
+
+    All this is looked at in a child process: damaged pages can end the process that reads them, and that is then
+    the last problem. Raises LmdbError where the path is no LMDB.
     """
-    path = os.path.abspath(path)
-    shared = shared_environment(path)
-    environment = shared.environment
-    images, labels, problems = _present_samples(environment)
-    present = sorted(images | labels)
-    count, count_problems = _check_count(environment, path, present)
-    problems += [*count_problems, *_gaps(present)]
-    for done, index in enumerate(present, start=1):
-        if count is not None and index >= count:
-            problems.append(Problem(image_key(index), "beyond-count", f"{COUNT_KEY} is {count}; no reader sees it"))
-        problems += _check_sample(environment, path, index, vocabulary)
-        if progress is not None:
-            progress(done, len(present))
-    return ValidationReport(path, count, len(present), tuple(problems))
+    path = absolute(path)
+    data_file(path)
+    found = _in_child(path, vocabulary, progress, walk=True)
+    if (
+        found.death and found.place == KEYS
+    ):  # it died of the list of keys, without which they can be looked up one by one
+        death, found = found.death, _in_child(path, vocabulary, progress, walk=False)
+        found.problems.insert(0, Problem(KEYS, "damaged", f"reading them ended the process ({death})"))
+    if found.death:
+        detail = f"reading it ended the process ({found.death}), nothing after it was looked at; copy or build it again"
+        found.problems.append(Problem(found.place, "damaged", detail))
+    return ValidationReport(path, found.count, found.samples, tuple(found.problems))
 
 
-def _present_samples(environment: lmdb.Environment) -> tuple[set[int], set[int], list[Problem]]:
-    """Indices (from 0) of the images and of the labels that are there, and the keys that are malformed."""
-    found: dict[str, set[int]] = {"image": set(), "label": set()}
-    problems = []
-    with environment.begin() as transaction:
-        for raw in transaction.cursor().iternext(keys=True, values=False):
-            key = raw.decode("utf-8", "backslashreplace")
-            kind, dash, number = key.partition("-")
-            if kind not in found or not dash:
-                continue  # num-samples, or a key of the user's own
-            if number.isascii() and number.isdigit() and key == f"{kind}-{int(number):09d}" and int(number) > 0:
-                found[kind].add(int(number) - 1)
-            else:
-                problems.append(Problem(key, "key", f"no sample has this key; the first is {kind}-000000001"))
-    return found["image"], found["label"], problems
+@dataclass
+class _Findings:
+    """What a child has said so far; `place` is the key that it was looking at, `death` how it ended early."""
+
+    place: str = COUNT_KEY
+    count: int | None = None
+    samples: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    death: str | None = None
 
 
-def _check_count(environment: lmdb.Environment, path: str, present: list[int]) -> tuple[int | None, list[Problem]]:
+def _in_child(path: str, vocabulary: Vocabulary | None, progress: Progress | None, walk: bool) -> _Findings:
+    found = _Findings()
     try:
-        count = stored_count(environment, path)
+        for event in events_of_child(examine, path, vocabulary, walk):
+            if isinstance(event, Problem):
+                found.problems.append(event)
+            elif isinstance(event, str):
+                found.place = event
+            elif isinstance(event, int):
+                found.count = event
+            else:
+                found.samples, total = event
+                if progress is not None and found.samples:
+                    progress(found.samples, total)
+    except ChildDied as death:
+        found.death = str(death)
+    return found
+
+
+def examine(path: str, vocabulary: Vocabulary | None, walk: bool) -> Iterator[Problem | str | int | tuple[int, int]]:
+    """What `validate_lmdb` hears: problems, keys before they are read, the count, (samples done, samples in all)."""
+    shared = shared_environment(path)
+    count = None
+    try:
+        yield (count := stored_count(shared, path))
     except LmdbError as error:
-        return None, [Problem(COUNT_KEY, "count", str(error))]
+        yield Problem(COUNT_KEY, "count", str(error))
+    yield KEYS
+    present: list[int] = []
+    yield from _present_samples(shared, path, count, walk, present)
     last = present[-1] + 1 if present else 0
-    if count == last:
-        return count, []
-    return count, [Problem(COUNT_KEY, "count", f"says {count}, but the last sample there is number {last}")]
+    if count not in (None, last):
+        yield Problem(COUNT_KEY, "count", f"says {count}, but the last sample there is number {last}")
+    yield from _gaps(present)
+    yield 0, len(present)
+    for done, index in enumerate(present, start=1):
+        yield image_key(index)
+        if count is not None and index >= count:
+            yield Problem(image_key(index), "beyond-count", f"{COUNT_KEY} is {count}; no reader sees it")
+        yield from _check_sample(shared, path, index, vocabulary)
+        yield done, len(present)
+
+
+def _present_samples(
+    shared: SharedEnvironment, path: str, count: int | None, walk: bool, present: list[int]
+) -> Iterator[Problem]:
+    """Fills `present` with the indices (from 0) of which an image or a label is there; the keys that are malformed.
+
+    Without a `walk` over all keys, or where they cannot be read, each that there may be is looked up.
+    """
+    indices: set[int] = set()
+    if walk:
+        try:
+            with shared.environment.begin() as transaction:
+                keys = transaction.cursor().iternext(keys=True, values=False)
+                for number, raw in enumerate(keys):
+                    if number > shared.most_records:
+                        raise lmdb.CorruptedError("the keys have no end")
+                    index, problem = _index_of(raw)
+                    indices |= set() if index is None else {index}
+                    if problem:
+                        yield problem
+        except lmdb.Error as error:
+            yield Problem(KEYS, "damaged", f"cannot be read ({error}); copy or build the LMDB again")
+            walk = False
+    if not walk:
+        for index in range(min(max(count or 0, shared.most_records // 2), shared.most_records)):
+            with contextlib.suppress(LmdbError):  # named when the sample is looked at
+                if shared.get(image_key(index), path) is None and shared.get(label_key(index), path) is None:
+                    continue
+            indices.add(index)
+    present += sorted(indices)
+
+
+def _index_of(raw: bytes) -> tuple[int | None, Problem | None]:
+    """The sample that a key belongs to, or what is wrong with the key; neither for a key of the user's own."""
+    key = raw.decode("utf-8", "backslashreplace")
+    kind, dash, number = key.partition("-")
+    if kind not in ("image", "label") or not dash:
+        return None, None
+    if (
+        number.isascii()
+        and number.isdigit()
+        and len(number) < 19
+        and key == f"{kind}-{int(number):09d}"
+        and int(number)
+    ):
+        return int(number) - 1, None
+    return None, Problem(key, "key", f"no sample has this key; the first is {kind}-000000001")
 
 
 def _gaps(present: list[int]) -> Iterator[Problem]:
@@ -203,21 +281,26 @@ def _gaps(present: list[int]) -> Iterator[Problem]:
         previous = index
 
 
-def _check_sample(
-    environment: lmdb.Environment, path: str, index: int, vocabulary: Vocabulary | None
-) -> Iterator[Problem]:
+def _check_sample(shared: SharedEnvironment, path: str, index: int, vocabulary: Vocabulary | None) -> Iterator[Problem]:
     canvas = None
-    image = get(environment, image_key(index), path)
-    if image is None:
-        yield Problem(image_key(index), "missing", "the label is there, the image is not")
-    else:
+    values: dict[str, bytes | None] = {}
+    for key, kind, other in (
+        (image_key(index), "image", "label"),
+        (label_key(index), "label", "image"),
+    ):
+        try:
+            values[kind] = shared.get(key, path)
+        except LmdbError as error:
+            yield Problem(key, "damaged", str(error))
+            continue
+        if values[kind] is None:
+            yield Problem(key, "missing", f"the {other} is there, the {kind} is not")
+    if (image := values.get("image")) is not None:
         try:
             canvas = line_canvas(load_image(image))
         except ImageError as error:
             yield Problem(image_key(index), "image", str(error))
-    value = get(environment, label_key(index), path)
-    if value is None:
-        yield Problem(label_key(index), "missing", "the image is there, the label is not")
+    if (value := values.get("label")) is None:
         return
     try:
         label = decode_label(value, path, label_key(index))

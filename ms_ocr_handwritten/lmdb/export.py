@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabelError, LmdbError, OutputError
+from .open import absolute
 from .resumable import SkippedSample
 from .store import LmdbReader
 
@@ -60,7 +61,7 @@ def export_lmdb(
     """
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}; give one of {', '.join(TARGETS)}")
-    reader, target = LmdbReader(path), Path(os.path.abspath(out))
+    reader, target = LmdbReader(path), Path(absolute(out))
     if os.path.lexists(target):
         raise OutputError(f"{target}: exists already and is left as it is; choose another path")
     partial = target.with_name(f".{target.name}.exporting")

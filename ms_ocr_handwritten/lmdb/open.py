@@ -12,6 +12,8 @@ import lmdb
 
 from ..errors import LmdbError
 
+LEAST_RECORD = 16  # bytes of a page that one takes: a pointer, a header, a key
+
 
 class SharedEnvironment:
     """An open environment and, once a reader has checked it, its number of samples.
@@ -19,10 +21,29 @@ class SharedEnvironment:
     It stays open while someone holds this object; take it from `shared_environment` and do not copy the field.
     """
 
-    def __init__(self, environment: lmdb.Environment) -> None:
+    def __init__(self, environment: lmdb.Environment, file: str) -> None:
         self.environment = environment
         self.pid = os.getpid()
         self.count: int | None = None
+        self._descriptor = os.open(file, os.O_RDONLY)  # of this very file, also once another has its name
+        self._size = os.fstat(self._descriptor).st_size
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def get(self, key: str, path: str) -> bytes | None:
+        """The value of `key`, None where it is missing. Raises LmdbError, naming `path`, where the LMDB is damaged."""
+        try:
+            # Reading a page that the file has no longer ends the process: it may have been cut since it was opened.
+            if os.fstat(self._descriptor).st_size < self._size:
+                raise LmdbError(f"{path}: was truncated while it was open; copy or build the LMDB again")
+            with self.environment.begin() as transaction:
+                return transaction.get(key.encode("ascii"))
+        except (lmdb.Error, OSError) as error:
+            raise LmdbError(f"{path}: key {key} cannot be read ({error}); copy or build the LMDB again") from error
+
+    @property
+    def most_records(self) -> int:
+        """As many as the file can hold, and no more than its header says."""
+        return min(self._size // LEAST_RECORD, int(self.environment.stat()["entries"]))
 
 
 def shared_environment(path: str) -> SharedEnvironment:
@@ -55,7 +76,7 @@ class _ProcessRegistry:
                 if environment is None:
                     _close_inherited(identity)
                     environment = _open_environment(path, file)
-                shared = SharedEnvironment(environment)
+                shared = SharedEnvironment(environment, file)
                 self._open[identity] = (environment, weakref.ref(shared, self._close_unused))
             return shared
 
@@ -91,6 +112,14 @@ def _close_inherited(identity: tuple[int, int]) -> None:
             registry.close(identity)
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """`os.path.abspath`. Raises LmdbError where a relative path has no working directory to start from."""
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise LmdbError(f"{path}: the working directory no longer exists; give an absolute path") from error
+
+
 def data_file(path: str) -> str:
     """The file that holds the data of the LMDB `path` (a folder or a file). Raises LmdbError where there is none."""
     file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
@@ -108,7 +137,7 @@ def _open_environment(path: str, file: str) -> lmdb.Environment:
         environment = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.InvalidError as error:
         raise LmdbError(f"{path}: not an LMDB ({error}); build one with `ms-ocr lmdb build`") from error
-    except lmdb.Error as error:
+    except (lmdb.Error, OSError) as error:
         message = f"{path}: cannot be opened ({error})"
         if "already open" in str(error):
             message += "; close the lmdb.Environment that other code of this process holds, or read through LmdbReader"

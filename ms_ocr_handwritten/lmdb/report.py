@@ -5,7 +5,6 @@
 
 import hashlib
 import html
-import io
 import os
 from array import array
 from collections import Counter
@@ -14,10 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..errors import LmdbError
+from ..errors import ImageError, LmdbError
 from ..geometry import CHUNK_STEP, scaled_width
+from ..image_file import open_image
+from ..limits import Limits
 from ..vocab import Vocabulary, fold_full_width
 from .check import Summary, inspect_lmdb
 from .resumable import SkippedSample
@@ -67,12 +67,12 @@ def describe_lmdb(
         try:
             image = reader.image_bytes(index)
             writers.add(reader.beside(index, "writer"))
-            with Image.open(io.BytesIO(image)) as opened:
+            with open_image(image, "", Limits()) as opened:
                 widths[scaled_width(*opened.size) // 10 * 10] += 1
         except LmdbError:
             image = b"%d" % index  # nothing is its double
-        except Exception:  # a broken header makes Pillow's readers raise almost anything; the summary names it
-            pass
+        except ImageError:
+            pass  # the summary names it
         digests.append(int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little"))
     characters: Counter[str] = Counter()
     for character, number in summary.characters.items():

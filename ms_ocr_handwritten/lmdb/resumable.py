@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import lmdb
 
 from ..errors import LmdbError
+from .open import absolute
 from .store import COUNT_KEY, image_key, label_key, put_records, refuse_existing, side_key
 
 _BATCH_BYTES = 16 * 2**20  # bytes in one transaction, which is flushed to the disk
@@ -59,7 +60,7 @@ class ResumableWriter:
     """
 
     def __init__(self, path: str | os.PathLike, identity: str) -> None:
-        self.target = Path(os.path.abspath(path))
+        self.target = Path(absolute(path))
         refuse_existing(self.target)
         self.folder = self.target.with_name(f".{self.target.name}.building")
         self._batch: list[tuple[bytes, bytes]] = []

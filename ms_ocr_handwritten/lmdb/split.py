@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, LmdbError
+from .open import absolute
 from .resumable import ResumableWriter, Sample, SkippedSample
 from .store import SIDE_KEYS, LmdbReader, refuse_existing
 
@@ -63,7 +64,7 @@ def split_lmdb(
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; give a number between 0 and 1, such as 0.9")
     reader = LmdbReader(path)
-    outs = [Path(os.path.abspath(out or usual)) for out, usual in zip((train, held_out), part_paths(path))]
+    outs = [Path(absolute(out or usual)) for out, usual in zip((train, held_out), part_paths(path))]
     for out in outs:
         refuse_existing(out)
     by, groups = _groups(reader, by)
@@ -78,7 +79,7 @@ def split_lmdb(
 
 def part_paths(path: str | os.PathLike) -> tuple[Path, Path]:
     """Where the two parts of the LMDB `path` go unless the caller says otherwise."""
-    base = os.path.abspath(path).removesuffix(os.sep + "data.mdb")
+    base = absolute(path).removesuffix(os.sep + "data.mdb")
     return Path(f"{base}_train"), Path(f"{base}_held_out")
 
 

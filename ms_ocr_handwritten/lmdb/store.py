@@ -19,7 +19,7 @@ from pathlib import Path
 import lmdb
 
 from ..errors import LmdbError
-from .open import SharedEnvironment, data_file, shared_environment
+from .open import SharedEnvironment, absolute, data_file, shared_environment
 
 COUNT_KEY = "num-samples"
 SIDE_KEYS = ("source", "writer", "page")
@@ -55,7 +55,7 @@ class LmdbReader:
     image_key = staticmethod(image_key)
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = os.path.abspath(path)
+        self.path = absolute(path)
         self._shared: SharedEnvironment | None = None
         data_file(self.path)
 
@@ -63,7 +63,7 @@ class LmdbReader:
         """Number of samples, as `num-samples` says; checked against the records at the first use."""
         shared = self._open()
         if shared.count is None:
-            shared.count = _checked_count(shared.environment, self.path)
+            shared.count = _checked_count(shared, self.path)
         return shared.count
 
     def read(self, index: int) -> tuple[bytes, str]:
@@ -81,7 +81,7 @@ class LmdbReader:
     def beside(self, index: int, kind: str) -> str:
         """What the LMDB holds of the sample's origin, '' for nothing; `kind` is one of SIDE_KEYS. Raises LmdbError."""
         key = side_key(kind, index)
-        value = get(self._open().environment, key, self.path)
+        value = self._open().get(key, self.path)
         return "" if value is None else decode_label(value, self.path, key)
 
     def key(self, index: int) -> str:
@@ -101,7 +101,7 @@ class LmdbReader:
     def _value(self, index: int, key: str) -> bytes:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: no sample {index}, there are {len(self)} (0 to {len(self) - 1})")
-        value = get(self._open().environment, key, self.path)
+        value = self._open().get(key, self.path)
         if value is None:
             raise LmdbError(f"{self.path}: key {key} is missing; {VALIDATE}")
         return value
@@ -110,15 +110,6 @@ class LmdbReader:
         if self._shared is None or self._shared.pid != os.getpid():
             self._shared = shared_environment(self.path)
         return self._shared
-
-
-def get(environment: lmdb.Environment, key: str, path: str) -> bytes | None:
-    """The value of `key`, None where it is missing. Raises LmdbError where the LMDB is damaged there."""
-    try:
-        with environment.begin() as transaction:
-            return transaction.get(key.encode("ascii"))
-    except lmdb.Error as error:
-        raise LmdbError(f"{path}: key {key} cannot be read ({error}); copy or build the LMDB again") from error
 
 
 def decode_label(value: bytes, path: str, key: str) -> str:
@@ -132,9 +123,9 @@ def decode_label(value: bytes, path: str, key: str) -> str:
         ) from None
 
 
-def stored_count(environment: lmdb.Environment, path: str) -> int:
+def stored_count(shared: SharedEnvironment, path: str) -> int:
     """The number in `num-samples`. Raises LmdbError where it is missing or no count."""
-    value = get(environment, COUNT_KEY, path)
+    value = shared.get(COUNT_KEY, path)
     if value is None:
         raise LmdbError(
             f"{path}: key {COUNT_KEY} is missing, so this is not an LMDB of lines, or its writing was cut short; "
@@ -149,17 +140,17 @@ def stored_count(environment: lmdb.Environment, path: str) -> int:
     return count
 
 
-def _checked_count(environment: lmdb.Environment, path: str) -> int:
+def _checked_count(shared: SharedEnvironment, path: str) -> int:
     """`num-samples`, once the number of records and the presence of the last sample agree with it."""
-    count = stored_count(environment, path)
-    records = environment.stat()["entries"] - 1
+    count = stored_count(shared, path)
+    records = shared.most_records - 1
     if records < 2 * count:
         raise LmdbError(
             f"{path}: {COUNT_KEY} says {count} samples, which are {2 * count} records, "
             f"but {records} are there; {VALIDATE}"
         )
     for key in (image_key(count - 1), label_key(count - 1)):
-        if count and get(environment, key, path) is None:
+        if count and shared.get(key, path) is None:
             raise LmdbError(f"{path}: {COUNT_KEY} says {count} samples, but key {key} is missing; {VALIDATE}")
     return count
 
@@ -171,7 +162,7 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
     all. Samples are stored as they are, unchecked (`lmdb.build` checks); memory does not grow with their number.
     Raises LmdbError where `path` exists, no sample is given, or one is not (non-empty bytes, text).
     """
-    target = Path(os.path.abspath(path))
+    target = Path(absolute(path))
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:

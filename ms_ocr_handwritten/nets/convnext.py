@@ -87,7 +87,7 @@ class ConvNeXt(nn.Module):
             for before, after in zip(dims, dims[1:])
         ]
         self.downsample_layers = nn.ModuleList([stem, *halvings])
-        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths)).tolist())
+        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
         self.stages = nn.ModuleList(
             nn.Sequential(*[Block(channels, config.layer_scale, next(rates)) for _ in range(depth)])
             for channels, depth in zip(dims, config.depths)

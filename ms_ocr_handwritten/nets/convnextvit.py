@@ -6,6 +6,8 @@ Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes
 
 import os
 import pickle
+import pickletools
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +16,15 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import CheckpointError
+from ..files import check_regular
 from ..geometry import GREY_WEIGHTS, OFFICIAL_CHUNKS, kept_columns
 from .convnext import ConvNeXt
 from .vit import ViTEncoder
 
+LONGEST_NAME = 200  # letters of a class that a pickle names
+MOST_PICKLED = 16 * 2**20  # bytes; those of the official model are 40,000
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
 PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
 
 
@@ -56,25 +63,74 @@ def join_chunks(columns: Tensor) -> Tensor:
     return torch.cat([columns[:, i, kept_columns(i, n)] for i in range(n)], dim=1)
 
 
-def read_torch_file(path: str | os.PathLike[str]) -> Any:
+def read_torch_file(path: str | os.PathLike[str], most_pickled: int = MOST_PICKLED) -> Any:
     """What torch.save wrote to `path`, read without executing anything in it.
 
-    Raises CheckpointError, naming the file, if it is missing, truncated, or a pickle that holds anything but tensors
-    and plain containers (which `weights_only=True` refuses to build).
+    Args:
+        path: of a regular file.
+        most_pickled: bytes of the archive's pickle, which is read in Python: about a second for each MiB.
+
+    Raises:
+        CheckpointError: naming the file, if it is missing, truncated, of more content than bytes (a compressed
+            archive), or a pickle that holds anything but tensors and plain containers (which `weights_only=True`
+            refuses to build).
     """
     try:
+        _check_archive(path, check_regular(path), most_pickled)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; put the weights there or name another model directory") from None
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it is damaged or holds more than tensors (a pickle can run "
             f"code when loaded); get the file again, or save its state_dict() anew. {error}"
         ) from error
     except Exception as error:  # damaged bytes make PyTorch's readers raise almost anything
+        if _out_of_memory(error):
+            raise CheckpointError(f"{path}: there is not enough memory to read it; close other programs") from error
         raise CheckpointError(
             f"{path}: truncated or not a PyTorch file ({error}); copy or download it again"
         ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # as PyTorch's allocator says
+
+
+def _check_archive(path: str | os.PathLike[str], size: int, most_pickled: int) -> None:
+    """Raise CheckpointError if the archive announces more than it holds; torch.save does not compress."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":  # of the format before PyTorch 1.6, or no file of PyTorch's
+            return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        _check_entries(path, archive, entries, size, most_pickled)
+
+
+def _check_entries(
+    path: str | os.PathLike[str],
+    archive: zipfile.ZipFile,
+    entries: list[zipfile.ZipInfo],
+    size: int,
+    most_pickled: int,
+) -> None:
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(
+            f"{path}: announces more than its {size} bytes hold, as only a compressed archive does; "
+            "save it anew with torch.save, which does not compress"
+        )
+    pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    if pickled > most_pickled:
+        raise CheckpointError(f"{path}: its pickle has {pickled} bytes, over the limit of {most_pickled}")
+    for entry in entries:
+        if not entry.filename.endswith(".pkl"):
+            continue
+        for operation, name, _ in pickletools.genops(archive.read(entry)):
+            if operation.name in ("GLOBAL", "INST") and len(name) > LONGEST_NAME:
+                # PyTorch refuses it, too, but looks for a remedy in its own message for minutes.
+                raise CheckpointError(f"{path}: refused, it names a class of {len(name)} letters; get the file again")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -84,12 +140,28 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raw = raw["state_dict"]
     if not isinstance(raw, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items()):
         raise CheckpointError(f"{path}: holds no mapping of parameter names to tensors; save model.state_dict()")
+    _check_tensors(raw, path)
     weights = {_strip_prefixes(name): value for name, value in raw.items()}
     if len(weights) < len(raw):
         raise CheckpointError(
             f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep one of each"
         )
     return weights
+
+
+def _check_tensors(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Raise CheckpointError unless they are plain numbers in memory, and no more of them than the file can hold."""
+    for name, value in weights.items():
+        plain = not (value.is_nested or value.is_quantized) and value.layout is torch.strided
+        if not plain or value.device.type != "cpu" or value.dtype not in FLOATS:
+            kind = "nested" if value.is_nested else f"{value.dtype}, {value.layout}, on {value.device}"
+            raise CheckpointError(
+                f"{path}: {name} is {kind}; dense tensors of floating point on the CPU expected: "
+                "save model.float().cpu().state_dict()"
+            )
+    held, most = sum(value.nbytes for value in weights.values()), SHARED_TIMES * os.path.getsize(path)
+    if held > most:
+        raise CheckpointError(f"{path}: its tensors have {held} bytes, of which the file cannot hold more than {most}")
 
 
 def _strip_prefixes(name: str) -> str:
@@ -105,6 +177,11 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
     Raises CheckpointError, before anything is copied, that counts missing and unexpected names and unequal shapes, or
     where a value is not finite.
     """
+    _check_fit(network, weights, source)
+    network.load_state_dict(weights)
+
+
+def _check_fit(network: ConvNextViT, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     own = network.state_dict()
     missing = sorted(own.keys() - weights.keys())
     unexpected = sorted(weights.keys() - own.keys())
@@ -128,7 +205,6 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
             f"{source}: {len(endless)} of its {len(weights)} tensors hold nan or inf, the first is {endless[0]}; "
             "the training that wrote it has diverged: take an earlier epoch, and train on with a lower learning rate"
         )
-    network.load_state_dict(weights)
 
 
 def some_names(names: Sequence[str]) -> str:
@@ -137,8 +213,27 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> ConvNextViT:
-    """A network in evaluation mode, fp32, with the weights of `path`. Raises CheckpointError."""
-    with torch.inference_mode(False):  # whatever the caller is in: made there, its weights could not be trained on
-        network = ConvNextViT(config)
-        load_weights(network, read_weights(path), path)
+    """A network in evaluation mode, fp32, with the weights of `path`. Raises CheckpointError.
+
+    Nothing is made in the sizes of `config` before the file was found to hold them.
+    """
+    weights = read_weights(path)
+    blocks = sum(config.depths) + config.blocks
+    if blocks > len(weights):  # each has several
+        raise CheckpointError(
+            f"{path}: does not fit the network of configuration.json (model.network), which has {blocks} blocks: "
+            f"{len(weights)} tensors are there"
+        )
+    try:
+        with torch.inference_mode(False), torch.device("meta"):
+            network = ConvNextViT(config)
+    except (RuntimeError, TypeError, OverflowError) as error:  # numbers of elements beyond 64 bits
+        raise CheckpointError(f"{path}: no network has the sizes of configuration.json (model.network)") from error
+    _check_fit(network, weights, path)
+    try:  # made in inference mode, they could not be trained on
+        with torch.inference_mode(False):
+            own = {name: value.to(torch.float32, copy=True) for name, value in weights.items()}
+            network.load_state_dict(own, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: there is not enough memory for its network; close other programs") from error
     return network.eval()

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import io
 import math
 import operator
 import os
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ..data.reader import LineReader, SelectedLines
 from ..errors import ConfigurationError
+from ..image import load_image
 from ..lmdb.store import LmdbReader
 from ..vocab import fold_full_width
 
@@ -159,7 +159,7 @@ class OCRRecognitionDataset(TorchCustomDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._inner_dataset[index]
-        image = Image.open(io.BytesIO(record["image"])).convert("L")
+        image = Image.fromarray(load_image(record["image"])).convert("L")
         return {
             "images": self.preprocessor(image)["image"] if self.preprocessor else image,
             "labels": fold_full_width(record["label"]),

@@ -4,14 +4,13 @@ LineReader -> LineDataset -> Sample -> collate -> Batch
 """
 
 import copy
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -30,6 +29,8 @@ from ..geometry import (
     scaled_width,
 )
 from ..image import line_canvas, load_image
+from ..image_file import open_image
+from ..limits import Limits
 from ..vocab import Vocabulary, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names
@@ -207,7 +208,7 @@ def unalignable(dataset: LineDataset) -> list[int]:
 def _columns(dataset: LineDataset, index: int) -> int:
     """Columns of the canvas of a line, from the header of its image alone."""
     try:
-        image = Image.open(io.BytesIO(dataset.image_bytes(index)))
+        image = open_image(dataset.image_bytes(index), "", Limits())
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored lying on its side
             width, height = height, width

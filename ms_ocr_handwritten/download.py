@@ -1,0 +1,231 @@
+"""One http(s) URL to bytes: within its time, within its size, and, if asked for, from public addresses alone.
+
+Every read from the socket is given the time that is left, and counts: headers, redirects, "100 Continue" and trailers
+included. So no thread is needed for the transfer, and none is left behind. Only the name look-up cannot be broken off:
+it has a thread, of which there are never more than MAX_LOOK_UPS.
+"""
+
+import contextlib
+import http.client
+import ipaddress
+import queue
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+
+from .errors import ImageError
+from .limits import Limits, check_bytes, shortened
+
+MAX_REDIRECTS = 10
+MAX_LOOK_UPS = 16  # at a time; each ends when the system's resolver gives up
+_MAX_OVERHEAD = 256 * 1024  # bytes of all headers, redirects included
+_URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
+_READ_SIZE = 64 * 1024  # bytes
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+_look_ups = threading.BoundedSemaphore(MAX_LOOK_UPS)
+
+
+def download(url: str, limits: Limits) -> bytes:
+    """The body of the answer to a GET, at most `limits.max_bytes`. Raises ImageError naming the URL and the remedy.
+
+    The proxies of the environment are used, but not where `limits.private_addresses` is off: which address a proxy
+    connects to cannot be checked.
+    """
+    name = shortened(url)
+    allowance = _Allowance(limits)
+    try:
+        return _follow(url, name, limits, allowance)
+    except TimeoutError:
+        raise ImageError(
+            f"{name}: not received within {limits.url_timeout:g} s; try again or raise Limits.url_timeout"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        reason = str(error) if isinstance(error, (OSError, _RefusedError)) else "no valid URL, or no answer of HTTP"
+        raise ImageError(f"{name}: download failed ({reason}); check the address and the network") from error
+
+
+class _RefusedError(ValueError):
+    """The message says why an answer is not followed; it repeats nothing that a server sent but its status."""
+
+
+class _Allowance:
+    """What one call may still take: seconds and bytes, over all its connections."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.deadline = time.monotonic() + limits.url_timeout
+        self.bytes = limits.max_bytes + _MAX_OVERHEAD
+
+    def seconds(self) -> float:
+        """Raises TimeoutError if none are left."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def take(self, count: int) -> None:
+        self.bytes -= count
+        if self.bytes < 0:
+            raise _RefusedError("the answer is too long")
+
+
+class _Metered:
+    """A socket whose reads have the time that is left of an allowance, and count."""
+
+    allowance: _Allowance
+
+    def recv_into(self, *arguments) -> int:
+        self.settimeout(self.allowance.seconds())
+        count = super().recv_into(*arguments)
+        self.allowance.take(count)
+        return count
+
+
+class _Socket(_Metered, socket.socket):
+    pass
+
+
+class _SecureSocket(_Metered, ssl.SSLSocket):
+    pass
+
+
+def _follow(url: str, name: str, limits: Limits, allowance: _Allowance) -> bytes:
+    for _ in range(MAX_REDIRECTS + 1):
+        # Spaces and Chinese characters come as people paste them.
+        parts = urllib.parse.urlsplit(urllib.parse.quote(url, safe=_URL_SAFE))
+        if parts.scheme not in ("http", "https"):
+            raise _RefusedError("a redirect to another scheme than http and https is not allowed")
+        with contextlib.closing(_connection(parts, limits, allowance)) as connection:
+            response = connection.getresponse()
+            if 200 <= response.status < 300:
+                return _body(response, name, limits)
+            target = response.headers.get("Location")
+            if response.status not in _REDIRECTS or target is None:
+                raise _RefusedError(f"the server's answer is {response.status}")
+            url = urllib.parse.urljoin(url, target)  # the body is not read: it may have no end
+    raise _RefusedError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _body(response: http.client.HTTPResponse, name: str, limits: Limits) -> bytes:
+    if response.length is not None:
+        check_bytes(response.length, name, limits.max_bytes)
+    body = bytearray()
+    while part := response.read1(_READ_SIZE):
+        body += part
+        check_bytes(len(body), name, limits.max_bytes)
+    return bytes(body)
+
+
+def _connection(parts: urllib.parse.SplitResult, limits: Limits, allowance: _Allowance) -> http.client.HTTPConnection:
+    """A connection on which the request for `parts` was sent."""
+    host, secure = parts.hostname, parts.scheme == "https"
+    if not host:
+        raise _RefusedError("the URL names no host")
+    port = parts.port or (443 if secure else 80)
+    proxy = _proxy(parts) if limits.private_addresses else None
+    target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    headers = {"User-Agent": "ms_ocr_handwritten", "Connection": "close"}
+    authorization = _authorization(proxy) if proxy else {}
+    connection = http.client.HTTPConnection(host, port)
+    try:
+        if proxy is None:
+            connection.sock = _connect(host, port, limits, allowance)
+        else:
+            connection.sock = _connect(proxy.hostname, proxy.port or 80, limits, allowance)
+            if secure:
+                connection.set_tunnel(host, port, authorization)
+                connection._tunnel()  # what its own `connect` calls once it has a socket
+            else:
+                target, headers = f"http://{parts.netloc.rpartition('@')[2]}{target}", headers | authorization
+        if secure:
+            context = ssl.create_default_context()
+            context.sslsocket_class = _SecureSocket
+            connection.sock.settimeout(allowance.seconds())
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
+            connection.sock.allowance = allowance
+        connection.sock.settimeout(allowance.seconds())
+        standard = 443 if secure else 80
+        bracketed = f"[{host}]" if ":" in host else host
+        headers["Host"] = bracketed if port == standard else f"{bracketed}:{port}"
+        connection.request("GET", target, headers=headers)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _proxy(parts: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+    address = urllib.request.getproxies().get(parts.scheme)
+    if not address or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+
+
+def _authorization(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    pair = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode('ascii')}"}
+
+
+def _connect(host: str, port: int, limits: Limits, allowance: _Allowance) -> socket.socket:
+    """A connection to the first address of `host` that takes one. Raises OSError, or _RefusedError by the limits."""
+    failure: Exception = OSError("the host has no address")
+    for family, kind, protocol, _, address in _addresses(host, port, allowance):
+        if not limits.private_addresses and not is_public(address[0]):
+            raise _RefusedError("its host is no public address, and Limits.private_addresses is off")
+        connected = _Socket(family, kind, protocol)
+        connected.allowance = allowance
+        try:
+            connected.settimeout(allowance.seconds())
+            connected.connect(address)
+            return connected
+        except OSError as error:
+            connected.close()
+            failure = error
+    raise failure
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the internet: not of this machine, a private network, a link or a group."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
+        if found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner:
+            return is_public(str(inner))
+    return found.is_global and not found.is_multicast
+
+
+def _addresses(host: str, port: int, allowance: _Allowance) -> list[tuple]:
+    """`socket.getaddrinfo`, waited for no longer than the allowance. Raises OSError."""
+    if not _look_ups.acquire(blocking=False):
+        raise OSError("too many name look-ups are waiting for the resolver")
+    outcome: queue.SimpleQueue[list[tuple] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            outcome.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # handed to the caller's thread
+            outcome.put(error)
+        finally:
+            _look_ups.release()
+
+    thread = threading.Thread(target=look_up, name="image name look-up", daemon=True)
+    thread.start()
+    try:
+        result = outcome.get(timeout=allowance.seconds())
+    except queue.Empty:
+        raise TimeoutError from None
+    thread.join()
+    if isinstance(result, Exception):
+        raise OSError(f"the name of the host is not known: {result}") from result
+    return result

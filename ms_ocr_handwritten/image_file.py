@@ -1,0 +1,103 @@
+"""The one place where encoded images are opened: formats, size and structure are checked before Pillow decodes."""
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image, ImageFile
+
+from .errors import ImageError
+from .image_structure import FORMATS, StructureError, simplified, sound_exif
+from .limits import Limits, check_bytes, check_size, size_text
+
+_COSTLY = {"JPEG2000": 4}  # pixels of these count so many times: their decoder holds 16 bytes for each
+
+
+def open_image(encoded: bytes, name: str, limits: Limits) -> Image.Image:
+    """The header of an encoded image of one of FORMATS, its size checked; `load_pixels` decodes it.
+
+    What does not decide the pixels (text, colour profiles, further frames of some formats) is not in it. Raises
+    ImageError, which calls it `name` and repeats nothing of its content.
+    """
+    check_bytes(len(encoded), name, limits.max_bytes)
+    try:
+        file_format, encoded = simplified(encoded)
+        image = Image.open(io.BytesIO(encoded), formats=(file_format,))
+    except StructureError as error:
+        raise ImageError(f"{name}: no image that is read, {error}; give a PNG or JPEG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: {error}; shrink the image or raise PIL.Image.MAX_IMAGE_PIXELS") from error
+    except MemoryError as error:
+        raise _out_of_memory(name) from error
+    except Exception as error:  # a broken header makes Pillow's readers raise almost anything
+        raise ImageError(f"{name}: no image that is read, its header is damaged; give a PNG or JPEG") from error
+    check_size(*image.size, name, limits.max_pixels // _COSTLY.get(file_format, 1))
+    return image
+
+
+@contextmanager
+def load_pixels(image: Image.Image, name: str, limits: Limits) -> Iterator[None]:
+    """Decode `image`, and hold its share of the process's memory for decoding until the block ends.
+
+    Raises ImageError, for whatever the block raises as well.
+    """
+    if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
+        raise ImageError(
+            f"{name}: {image.format} is not decoded here; give a PNG or JPEG, or a copy of the image (`image.copy()`) "
+            "if you trust where it comes from"
+        )
+    check_size(*image.size, name, limits.max_pixels)
+    with _decoding.share(image.width * image.height, limits.max_pixels):
+        try:
+            image.load()
+            check_size(*image.size, name, limits.max_pixels)
+            if not sound_exif(image.info.get("exif", b"")):
+                image.info.pop("exif", None)
+            yield
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise _out_of_memory(f"{name}, {size_text(*image.size)}") from error
+        except Exception as error:  # damaged data makes Pillow's decoders raise almost anything
+            raise ImageError(
+                f"{name}: cannot be decoded; it is damaged or truncated, write or send it again"
+            ) from error
+
+
+def _out_of_memory(name: str) -> ImageError:
+    return ImageError(f"{name}: not enough memory to decode it; shrink the image, or read fewer at a time")
+
+
+class _Share:
+    """How many pixels the threads of this process are decoding at the moment."""
+
+    def __init__(self) -> None:
+        self._changed, self._pixels = threading.Condition(), 0
+
+    @contextmanager
+    def share(self, pixels: int, most: int) -> Iterator[None]:
+        """Wait until there are no more than `most` with these, or no others at all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= most)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+_decoding = _Share()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads, nor may it wait for them."""
+    global _decoding
+    _decoding = _Share()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
