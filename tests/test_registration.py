@@ -135,6 +135,8 @@ def make_upstream_model_dir(folder: Path, network_class: type) -> Path:
     }
     raw["train"] = {key: raw["train"][key] for key in ("work_dir", "dataloader", "optimizer", "lr_scheduler")}
     raw["train"]["max_epochs"] = 1
+    for part in ("train", "evaluation"):
+        del raw[part]["dataloader"]["start_method"]  # a key of ours, which upstream would hand to PyTorch
     (folder / "configuration.json").write_text(json.dumps(raw))
     made_up = [chr(0x4E00 + i) for i in range(UPSTREAM_CLASSES - len(ALPHABET))]
     (folder / "vocab.txt").write_text("".join(f"{c}\n" for c in [*ALPHABET, *made_up]), encoding="utf-8")
