@@ -39,7 +39,8 @@ setup(
         # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "synth": SYNTH,
-        "test": ["pytest>=8.0", "cryptography>=41.0", *ONNX, *SYNTH],  # cryptography: the certificate of the tests' hub
+        # cryptography: the certificate of the tests' hub
+        "test": ["pytest>=8.0", "cryptography>=41.0", "webdataset>=0.2", *ONNX, *SYNTH],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

@@ -22,7 +22,11 @@ class ImageError(OcrError, ValueError):
         return message if self.index is None else f"image {self.index}: {message}"
 
 
-class LmdbError(OcrError, ValueError):
+class DataError(OcrError, ValueError):
+    """A data set is not what its format asks for. The message holds the file, and the record or offset."""
+
+
+class LmdbError(DataError):
     """An LMDB, or one record of it, is not what the format asks for. The message holds the path and the key."""
 
 

@@ -37,7 +37,7 @@ def lines(table) -> Path:
 def test_build_says_what_it_wrote(table, tmp_path):
     result = ms_ocr("lmdb", "build", tmp_path / "out", table)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{tmp_path / 'out'}: 2 samples written, 0 rows left out\n"
+    assert result.stdout == f"{tmp_path / 'out'}: 2 samples written, 0 records left out\n"
 
 
 def test_build_into_an_existing_folder_is_one_line_on_stderr(lines, table):
@@ -48,12 +48,19 @@ def test_build_into_an_existing_folder_is_one_line_on_stderr(lines, table):
     )
 
 
-def test_build_stops_at_a_bad_row_or_leaves_it_out_when_told(table, tmp_path):
-    table.write_text("a.png\tx\nno.png\ty\n", encoding="utf-8")
-    result = ms_ocr("lmdb", "build", tmp_path / "out", table)
-    assert result.exit_code == 1
+def test_build_leaves_a_bad_row_out_or_stops_at_it_when_told(table, tmp_path):
+    table.write_text("a.png\tx \nno.png\ty\n", encoding="utf-8")
+    result = ms_ocr("lmdb", "build", "--strict", tmp_path / "out", table)
+    assert (result.exit_code, sorted(tmp_path.glob("*out*"))) == (1, [])
     assert result.stderr.startswith(f"error: {table}:2: image {tmp_path / 'no.png'} does not exist")
-    result = ms_ocr("lmdb", "build", "--skip-bad", "--json", tmp_path / "out", table)
+    result = ms_ocr("lmdb", "build", tmp_path / "out", table)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 'out'}: 1 sample written, 1 record left out",
+        f"  1 label with a space at an end, or two in a row: {table}:1",
+        f"  {table}:2: image {tmp_path / 'no.png'} does not exist; correct the name, or give the image root",
+    ]
+    result = ms_ocr("lmdb", "build", "--json", tmp_path / "other", table)
     assert result.exit_code == 1  # something was left out
     report = json.loads(result.stdout)
     assert report["written"] == 1 and report["skipped"][0]["where"] == f"{table}:2"
@@ -72,6 +79,24 @@ def test_inspect_sums_up(lines):
     assert result.stdout.startswith(f"{lines}: 2 samples\nformats:    PNG 2\nwidth:      60 to 60, median 60 px\n")
     assert "characters: 6 different: '第' 1" in result.stdout
     assert json.loads(ms_ocr("lmdb", "inspect", "--json", lines).stdout)["label_lengths"] == {"3": 2}
+
+
+def test_inspect_beside_a_vocabulary_and_as_a_page(table, tmp_path):
+    table.write_text("a.png\t第一行\nb.png\tb é\n", encoding="utf-8")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / "vocab.txt").write_text("第\n一\n行\nb\n \nz\n", encoding="utf-8")
+    page = tmp_path / "page.html"
+    assert ms_ocr("lmdb", "build", tmp_path / "lines", table).exit_code == 0
+    result = ms_ocr("lmdb", "inspect", tmp_path / "lines", "--vocab", tmp_path / "vocab.txt", "--report", page)
+    assert result.stdout.splitlines()[-3:] == [
+        "doubles:    1 image more than once: image-000000001 = image-000000002",
+        "vocabulary: 5 of its 6 characters occur",
+        "lacking:    1 character that it does not hold: 'é' 1",
+    ]
+    drawn = page.read_text(encoding="utf-8")
+    assert "é (U+00E9) 1" in drawn and drawn.count("<svg") == 2 and "<title>90 to 90: 2</title>" in drawn
+    again = ms_ocr("lmdb", "inspect", tmp_path / "lines", "--report", page)
+    assert (again.exit_code, again.stderr[:7]) == (1, "error: ") and "exists already" in again.stderr
 
 
 def test_validate_passes_or_lists_the_problems(lines, tmp_path):

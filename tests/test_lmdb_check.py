@@ -1,6 +1,7 @@
 """What `validate_lmdb` finds, kind by kind, and what `inspect_lmdb` sums up."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 import lmdb
@@ -68,10 +69,21 @@ def test_a_sound_lmdb_has_no_problem(tmp_path):
         ({"label-000000002": b" "}, [("label-000000002", "empty-label")]),
         ({"label-000000002": "xa，é".encode()}, [("label-000000002", "unknown-character")]),
         ({"label-000000002": b"a" * 102}, [("label-000000002", "alignment")]),
-        ({"label-000000002": b"a" * 101}, []),  # 101 characters and 100 blanks between them: all 201 columns
-        ({"label-000000002": b"ab" * 100 + b"a"}, []),
+        # 101 characters and 100 blanks between them: all 201 columns, of which the line covers 32
+        ({"label-000000002": b"a" * 101}, [("label-000000002", "crowded")]),
+        ({"label-000000002": b"ab" * 16}, []),
+        ({"label-000000002": b"ab" * 16 + b"a"}, [("label-000000002", "crowded")]),
+        ({"image-000000002": encoded(804, 32), "label-000000002": b"ab" * 100 + b"a"}, []),
+        ({"label-000000002": b" a"}, [("label-000000002", "spaces")]),
+        ({"label-000000002": b"b\xe3\x80\x80"}, [("label-000000002", "spaces")]),  # U+3000, folded to a space
+        ({"label-000000002": b"a  b"}, [("label-000000002", "spaces")]),
+        ({"label-000000002": b"a b c"}, []),
+        (
+            {"label-000000002": b"a\nb"},
+            [("label-000000002", "control-character"), ("label-000000002", "unknown-character")],
+        ),
         ({"label-000000002": b"ab" * 101}, [("label-000000002", "alignment")]),
-        ({"image-000000002": encoded(1000, 32), "label-000000002": b"ab" * 101}, []),  # four chunks, 264 columns
+        ({"image-000000002": encoded(1000, 32), "label-000000002": b"ab" * 101}, []),  # four chunks, 250 columns of ink
     ],
 )
 def test_each_fault_is_found_and_nothing_else(tmp_path, change, expected):
@@ -93,6 +105,18 @@ def test_details_tell_what_is_there_and_what_is_needed(tmp_path):
     count, alignment = validate_lmdb(path, VOCABULARY).problems
     assert count.detail == "says 9, but the last sample there is number 3"
     assert alignment.detail.startswith("102 characters need 203 columns, the line has 201: 'aaa")
+
+
+def test_a_decomposed_label_is_called_that_and_not_unknown(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "é")
+    path = write(tmp_path / "lines", {"label-000000002": decomposed.encode(), "label-000000003": b"\xcc\x81"})
+    problems = validate_lmdb(path, Vocabulary(tuple("abcé"))).problems
+    assert [(one.key, one.kind) for one in problems] == [
+        ("label-000000002", "decomposed"),
+        ("label-000000003", "unknown-character"),  # a lone mark, which NFC leaves as it is
+    ]
+    assert problems[0].detail.startswith("decomposed, normalise to NFC (`ms-ocr lmdb build --normalise nfc`)")
+    assert found(path, None) == [("label-000000002", "decomposed")]
 
 
 def test_without_a_vocabulary_characters_are_not_checked(tmp_path):

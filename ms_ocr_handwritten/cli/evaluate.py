@@ -170,7 +170,7 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
             f"{click.format_filename(path)}: neither an LMDB (a folder with {LMDB_FILE}) nor a folder "
             f"with {LABELS_FILE}; name one of the two"
         )
-    from ..lmdb.build import read_labels_file
+    from ..data.table import read_labels_file
 
     rows = read_labels_file(table)
     return lambda: (file_source(os.fspath(image), label) for image, label in rows), len(rows)

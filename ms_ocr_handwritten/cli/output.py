@@ -26,6 +26,11 @@ def one_line(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
 
 
+def number_of(number: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[Item]:
     """The items; while they are taken, a bar on stderr if that is a terminal."""
     from tqdm import tqdm

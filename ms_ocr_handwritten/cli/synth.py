@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigurationError
-from .output import progress
+from .output import number_of, progress
 
 
 @click.command()
@@ -49,4 +49,4 @@ def synth(
     kinds = tuple((kind, weight) for kind, weight in KINDS.items() if not only or kind in only)
     samples = generate(inputs, lines, seed, start, max_width=max_width, degrade=degrade, kinds=kinds)
     written = write_lmdb(out, progress(samples, "synth", lines))
-    click.echo(f"{out}: {written} samples written")
+    click.echo(f"{out}: {number_of(written, 'sample')} written")

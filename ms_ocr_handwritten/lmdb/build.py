@@ -1,187 +1,296 @@
-"""Make an LMDB from image files and a table of their labels (TSV or CSV).
+"""Make an LMDB of the lines that people have, in any of `data.formats`.
 
-    labels.tsv    relative file TAB text [TAB anything]
-    labels.csv    relative file,text         (quoted as in RFC 4180)
+    sources -> records -> checked and encoded samples -> the LMDB; what is no sample -> the report
 
-A first line `file TAB text` or `file,text` is taken for a header. Text is stored as it stands, not folded.
+Text is stored as it stands, not folded; an image file is stored byte for byte, once it is known to decode; what has to
+be encoded (bitmaps of CASIA, lines cut out of pages) becomes a PNG.
 """
 
-import csv
+import hashlib
+import json
 import os
+import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from ..errors import ImageError, LabelError, OcrError
+import cv2
+import numpy as np
+
+from ..data.formats import FORMATS, find_format
+from ..data.record import BadRecord, ReadOptions, Record, Records
+from ..data.rows import is_dataset, open_dataset, read_dataset
+from ..data.table import empty_label
+from ..errors import DataError, ImageError, LabelError, LmdbError
+from ..geometry import MAX_CHUNKS, line_chunks, scaled_width
+from ..image import line_canvas
 from .check import line_columns
-from .store import write_lmdb
+from .labels import label_faults
+from .open import absolute
+from .resumable import ResumableWriter, Sample, SkippedSample
+from .store import SIDE_KEYS
 
-_HEADER = ["file", "text"]
+Progress = Callable[[int, "int | None"], None]  # called with (records done, records in all, if that is known)
+OnBad = Literal["error", "skip"]
+
+_NORMALISE = {"nfc": partial(unicodedata.normalize, "NFC"), "nfkc": partial(unicodedata.normalize, "NFKC")}
+_GROUP = 16  # records that a thread is given at once
+_SHOWN = 3  # places that a remark names
+# Level 1 and no filter: ink on plain paper is packed in half of the time, and no worse, than with OpenCV's own choice.
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class SkippedSample:
-    """A sample left out: `where` is file:line of the table, `reason` the message of the error."""
+class Remark:
+    """Samples that were stored though something is odd: a kind of `labels.KINDS`, how many, the first places."""
 
-    where: str
-    reason: str
+    kind: str
+    samples: int
+    first: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What `build_lmdb` did: `written` samples are in `path`, `skipped` ones are not."""
+    """What `build_lmdb` did: `written` samples are in `path`, `skipped` ones are not.
+
+    resumed: records that an earlier, interrupted run had dealt with
+    """
 
     path: str
     written: int
     skipped: tuple[SkippedSample, ...]
+    remarks: tuple[Remark, ...] = ()
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
-class _Row:
-    where: str
-    image: Path
-    label: str
+class BuildOptions:
+    """How to read the sources and what to do with a label.
 
-
-def read_labels_file(path: str | os.PathLike, image_root: str | os.PathLike | None = None) -> list[tuple[Path, str]]:
-    """(image path, label) of every row of a table, in order; images lie under `image_root`, else beside the table.
-
-    Raises LabelError naming file:line where a row has too few or too many fields, an image that does not exist or
-    comes twice, or an empty label; and where the table itself is missing, not UTF-8, or neither .tsv, .txt nor .csv.
+    form: name of `data.formats.FORMATS`; '' to find out
+    normalise: Unicode normalisation of the labels ("nfc", "nfkc"), None for none
+    threads: that check and encode images
     """
-    seen: dict[Path, str] = {}
-    rows = list(_rows(path, image_root))
-    for row in rows:
-        _check_row(row, seen)
-    return [(row.image, row.label) for row in rows]
+
+    form: str = ""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    normalise: str | None = None
+    threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
 
 
 def build_lmdb(
     out: str | os.PathLike,
-    labels_file: str | os.PathLike,
+    sources: Any,
     image_root: str | os.PathLike | None = None,
-    on_bad_sample: Literal["error", "skip"] = "error",
-    progress: Callable[[int, int], None] | None = None,
+    on_bad_sample: OnBad = "error",
+    progress: Progress | None = None,
+    options: BuildOptions = BuildOptions(),
 ) -> BuildReport:
-    """Store the lines of `labels_file` as the LMDB folder `out`; image files go in byte for byte.
+    """Store the lines of `sources` as the LMDB folder `out`.
 
-    Each image is decoded first. A row with a missing, repeated or unreadable image or an empty label raises
-    (ImageError or LabelError, naming file:line), or with "skip" is left out and listed in the report; a table that
-    cannot be parsed always raises. `progress` is called with (rows done, rows in all).
-    Raises LmdbError where `out` exists already or no sample is left.
+    An interrupted build that is started again with the same sources and options goes on where it was; of their files
+    names, sizes and times are compared.
+
+    Args:
+        out: a folder that does not exist yet.
+        sources: a path of any format, a `datasets.Dataset` or `MsDataset`, or a list of these.
+        image_root: where relative names of images are looked up; stands for `options.read.image_root`.
+        on_bad_sample: "error" raises at the first record that is no sample, "skip" leaves such records out and lists
+            them in the report.
+        progress: called with (records done, records in all or None).
+        options: formats, columns, normalisation.
+
+    Raises:
+        DataError, LabelError, ImageError: a source or, with "error", a record of it is not as it should be; the message
+            names file and record.
+        LmdbError: `out` exists already, is being written by another process, or no sample is left.
     """
     if on_bad_sample not in ("error", "skip"):
         raise ValueError(f"on_bad_sample is {on_bad_sample!r}; give 'error' or 'skip'")
-    rows = list(_rows(labels_file, image_root))
-    skipped: list[SkippedSample] = []
-
-    def samples() -> Iterator[tuple[bytes, str]]:
-        seen: dict[Path, str] = {}
-        for done, row in enumerate(rows, start=1):
-            try:
-                _check_row(row, seen)
-                yield _image_bytes(row), row.label
-            except OcrError as error:
-                if on_bad_sample == "error":
-                    raise
-                skipped.append(SkippedSample(row.where, str(error)))
-            if progress is not None:
-                progress(done, len(rows))
-
-    written = write_lmdb(out, samples())
-    return BuildReport(os.path.abspath(out), written, tuple(skipped))
-
-
-def _check_row(row: _Row, seen: dict[Path, str]) -> None:
-    """Raise LabelError where the row is no sample; `seen` maps the images so far to where they stand."""
-    if row.image in seen:
-        raise LabelError(f"{row.where}: {row.image} has a label already, at {seen[row.image]}; keep one of the two")
-    if not row.image.is_file():
-        raise LabelError(f"{row.where}: image {row.image} does not exist; correct the name, or give the image root")
-    if not row.label.strip():
-        raise LabelError(f"{row.where}: the label of {row.image} is empty; write its text, or remove the row")
-    seen[row.image] = row.where
+    if options.normalise not in (None, *_NORMALISE):
+        raise ValueError(f"normalise is {options.normalise!r}; give one of {', '.join(_NORMALISE)}, or None")
+    read = options.read if image_root is None else replace(options.read, image_root=Path(image_root))
+    inputs = [_open(one, options.form, read) for one in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    with ResumableWriter(out, _identity(inputs, read, options)) as writer:
+        _write(writer, inputs, on_bad_sample, progress, options)
+        skipped = writer.skipped()
+        if not writer.samples:
+            writer.discard()
+            why = f"the first of {len(skipped)} records: {skipped[0].reason}" if skipped else "the source is empty"
+            raise LmdbError(f"{out}: no sample was given, nothing is written; {why}")
+        report = BuildReport(
+            path=absolute(out),
+            written=writer.samples,
+            skipped=skipped,
+            remarks=tuple(Remark(kind, number, tuple(first)) for kind, (number, first) in writer.remarks.items()),
+            resumed=writer.resumed,
+        )
+        writer.finish()
+    return report
 
 
-def _image_bytes(row: _Row) -> bytes:
-    """The file of the row's image, once it is known to decode. Raises ImageError naming the row and the file."""
-    try:
-        data = row.image.read_bytes()
-    except OSError as error:
-        raise ImageError(
-            f"{row.where}: {row.image} cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    try:
-        line_columns(data)
-    except ImageError as error:
-        raise ImageError(f"{row.where}: {row.image}: {error}") from error
-    return data
+@dataclass(frozen=True)
+class _Source:
+    """Something to read: what it is (to tell one build from another), its records, and about how many there are."""
+
+    identity: str
+    records: Callable[[], Records]
+    count: Callable[[], int | None]
 
 
-def _rows(path: str | os.PathLike, image_root: str | os.PathLike | None) -> Iterator[_Row]:
-    table = Path(path)
-    root = table.parent if image_root is None else Path(image_root)
-    fields_of = _table_format(table)
-    try:
-        for number, fields in fields_of(table):
-            if number == 1 and [field.lower() for field in fields[:2]] == _HEADER and not (root / fields[0]).is_file():
-                continue
-            yield _Row(f"{table}:{number}", Path(os.path.normpath(root / fields[0])), fields[1])
-    except OSError as error:
-        raise LabelError(f"{table}: cannot be read ({error.strerror}); give a table of files and texts") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{table}:{_line_of(table)}: not UTF-8 ({error.reason}); convert the table to UTF-8") from None
+def _open(source: Any, form: str, read: ReadOptions) -> _Source:
+    if is_dataset(source):
+        rows = open_dataset(source, read.subset)
+        name = f"data set of {len(rows)} rows"
+        return _Source(f"{name} {rows._fingerprint}", partial(read_dataset, rows, read, name), lambda: len(rows))
+    path = Path(absolute(source))
+    if not form:
+        form, path = find_format(path)
+    if form not in FORMATS:
+        raise DataError(f"--from {form}: no format that is known here; give one of {', '.join(FORMATS)}")
+    if not path.exists():
+        if form != "datasets":
+            raise DataError(f"{path}: no such file or folder; correct the path")
+        path = Path(source)  # an id: owner/name
+    reader = FORMATS[form]
+    return _Source(f"{form} {_state_of(path)}", partial(reader.read, path, read), partial(reader.count, path, read))
 
 
-def _table_format(table: Path) -> Callable[[Path], Iterator[tuple[int, list[str]]]]:
-    suffix = table.suffix.lower()
-    if suffix == ".csv":
-        return _csv_fields
-    if suffix in (".tsv", ".txt"):
-        return _tsv_fields
-    raise LabelError(f"{table}: the name ends in neither .tsv, .txt nor .csv; rename it to say which it is")
-
-
-def _tsv_fields(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of the lines that are not blank; columns after the second are allowed."""
-    with open(table, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.removesuffix("\n").split("\t")
-            if fields == [""]:
-                continue
-            if len(fields) < 2:
-                raise LabelError(f"{table}:{number}: no tab in {fields[0]!r}; expected: file TAB text")
-            yield number, fields
-
-
-def _csv_fields(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of the rows that are not blank; exactly two fields, so that no comma cuts a text."""
-    with open(table, encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
+def _state_of(path: Path) -> str:
+    """Digest of the name, size and time of a file, or of all below a folder: another state is another source."""
+    digest = hashlib.sha256()
+    for file in [path] if not path.is_dir() else sorted(path.rglob("*")):
         try:
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != 2:
-                    raise LabelError(
-                        f"{table}:{reader.line_num}: {len(fields)} fields; expected file,text, "
-                        'and a text with a comma in double quotes: a.png,"one, two"'
-                    )
-                yield reader.line_num, fields
-        except csv.Error as error:
-            raise LabelError(f"{table}:{reader.line_num}: {error}; quote the text as in RFC 4180") from error
+            status = file.stat()
+        except OSError:
+            continue
+        if file == path or not file.is_dir():
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
-def _line_of(table: Path) -> int:
-    """Number of the first line that is not UTF-8 (the decoder's own position is one within its buffer)."""
-    with open(table, "rb") as lines:
-        return next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
+def _identity(inputs: list[_Source], read: ReadOptions, options: BuildOptions) -> str:
+    told = json.dumps([[one.identity for one in inputs], repr(read), options.normalise])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _is_utf8(line: bytes) -> bool:
+def _write(
+    writer: ResumableWriter, inputs: list[_Source], on_bad: OnBad, progress: Progress | None, options: BuildOptions
+) -> None:
+    total = _total(inputs) if progress is not None else None
+    records = chain.from_iterable(one.records() for one in inputs)
+    for _ in islice(records, writer.resumed):
+        pass  # their images are neither opened nor cut
+    for outcome in _in_order(partial(_sample, normalise=options.normalise), records, options.threads):
+        if isinstance(outcome, BadRecord):
+            if on_bad == "error":
+                writer.discard()
+                raise outcome.error
+            writer.skip(SkippedSample(outcome.where, str(outcome.error)))
+        else:
+            where, sample = outcome
+            for kind, _ in label_faults(sample.label):
+                number, first = writer.remarks.get(kind, (0, []))
+                writer.remarks[kind] = (number + 1, [*first, where][:_SHOWN])
+            writer.add(sample)  # which may store the remarks, too
+        if progress is not None:
+            progress(writer.records, total)
+    if progress is not None:
+        progress(writer.records, writer.records)
+
+
+def _total(inputs: list[_Source]) -> int | None:
     try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        counts = [one.count() for one in inputs]
+    except (DataError, OSError):  # reading says what is wrong
+        return None
+    return None if None in counts else sum(one or 0 for one in counts)
+
+
+def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: int) -> Iterator[Result]:
+    """`work(item)` of all items, in their order, by threads; few are held at a time."""
+
+    def work_through(group: deque[Item]) -> list[Result]:
+        done = []
+        while group:  # each item is let go of: the last line of a page takes the page's pixels along
+            done.append(work(group.popleft()))
+        return done
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="lmdb build") as pool:
+        pending: deque[Future[list[Result]]] = deque()
+        try:
+            while group := deque(islice(items, _GROUP)):
+                pending.append(pool.submit(work_through, group))
+                del group
+                if len(pending) > 2 * threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _sample(record: Record | BadRecord, normalise: str | None) -> tuple[str, Sample] | BadRecord:
+    """Where the record stands and what is stored of it, or why there is nothing."""
+    if isinstance(record, BadRecord):
+        return record
+    try:
+        label = _NORMALISE[normalise](record.text) if normalise else record.text
+        _check_label(label, record)
+        image = _encoded(record)
+    except (LabelError, DataError) as error:
+        return BadRecord(record.where, error)
+    except ImageError as error:
+        return BadRecord(record.where, ImageError(f"{record.where}: {_named(record)}{error}"))
+    except Exception as error:  # what nobody foresaw of one record is listed, too, and ends no build of a million
+        return BadRecord(record.where, DataError(f"{record.where}: cannot be made a sample ({error!r})"))
+    beside = {kind: getattr(record, kind) for kind in SIDE_KEYS if getattr(record, kind)}
+    return record.where, Sample(image, label, beside)
+
+
+def _check_label(label: str, record: Record) -> None:
+    if not label.strip():
+        raise empty_label(record.where, str(record.image) if isinstance(record.image, Path) else "the line")
+    try:
+        label.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise LabelError(f"{record.where}: the label {label!r} cannot be UTF-8 ({error.reason}); correct it") from None
+
+
+def _named(record: Record) -> str:
+    return f"{record.image}: " if isinstance(record.image, Path) else ""
+
+
+def _encoded(record: Record) -> bytes:
+    """The bytes to store: those of the file, once they are known to decode to a line, or a PNG. Raises ImageError."""
+    image = record.image() if callable(record.image) else record.image
+    if isinstance(image, np.ndarray):
+        return encode_line(image)
+    if isinstance(image, Path):
+        try:
+            image = image.read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot be read ({error.strerror}); check its permissions") from error
+    line_columns(image)
+    return image
+
+
+def encode_line(image: np.ndarray) -> bytes:
+    """A line, uint8 (H, W) or (H, W, 3) as BGR, as a PNG. Raises ImageError where it is no line."""
+    height, width = image.shape[:2]
+    if not height or not width:
+        raise ImageError(f"a picture of {width} x {height} px holds no pixel")
+    scaled = scaled_width(width, height)
+    if scaled == 0 or line_chunks(scaled) > MAX_CHUNKS:
+        line_canvas(np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image)  # which says what is wrong
+    return cv2.imencode(".png", image, _PNG)[1].tobytes()

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import lmdb
 import numpy as np
 
-from ..ctc import required_columns
 from ..errors import ImageError, LmdbError
 from ..geometry import canvas_columns
 from ..image import line_canvas, load_image
 from ..image_file import open_image
 from ..limits import Limits
-from ..vocab import Vocabulary, fold_full_width
+from ..vocab import Vocabulary
 from .child import ChildDied, events_of_child
+from .labels import label_faults, vocabulary_faults
 from .open import SharedEnvironment, absolute, data_file, shared_environment
 from .store import COUNT_KEY, LmdbReader, decode_label, image_key, label_key, stored_count
 
@@ -149,8 +149,8 @@ def validate_lmdb(
     Kinds: `count` (num-samples missing, no number, or not the number of samples there), `key` (an image or label
     key that is not a number of nine digits from 1), `missing` (an image, a label or both), `beyond-count` (a
     sample that num-samples leaves out), `image` (cannot be decoded, or no line), `label` (not UTF-8),
-    `empty-label`, `unknown-character` (after folding full-width forms), `alignment` (the label needs more columns
-    than its line has), `damaged` (pages of the file that cannot be read).
+    `damaged` (pages of the file that cannot be read), those of `labels.KINDS`, and with a vocabulary those of
+    `labels.vocabulary_faults`.
 
     All this is looked at in a child process: damaged pages can end the process that reads them, and that is then
     the last problem. Raises LmdbError where the path is no LMDB.
@@ -282,7 +282,7 @@ def _gaps(present: list[int]) -> Iterator[Problem]:
 
 
 def _check_sample(shared: SharedEnvironment, path: str, index: int, vocabulary: Vocabulary | None) -> Iterator[Problem]:
-    columns = None
+    canvas = None
     values: dict[str, bytes | None] = {}
     for key, kind, other in (
         (image_key(index), "image", "label"),
@@ -297,7 +297,7 @@ def _check_sample(shared: SharedEnvironment, path: str, index: int, vocabulary: 
             yield Problem(key, "missing", f"the {other} is there, the {kind} is not")
     if (image := values.get("image")) is not None:
         try:
-            columns = line_columns(image)
+            canvas = line_canvas(load_image(image))
         except ImageError as error:
             yield Problem(image_key(index), "image", str(error))
     if (value := values.get("label")) is None:
@@ -307,26 +307,10 @@ def _check_sample(shared: SharedEnvironment, path: str, index: int, vocabulary: 
     except LmdbError as error:
         yield Problem(label_key(index), "label", str(error))
         return
-    yield from _check_label(label, label_key(index), columns, vocabulary)
-
-
-def _check_label(label: str, key: str, columns: int | None, vocabulary: Vocabulary | None) -> Iterator[Problem]:
-    if not label.strip():
-        yield Problem(key, "empty-label", f"the label is {label!r}")
-        return
-    if vocabulary is None:
-        return
-    folded = fold_full_width(label)
-    unknown = vocabulary.unknown(folded)
-    if unknown:
-        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
-        yield Problem(key, "unknown-character", f"{listed} in {label!r}")
-        return
-    needed = required_columns(vocabulary.encode(folded))
-    if columns is not None and needed > columns:
-        yield Problem(
-            key, "alignment", f"{len(folded)} characters need {needed} columns, the line has {columns}: {label!r}"
-        )
+    faults = list(label_faults(label))
+    if vocabulary is not None:
+        faults += vocabulary_faults(label, vocabulary, canvas)
+    yield from (Problem(label_key(index), kind, detail) for kind, detail in faults)
 
 
 def line_columns(image: bytes) -> int:

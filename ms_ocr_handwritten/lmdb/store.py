@@ -3,6 +3,10 @@
 Keys: `num-samples` (decimal text), `image-%09d` (an encoded image file, as it was) and `label-%09d` (UTF-8),
 counted from 1. In Python the samples are counted from 0, as in a list.
 
+Beside these `lmdb.build` writes what it knows of a sample's origin, as UTF-8: `source-%09d` (the name of its file, and
+record within it), `writer-%09d` and `page-%09d`. `lmdb.split` holds out whole writers, pages or folders by them.
+Readers that do not know these keys, ModelScope's own among them, never ask for them.
+
 Source of the format: ModelScope `msdatasets/dataset_cls/custom_datasets/ocr_recognition_dataset.py`.
 """
 
@@ -18,6 +22,7 @@ from ..errors import LmdbError
 from .open import SharedEnvironment, absolute, data_file, shared_environment
 
 COUNT_KEY = "num-samples"
+SIDE_KEYS = ("source", "writer", "page")
 VALIDATE = "run `ms-ocr lmdb validate` on it for the full list of problems"
 
 _BATCH_BYTES = 16 * 2**20  # bytes of samples in one transaction; what is not yet committed is held in memory
@@ -32,6 +37,11 @@ def image_key(index: int) -> str:
 def label_key(index: int) -> str:
     """Key of the label of sample `index`, counted from 0: `label-000000001` for 0."""
     return f"label-{index + 1:09d}"
+
+
+def side_key(kind: str, index: int) -> str:
+    """Key of what is known of the origin of sample `index`, counted from 0: `writer-000000001` for 0."""
+    return f"{kind}-{index + 1:09d}"
 
 
 class LmdbReader:
@@ -67,6 +77,16 @@ class LmdbReader:
     def label(self, index: int) -> str:
         """The label of sample `index`, as it was stored. Raises IndexError or LmdbError (missing, not UTF-8)."""
         return decode_label(self._value(index, label_key(index)), self.path, label_key(index))
+
+    def beside(self, index: int, kind: str) -> str:
+        """What the LMDB holds of the sample's origin, '' for nothing; `kind` is one of SIDE_KEYS. Raises LmdbError."""
+        key = side_key(kind, index)
+        value = self._open().get(key, self.path)
+        return "" if value is None else decode_label(value, self.path, key)
+
+    def key(self, index: int) -> str:
+        """LMDB and key of a sample, for messages."""
+        return f"{self.path} {image_key(index)}"
 
     def __getstate__(self) -> dict[str, str]:
         return {"path": self.path}
@@ -143,7 +163,7 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
     Raises LmdbError where `path` exists, no sample is given, or one is not (non-empty bytes, text).
     """
     target = Path(absolute(path))
-    _refuse_existing(target)
+    refuse_existing(target)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.mkdir(parents=True)
@@ -151,7 +171,7 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
         raise LmdbError(f"{target}: the folder cannot be made ({error}); check its parent") from error
     try:
         count = _write_folder(partial, samples, target)
-        _refuse_existing(target)
+        refuse_existing(target)
         os.rename(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -161,7 +181,8 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
     return count
 
 
-def _refuse_existing(target: Path) -> None:
+def refuse_existing(target: Path) -> None:
+    """Raise LmdbError where something is at `target`."""
     if os.path.lexists(target):
         raise LmdbError(f"{target}: exists already and is left as it is; choose another path, or move it away first")
 
@@ -171,11 +192,11 @@ def _write_folder(folder: Path, samples: Iterable[tuple[bytes, str]], target: Pa
     # No lock file and no flush per commit: nobody else knows the folder, and it counts only once all is flushed.
     with lmdb.open(os.fspath(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False) as environment:
         for batch in _batches(_records(samples, target)):
-            _put(environment, batch)
+            put_records(environment, batch)
             count += len(batch) // 2
         if count == 0:
             raise LmdbError(f"{target}: no sample was given, nothing is written")
-        _put(environment, [(COUNT_KEY.encode("ascii"), str(count).encode("ascii"))])
+        put_records(environment, [(COUNT_KEY.encode("ascii"), str(count).encode("ascii"))])
         environment.sync(True)
     return count
 
@@ -211,7 +232,7 @@ def _batches(records: Iterator[tuple[bytes, bytes]]) -> Iterator[list[tuple[byte
         yield batch
 
 
-def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+def put_records(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
     """Store `batch` in one transaction; where the map is full, double it and store the whole batch again."""
     while True:
         try:

@@ -1,19 +1,27 @@
 """Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without asking the hub."""
 
+import copy
 import inspect
+import math
+import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 from modelscope.msdatasets.dataset_cls.custom_datasets.torch_custom_dataset import TorchCustomDataset
 from modelscope.msdatasets.ms_dataset import MsDataset
 from PIL import Image
 
+from ..data.reader import LineReader, SelectedLines
 from ..errors import ConfigurationError
 from ..image import load_image
 from ..lmdb.store import LmdbReader
 from ..vocab import fold_full_width
+
+if TYPE_CHECKING:
+    import datasets
 
 HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
 
@@ -21,37 +29,113 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class LocalLmdbDataset(MsDataset):
-    """Lines of one or several LMDBs; records are {'image': encoded bytes, 'label': str}."""
+    """Lines of one or several LMDBs, all or a selection; records are {'image': encoded bytes, 'label': str}.
+
+    Slices, columns, `select`, `shuffle` and `train_test_split` mean what they mean for a `datasets.Dataset`. Nothing is
+    copied: a selection reads from the same LMDBs.
+    """
+
+    column_names = ("image", "label")
 
     def __init__(self, paths: Paths) -> None:
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         if not paths:
             raise ConfigurationError("local_lmdb names no LMDB; give a path or a list of paths")
         self.paths = [os.fspath(path) for path in paths]
-        self.readers = [LmdbReader(path) for path in self.paths]
+        self._readers: list[LineReader] = [LmdbReader(path) for path in self.paths]
         super().__init__(self)
 
-    def __len__(self) -> int:
-        return sum(map(len, self.readers))
+    def line_readers(self) -> list[LineReader]:
+        """What reads the lines, one after the other: an LmdbReader for each LMDB, or one reader of a selection."""
+        return self._readers
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises LmdbError, with path and key, for a broken record."""
-        position = range(len(self))[index]
-        for reader in self.readers:
-            if position < len(reader):
-                image, label = reader.read(position)
-                return {"image": image, "label": label}
-            position -= len(reader)
-        raise IndexError(index)
+    def __len__(self) -> int:
+        return sum(map(len, self._readers))
+
+    def __getitem__(self, key: int | slice | str | Sequence[int]) -> Any:
+        """A record; lists for a slice, a list of indices or a column's name. Raises LmdbError, with path and key."""
+        if isinstance(key, str):
+            if key not in self.column_names:
+                raise KeyError(f"{key}: no column of this name; there are {', '.join(self.column_names)}")
+            return [self._value(index, key) for index in range(len(self))]
+        if isinstance(key, (slice, list, tuple, range, np.ndarray)):
+            indices = self._indices(key)
+            return {name: [self._value(index, name) for index in indices] for name in self.column_names}
+        index = range(len(self))[operator.index(key)]
+        return {name: self._value(index, name) for name in self.column_names}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Iterable[int]) -> "LocalLmdbDataset":
+        """The lines at `indices`, in that order. Raises IndexError."""
+        return self._selection(self._indices(list(indices)))
+
+    def shuffle(self, seed: int | None = None) -> "LocalLmdbDataset":
+        """All lines in an order that is drawn: the same for the same seed."""
+        return self._selection(np.random.default_rng(seed).permutation(len(self)))
+
+    def train_test_split(
+        self,
+        test_size: float | int | None = None,
+        train_size: float | int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+    ) -> "dict[str, LocalLmdbDataset]":
+        """{"train": ..., "test": ...}; a size is a share or a number of lines [test: what train leaves, else 0.25].
+
+        For writers or pages that must not be in both, see `ms-ocr lmdb split`. Raises ConfigurationError.
+        """
+        train, test = self._sizes(train_size, test_size)
+        order = np.random.default_rng(seed).permutation(len(self)) if shuffle else np.arange(len(self))
+        return {"train": self._selection(order[:train]), "test": self._selection(order[len(order) - test :])}
+
+    def _sizes(self, train_size: float | int | None, test_size: float | int | None) -> tuple[int, int]:
+        """Numbers of lines to learn from and to judge by; shares are rounded as scikit-learn and `datasets` round."""
+        lines = len(self)
+        if test_size is None:
+            test_size = 0.25 if train_size is None else lines - self._number(train_size, math.floor)
+        test = self._number(test_size, math.ceil)
+        train = lines - test if train_size is None else self._number(train_size, math.floor)
+        if train < 1 or test < 1 or train + test > lines:
+            raise ConfigurationError(
+                f"train_size={train_size}, test_size={test_size} of {lines} lines are {train} and {test}; give shares "
+                "below 1 or numbers of lines that leave some for both"
+            )
+        return train, test
+
+    def _number(self, size: float | int, rounded: Callable[[float], int]) -> int:
+        return size if isinstance(size, int) else rounded(size * len(self))
+
+    def _selection(self, indices: Sequence[int] | np.ndarray) -> "LocalLmdbDataset":
+        selection = copy.copy(self)
+        selection._readers = [SelectedLines(self._readers, indices)]
+        selection._hf_ds = selection
+        return selection
+
+    def _indices(self, key: Any) -> list[int]:
+        there = range(len(self))
+        return list(there[key]) if isinstance(key, slice) else [there[int(index)] for index in key]
+
+    def _value(self, index: int, column: str) -> Any:
+        for reader in self._readers:
+            if index < len(reader):
+                return reader.image_bytes(index) if column == "image" else reader.label(index)
+            index -= len(reader)
+        raise IndexError(index)
+
+    def to_hf_dataset(self) -> "datasets.Dataset":
+        """The lines as a `datasets.Dataset` with columns image and label, copied to the cache of that library."""
+        import datasets
+
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        return datasets.Dataset.from_generator(self.__iter__, features)
 
     def to_custom_dataset(
         self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None, **kwargs: Any
     ) -> None:
         """Called by upstream's trainers (CRNN, LightweightEdge): make `ds_instance` what they iterate over."""
-        self._hf_ds = OCRRecognitionDataset(self.paths, preprocessor)
+        self._hf_ds = OCRRecognitionDataset(self, preprocessor)
         self.is_custom = True
 
 
@@ -61,7 +145,7 @@ class OCRRecognitionDataset(TorchCustomDataset):
 
     def __init__(
         self,
-        local_lmdb: Paths | None = None,
+        local_lmdb: "Paths | LocalLmdbDataset | None" = None,
         preprocessor: Any = None,
         split_config: Mapping[str, str] | None = None,
         mode: str | None = None,
@@ -70,7 +154,7 @@ class OCRRecognitionDataset(TorchCustomDataset):
         which upstream passes, changes nothing. Raises ConfigurationError or LmdbError."""
         if local_lmdb is None:
             local_lmdb = hub_lmdbs(split_config or {})
-        self._inner_dataset = LocalLmdbDataset(local_lmdb)
+        self._inner_dataset = local_lmdb if isinstance(local_lmdb, LocalLmdbDataset) else LocalLmdbDataset(local_lmdb)
         self.preprocessor, self.trainer = preprocessor, None
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.config import Config
 
 from ..config import CONFIGURATION_FILE
+from ..data.reader import LineReader
+from ..data.rows import DatasetReader, is_dataset
 from ..errors import ConfigurationError
 from ..training.setup import evaluate_model_dir, name_work_dir, prepare_training
 from .choice import OursOrUpstreams
@@ -41,9 +43,10 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         device: str | None = None,
     ) -> None:
         """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
-        local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, or a list
-        of these. The other arguments override the configuration, in this order: cfg_modify_fn, cfg_options (dotted
-        keys), work_dir, max_epochs, seed. device: 'cpu', 'gpu', 'gpu:1' ...; None takes a GPU if there is one.
+        local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, a
+        `datasets.Dataset` or MsDataset with columns image and text, or a list of these. The other arguments override
+        the configuration, in this order: cfg_modify_fn, cfg_options (dotted keys), work_dir, max_epochs, seed. device:
+        'cpu', 'gpu', 'gpu:1' ...; None takes a GPU if there is one.
 
         Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
         """
@@ -68,7 +71,8 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         if work_dir is not None:
             name_work_dir(raw, work_dir)
         self.work_dir = train.get("work_dir", "./work_dir")
-        self.train_paths, self.eval_paths = _paths(train_dataset, "train_dataset"), _paths(eval_dataset, "eval_dataset")
+        self.train_lines = _lines(train_dataset, "train_dataset")
+        self.eval_lines = _lines(eval_dataset, "eval_dataset")
         self.raw, self.device = raw, device
         self.network = None if isinstance(model, str) else model.recognizer
         self._training = None
@@ -90,13 +94,13 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
     def training(self):
         """The `Training` behind this trainer, prepared at first use."""
         if self._training is None:
-            if not self.train_paths:
+            if not self.train_lines:
                 raise ConfigurationError("train_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
             self._training = prepare_training(
                 self.model_dir,
                 self.raw,
-                self.train_paths,
-                self.eval_paths,
+                self.train_lines,
+                self.eval_lines,
                 self.work_dir,
                 network=self.network,
                 device=self.device,
@@ -113,12 +117,12 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
 
     def evaluate(self, checkpoint_path: str | None = None) -> dict[str, Any]:
         """Scores on the evaluation set, of the file of weights `checkpoint_path`, else of the network as it stands."""
-        if not self.eval_paths:
+        if not self.eval_lines:
             raise ConfigurationError("eval_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
         if checkpoint_path is None and self._training is not None:
             return self._training.evaluate()
         return evaluate_model_dir(
-            self.model_dir, self.raw, self.eval_paths, weights=checkpoint_path, network=self.network, device=self.device
+            self.model_dir, self.raw, self.eval_lines, weights=checkpoint_path, network=self.network, device=self.device
         )
 
 
@@ -127,19 +131,21 @@ def _plain(cfg: Config) -> dict[str, Any]:
     return json.loads(json.dumps(cfg._cfg_dict.to_dict() if isinstance(cfg, Config) else cfg))
 
 
-def _paths(dataset: Any, name: str) -> list[str]:
-    """LMDB paths of what the user gave as a data set."""
+def _lines(dataset: Any, name: str) -> list[str | LineReader]:
+    """Paths of LMDBs, and readers of lines, of what the user gave. Raises ConfigurationError or DataError."""
     if dataset is None:
         return []
     if isinstance(dataset, (list, tuple)):
-        return [path for item in dataset for path in _paths(item, name)]
+        return [path for item in dataset for path in _lines(item, name)]
     if isinstance(dataset, LocalLmdbDataset):
-        return dataset.paths
+        return list(dataset.line_readers())
     if isinstance(dataset, (str, os.PathLike)):
         return [os.fspath(dataset)]
     if isinstance(dataset, MsDataset) and "split_config" in (dataset.config_kwargs or {}):
         return hub_lmdbs(dataset.config_kwargs["split_config"])
+    if is_dataset(dataset):
+        return [DatasetReader(dataset)]
     raise ConfigurationError(
-        f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...) or the "
-        "path of an LMDB (`ms-ocr lmdb build` makes one from images and a labels file)"
+        f"{name} is a {type(dataset).__name__}; give MsDataset.load(..., local_lmdb=...), the path of an LMDB "
+        "(`ms-ocr lmdb build` makes one), or a datasets.Dataset with columns image and text"
     )

@@ -1,6 +1,6 @@
 """Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of chunks.
 
-LmdbReader -> LineDataset -> Sample -> collate -> Batch
+LineReader -> LineDataset -> Sample -> collate -> Batch
 """
 
 import copy
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..ctc import required_columns
-from ..errors import ImageError, LabelError, LmdbError
+from ..data.reader import LineReader
+from ..errors import DataError, ImageError, LabelError, LmdbError
 from ..geometry import (
     CHUNK_COLUMNS,
     CHUNK_WIDTH,
@@ -30,7 +31,6 @@ from ..geometry import (
 from ..image import line_canvas, load_image
 from ..image_file import open_image
 from ..limits import Limits
-from ..lmdb.store import LmdbReader
 from ..vocab import Vocabulary, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names
@@ -73,18 +73,18 @@ class Batch:
 
 
 class LineDataset(Dataset):
-    """The lines of several LMDBs, in order. Raises LmdbError, with path and key, on a record that cannot be read."""
+    """The lines of several readers, in order. Raises LmdbError, with path and key, on one that cannot be read."""
 
     def __init__(
         self,
-        readers: Sequence[LmdbReader],
+        readers: Sequence[LineReader],
         vocabulary: Vocabulary,
         *,
         augment: float = 0.0,
         seed: int = 0,
         on_bad_sample: str = "error",
         unknown: str = "error",
-        rehearsed: Sequence[LmdbReader] = (),
+        rehearsed: Sequence[LineReader] = (),
     ) -> None:
         """`augment`: strength, 0 for none, 1 as `train.augment` has it.
 
@@ -113,9 +113,9 @@ class LineDataset(Dataset):
         return np.fromiter((reader >= first for reader, _ in self.indices), bool, len(self.indices))
 
     def key(self, index: int) -> str:
-        """The LMDB and the key of a line, for messages."""
+        """The LMDB and the key of a line, or its data set and row, for messages."""
         reader, record = self.indices[index]
-        return f"{self.readers[reader].path} {LmdbReader.image_key(record)}"
+        return self.readers[reader].key(record)
 
     def label(self, index: int) -> str:
         reader, record = self.indices[index]
@@ -125,7 +125,7 @@ class LineDataset(Dataset):
         """The label as it is trained; '' for one that cannot be read, if those are skipped (and named when read)."""
         try:
             return fold_full_width(self.label(index))
-        except LmdbError:
+        except DataError:
             if self.on_bad_sample == "skip":
                 return ""
             raise
@@ -145,8 +145,8 @@ class LineDataset(Dataset):
             rgb = self._image(index)
             label = self.label(index)
             canvas = line_canvas(rgb)
-        except (ImageError, LmdbError) as error:
-            reason = str(error) if isinstance(error, LmdbError) else f"{self.key(index)}: {error}"
+        except (ImageError, DataError) as error:
+            reason = str(error) if isinstance(error, DataError) else f"{self.key(index)}: {error}"
             if self.on_bad_sample == "skip":
                 return BadSample(reason)
             raise LmdbError(f"{reason}; mend the record, or set train.on_bad_sample to 'skip'") from error

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from ..config import TrainConfig
-from ..errors import LmdbError
-from ..lmdb.store import LmdbReader
+from ..data.reader import LineReader
+from ..errors import DataError
 from .distributed import Ranks
 from .optimisation import learning_plan
 
@@ -30,21 +30,21 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def lines_digest(reader: LmdbReader) -> str:
+def lines_digest(reader: LineReader) -> str:
     """SHA-256 of all images and labels in order, as hexadecimal digits; reads the whole LMDB once."""
     digest = hashlib.sha256()
     for index in range(len(reader)):
         for read in (reader.image_bytes, lambda i: reader.label(i).encode("utf-8")):
             try:
                 value = read(index)
-            except LmdbError:  # named, or left out, when it is learnt
+            except DataError:  # named, or left out, when it is learnt
                 value = b"unreadable"
             digest.update(len(value).to_bytes(8, "little"))
             digest.update(value)
     return digest.hexdigest()
 
 
-def lines_digests(readers: Sequence[LmdbReader], ranks: Ranks) -> list[str]:
+def lines_digests(readers: Sequence[LineReader], ranks: Ranks) -> list[str]:
     """The digest of each LMDB; rank 0 reads them for all."""
     known: dict[str, str] = {}
     for reader in readers if ranks.first else ():

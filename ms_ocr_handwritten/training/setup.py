@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Configuration
+from ..data.reader import line_reader
 from ..errors import ConfigurationError
-from ..lmdb.store import LmdbReader
 from ..model_dir import ModelDir
 from ..nets.convnextvit import ConvNextViT, load_network
 from ..vocab import Vocabulary
@@ -22,8 +22,8 @@ from .prepare import fit_vocabulary, name_unknown_in_evaluation
 def prepare_training(
     model_dir: str | os.PathLike[str],
     raw: dict[str, Any],
-    train: Sequence[str],
-    evaluation: Sequence[str],
+    train: Sequence[Any],
+    evaluation: Sequence[Any],
     work_dir: str | os.PathLike[str],
     *,
     network: ConvNextViT | None = None,
@@ -31,6 +31,7 @@ def prepare_training(
 ) -> Training:
     """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
 
+    `train` and `evaluation` list what `data.reader.line_reader` takes: paths of LMDBs, data sets with image and text.
     device: as for `Ranks.join`.
 
     Labels are checked here, before anything is written. Raises ConfigurationError, LmdbError, LabelError,
@@ -47,12 +48,12 @@ def prepare_training(
     network, ranks = network or initial_network(files, configuration), Ranks.join(device)
     config = configuration.train
     dataset = LineDataset(
-        [LmdbReader(path) for path in train],
+        [line_reader(source) for source in train],
         files.vocabulary,
         augment=config.augment,
         seed=config.seed,
         on_bad_sample=config.on_bad_sample,
-        rehearsed=[LmdbReader(path) for path in config.rehearsal.lmdb],
+        rehearsed=[line_reader(path) for path in config.rehearsal.lmdb],
     )
     dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration, ranks)
     held_out, old_skills = (
@@ -65,9 +66,9 @@ def prepare_training(
     return Training(network, vocabulary, raw, configuration, dataset, held_out, files_of_training, ranks, old_skills)
 
 
-def _judging(paths: Sequence[str], vocabulary: Vocabulary, configuration: Configuration) -> LineDataset:
+def _judging(sources: Sequence[Any], vocabulary: Vocabulary, configuration: Configuration) -> LineDataset:
     """Lines that are read and not learnt."""
-    readers = [LmdbReader(path) for path in paths]
+    readers = [line_reader(source) for source in sources]
     return LineDataset(readers, vocabulary, on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
 
 
@@ -84,13 +85,13 @@ def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None
 def evaluate_model_dir(
     model_dir: str | os.PathLike[str],
     raw: dict[str, Any],
-    evaluation: Sequence[str],
+    evaluation: Sequence[Any],
     *,
     weights: str | None = None,
     network: ConvNextViT | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Scores of a model on LMDBs: of the file `weights`, of `network`, or of the model directory's own weights."""
+    """Scores of a model on LMDBs or data sets: of the file `weights`, of `network`, or of the directory's weights."""
     files = ModelDir.open(model_dir)
     configuration = Configuration.parse(raw)
     if weights is not None or network is None:

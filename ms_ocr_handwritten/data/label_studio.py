@@ -1,0 +1,115 @@
+"""Label Studio's JSON export (not JSON-MIN) of its OCR template: boxes and polygons in percent, texts beside them.
+
+A task holds `data` (the page's address) and `annotations`, whose `result` lists regions; those that share an id are
+one: its shape (rectangle, polygon; `...labels` where it is labelled) and its text (textarea). A rectangle's `rotation`
+is in degrees about its upper left corner. Of several annotations of a task the first not cancelled is taken.
+"""
+
+import json
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, LabelError
+from .pages import PageImage, find_page, rectangle, upright_size
+from .record import BadRecord, ReadOptions, Record, Records
+
+_SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
+
+
+def is_export(tasks: Any) -> bool:
+    return (
+        isinstance(tasks, list)
+        and bool(tasks)
+        and isinstance(tasks[0], dict)
+        and {"data", "annotations"} <= tasks[0].keys()
+    )
+
+
+def read(path: Path, options: ReadOptions) -> Records:
+    tasks = load_json(path)
+    if not is_export(tasks):
+        raise DataError(f"{path}: no list of tasks with data and annotations; export as JSON (not JSON-MIN)")
+    for number, task in enumerate(tasks, start=1):
+        where = f"{path}: task {task.get('id', number) if isinstance(task, dict) else number}"
+        try:
+            name = _page_name(task, where)
+            page = find_page(name, (options.image_root, path.parent), where)
+            regions = list(_regions(task))
+        except DataError as error:
+            yield BadRecord(where, error)
+        except (AttributeError, TypeError, KeyError) as error:
+            yield BadRecord(where, DataError(f"{where}: not as Label Studio exports it ({error!r}); export it again"))
+        else:
+            yield from _lines(regions, page, name, where)
+
+
+def load_json(path: Path) -> Any:
+    """What the file holds. Raises DataError where it cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: no JSON ({error}); export it again") from None
+
+
+def _page_name(task: dict[str, Any], where: str) -> str:
+    """The page's file: its name before the upload, the path of a local file, or the last part of its address."""
+    addresses = [value for value in task["data"].values() if isinstance(value, str)]
+    if len(addresses) > 1:
+        addresses = [one for key, one in task["data"].items() if key in ("ocr", "image", "captioning")] or addresses
+    if not addresses:
+        raise DataError(f"{where}: its data names no picture")
+    address = urllib.parse.urlsplit(addresses[0])
+    local = urllib.parse.parse_qs(address.query).get("d")
+    return local[0] if local else urllib.parse.unquote(address.path).lstrip("/") or addresses[0]
+
+
+def _regions(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
+    """(id, shape or None, text) of the regions that hold a shape or a text, in their order."""
+    done = [one for one in task["annotations"] if not one.get("was_cancelled")]
+    shapes: dict[str, dict[str, Any]] = {}
+    texts: dict[str, str] = {}
+    for part in done[0]["result"] if done else []:
+        if part.get("type") in _SHAPES:
+            shapes[part["id"]] = part
+        elif part.get("type") == "textarea":
+            text = part["value"]["text"]
+            texts[part["id"]] = text if isinstance(text, str) else "\n".join(map(str, text))
+    for name in {**shapes, **texts}:
+        yield name, shapes.get(name), texts.get(name, "")
+
+
+def _lines(regions: list[tuple[str, dict[str, Any] | None, str]], page: Path, name: str, where: str) -> Records:
+    picture = PageImage(page)
+    for region, shape, text in regions:
+        here = f"{where}: region {region}"
+        if shape is None:
+            yield BadRecord(here, LabelError(f"{here}: has a text and no box; draw one, or remove it"))
+            continue
+        try:
+            polygon = _polygon(shape, page)
+        except (TypeError, KeyError, ValueError) as error:
+            yield BadRecord(here, DataError(f"{here}: its shape cannot be made out ({error!r}); draw it again"))
+            continue
+        yield Record(where=here, text=text, image=picture.cutter(polygon), source=f"{name}#{region}", page=page.stem)
+
+
+def _polygon(shape: dict[str, Any], page: Path) -> list[tuple[float, float]]:
+    """Points in px of the page; Label Studio counts in percent of its width and height."""
+    value = shape["value"]
+    width, height = shape.get("original_width"), shape.get("original_height")
+    if not width or not height:
+        width, height = upright_size(page)
+    x_scale, y_scale = width / 100, height / 100
+    if "points" in value:
+        return [(x * x_scale, y * y_scale) for x, y in value["points"]]
+    return rectangle(
+        value["x"] * x_scale,
+        value["y"] * y_scale,
+        value["width"] * x_scale,
+        value["height"] * y_scale,
+        value.get("rotation", 0),
+    )

@@ -1,0 +1,99 @@
+"""WebDataset: tar files in which the members of a sample follow each other and share their name up to the first dot.
+
+0001.png 0001.txt 0002.png 0002.txt ...      the text in .txt, .text, .label or .gt, or in .json ({"text": ...})
+"""
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .record import BadRecord, Columns, ReadOptions, Record, Records
+from .table import IMAGE_SUFFIXES
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_TEXTS = (".txt", ".text", ".label", ".gt")
+_LARGEST = 64 * 1024 * 1024  # bytes of one member
+
+
+def files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.name.lower().endswith(SUFFIXES))
+
+
+def read(path: Path, options: ReadOptions) -> Records:
+    """The samples of all shards, in order; a shard that is cut off gives what stands before, then a BadRecord."""
+    base = path if path.is_dir() else path.parent
+    for file in files(path):
+        members: dict[str, bytes] = {}
+        name = ""
+        try:
+            for stem, suffix, content_of in _members(file):
+                if stem != name and members:
+                    yield _sample(file, base, name, members, options)
+                    members = {}
+                name = stem
+                members[suffix] = content_of()
+        except (tarfile.TarError, OSError, EOFError, DataError) as error:
+            yield BadRecord(
+                str(file), DataError(f"{file}: truncated or damaged after {name or 'its beginning'!r} ({error})")
+            )
+            continue  # the sample at the fault may be half there
+        if members:
+            yield _sample(file, base, name, members, options)
+
+
+def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+    """(name up to the first dot, the rest in lower case, what reads the content) of the files in the archive."""
+    with tarfile.open(file, "r|*") as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            folder, slash, last = member.name.rpartition("/")
+            stem, dot, suffix = last.partition(".")
+            yield folder + slash + stem, (dot + suffix).lower(), partial(_content, archive, member)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _LARGEST:
+        raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
+    file = archive.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) != member.size:
+        raise DataError(f"{member.name}: {len(content)} bytes of {member.size} are there, the file ends")
+    return content
+
+
+def _sample(file: Path, base: Path, name: str, members: dict[str, bytes], options: ReadOptions) -> Record | BadRecord:
+    where = f"{file}: {name}"
+    found: dict[str, Any] = {}
+    try:
+        if ".json" in members:
+            found = json.loads(members[".json"])
+        image = next((members[one] for one in IMAGE_SUFFIXES if one in members), None)
+        text = next((members[one].decode("utf-8") for one in _TEXTS if one in members), None)
+    except ValueError as error:
+        return BadRecord(where, DataError(f"{where}: its text is not UTF-8, or its .json no JSON ({error})"))
+    found = found if isinstance(found, dict) else {}
+    text = _among(found, "text", options.columns) if text is None or options.columns.text else text
+    if image is None or text is None:
+        missing = "image" if image is None else "text"
+        return BadRecord(where, DataError(f"{where}: no {missing} among {', '.join(members)}"))
+    return Record(
+        where=where,
+        text=text.removesuffix("\n").removesuffix("\r"),
+        image=image,
+        source=f"{file.relative_to(base).as_posix()}/{name}",
+        writer=_among(found, "writer", options.columns) or "",
+        page=_among(found, "page", options.columns) or "",
+    )
+
+
+def _among(found: dict[str, Any], kind: str, columns: Columns) -> str | None:
+    asked = getattr(columns, kind)
+    for name in [asked] if asked else Columns.USUAL[kind]:
+        if name in found:
+            return str(found[name])
+    return None

@@ -1,0 +1,153 @@
+"""The way back: an LMDB as image files with a table of their labels, or as Parquet.
+
+folder     images/0000/000000001.png ..., labels.tsv: file TAB text TAB writer TAB page (a header says so)
+rec_gt     the same, as PaddleOCR reads it: rec_gt.txt, file TAB text
+parquet    data-00000.parquet ...: image {bytes, path}, text, writer, page; `datasets` and its viewers know the image
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import LabelError, LmdbError, OutputError
+from .open import absolute
+from .resumable import SkippedSample
+from .store import LmdbReader
+
+TARGETS = ("folder", "rec_gt", "parquet")
+
+_PER_FOLDER = 10_000  # files in one folder
+_SHARD_BYTES = 256 * 2**20  # of images in one Parquet file
+_ROWS = 256  # in one group of rows
+_SIGNATURES = (
+    (b"\x89PNG", "png"),
+    (b"\xff\xd8", "jpg"),
+    (b"RIFF", "webp"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_lmdb` wrote to `path`; `skipped` records could not be read, or have no place in a table."""
+
+    path: str
+    written: int
+    skipped: tuple[SkippedSample, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    name: str
+    image: bytes
+    text: str
+    writer: str
+    page: str
+
+
+def export_lmdb(
+    path: str | os.PathLike, out: str | os.PathLike, to: str, progress: Callable[[int, int], None] | None = None
+) -> ExportReport:
+    """Write the samples of the LMDB `path` as the new folder `out`, which is there whole or not at all.
+
+    Records that cannot be read are left out and listed, and so are, in tables, texts that hold a tab or a line break.
+    Raises LmdbError where the path is no LMDB, OutputError where `out` exists or cannot be written.
+    """
+    if to not in TARGETS:
+        raise ValueError(f"to is {to!r}; give one of {', '.join(TARGETS)}")
+    reader, target = LmdbReader(path), Path(absolute(out))
+    if os.path.lexists(target):
+        raise OutputError(f"{target}: exists already and is left as it is; choose another path")
+    partial = target.with_name(f".{target.name}.exporting")
+    skipped: list[SkippedSample] = []
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        lines = _lines(reader, skipped, progress, for_table=to != "parquet")
+        written = _as_parquet(lines, partial) if to == "parquet" else _as_table(lines, partial, to)
+        os.rename(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: cannot be written ({error.strerror or error}); check the space and path"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ExportReport(os.fspath(target), written, tuple(skipped))
+
+
+def _lines(
+    reader: LmdbReader, skipped: list[SkippedSample], progress: Callable[[int, int], None] | None, for_table: bool
+) -> Iterator[_Line]:
+    for index in range(len(reader)):
+        try:
+            image, text = reader.read(index)
+            if for_table and any(character in text for character in "\t\n\r"):
+                raise LabelError(
+                    f"{reader.key(index)}: the label {text!r} has a tab or line break, which no table holds"
+                )
+            name = f"images/{index // _PER_FOLDER:04d}/{index + 1:09d}.{_suffix(image)}"
+            yield _Line(name, image, text, reader.beside(index, "writer"), reader.beside(index, "page"))
+        except (LmdbError, LabelError) as error:
+            skipped.append(SkippedSample(reader.key(index), str(error)))
+        if progress is not None:
+            progress(index + 1, len(reader))
+
+
+def _suffix(image: bytes) -> str:
+    return next((suffix for start, suffix in _SIGNATURES if image.startswith(start)), "img")
+
+
+def _as_table(lines: Iterator[_Line], folder: Path, to: str) -> int:
+    written = 0
+    name = "labels.tsv" if to == "folder" else "rec_gt.txt"
+    with open(folder / name, "w", encoding="utf-8", newline="\n") as table:
+        if to == "folder":
+            print("file", "text", "writer", "page", sep="\t", file=table)
+        for line in lines:
+            file = folder / line.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(line.image)
+            beside = (line.writer, line.page) if to == "folder" else ()
+            print(line.name, line.text, *beside, sep="\t", file=table)
+            written += 1
+    return written
+
+
+def _as_parquet(lines: Iterator[_Line], folder: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    text = pyarrow.string()
+    features = {"image": {"_type": "Image"}} | {
+        name: {"dtype": "string", "_type": "Value"} for name in ("text", "writer", "page")
+    }
+    schema = pyarrow.schema([("image", image), ("text", text), ("writer", text), ("page", text)]).with_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}  # so that `datasets` sees pictures
+    )
+    written = shard = 0
+    line = next(lines, None)
+    while line is not None or shard == 0:
+        with pyarrow.parquet.ParquetWriter(folder / f"data-{shard:05d}.parquet", schema) as parquet:
+            size = 0
+            while line is not None and size < _SHARD_BYTES:
+                rows: list[dict[str, object]] = []
+                while line is not None and len(rows) < _ROWS and size < _SHARD_BYTES:
+                    size += len(line.image)
+                    rows.append(_row(line))
+                    line = next(lines, None)
+                parquet.write_table(pyarrow.Table.from_pylist(rows, schema))
+                written += len(rows)
+        shard += 1
+    return written
+
+
+def _row(line: _Line) -> dict[str, object]:
+    path = line.name.rpartition("/")[2]
+    return {"image": {"bytes": line.image, "path": path}, "text": line.text, "writer": line.writer, "page": line.page}

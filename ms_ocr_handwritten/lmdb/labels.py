@@ -1,0 +1,74 @@
+"""What is wrong with a label: by itself, and beside a vocabulary and its line."""
+
+import unicodedata
+from collections.abc import Iterator
+
+from ..ctc import required_columns
+from ..geometry import COLUMN_WIDTH, canvas_columns
+from ..image import LineCanvas
+from ..vocab import Vocabulary, fold_full_width
+
+KINDS = {  # what a label is that has the fault
+    "empty-label": "without a character",
+    "control-character": "with a line break or another control character",
+    "spaces": "with a space at an end, or two in a row",
+    "decomposed": "decomposed; normalise to NFC (`ms-ocr lmdb build --normalise nfc`)",
+}
+_SPACES = " \u3000"  # the latter is folded to the former before training
+
+
+def label_faults(label: str) -> Iterator[tuple[str, str]]:
+    """(kind, detail for a reader) of every fault; the kinds are those of KINDS."""
+    if not label.strip():
+        yield "empty-label", f"the label is {label!r}"
+        return
+    if any(unicodedata.category(character) == "Cc" for character in label):
+        yield "control-character", f"a label is one line of characters: {label!r}"
+    places = []
+    if label[0] in _SPACES:
+        places.append("at the beginning")
+    if label[-1] in _SPACES:
+        places.append("at the end")
+    if any(a in _SPACES and b in _SPACES for a, b in zip(label.strip(_SPACES), label.strip(_SPACES)[1:])):
+        places.append("two in a row")
+    if places:
+        yield "spaces", f"spaces {', '.join(places)}, which no reader can see: {label!r}"
+    if not unicodedata.is_normalized("NFC", label):
+        yield "decomposed", f"decomposed, normalise to NFC (`ms-ocr lmdb build --normalise nfc`): {label!r}"
+
+
+def vocabulary_faults(label: str, vocabulary: Vocabulary, canvas: LineCanvas | None) -> Iterator[tuple[str, str]]:
+    """(kind, detail) of the faults of a label beside its vocabulary and the canvas of its line (None: unreadable).
+
+    Kinds: `unknown-character` (after folding full-width forms); `alignment`, the label needs more columns than the
+    canvas has, so it cannot be learnt; `crowded`, it needs more than the line itself covers, so that some of it
+    can only fall on padding. A decomposed label is looked at as NFC would have it.
+    """
+    folded = fold_full_width(unicodedata.normalize("NFC", label))
+    if not folded.strip():
+        return
+    unknown = vocabulary.unknown(folded)
+    if unknown:
+        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
+        yield "unknown-character", f"{listed} in {label!r}"
+        return
+    if canvas is None:
+        return
+    needed, there, covered = (
+        required_columns(vocabulary.encode(folded)),
+        canvas_columns(canvas.chunks),
+        _covered(canvas),
+    )
+    if needed > there:
+        yield "alignment", f"{len(folded)} characters need {needed} columns, the line has {there}: {label!r}"
+    elif needed > covered:
+        yield (
+            "crowded",
+            f"{len(folded)} characters need {needed} columns, the line covers {covered} and the rest of its {there} is "
+            f"padding; is it the right label, and cut closely above and below? {label!r}",
+        )
+
+
+def _covered(canvas: LineCanvas) -> int:
+    """Columns that the line itself reaches."""
+    return -(-canvas.width // COLUMN_WIDTH)
