@@ -12,12 +12,20 @@ from .plugin.registration import register
 
 if TYPE_CHECKING:
     from .model_dir import default_model_dir
+    from .page.reader import Page, PageReader
     from .recognizer import Character, Line, Recognizer
 
 __version__ = "0.1.0"
 
-_LAZY = {"Recognizer": "recognizer", "Line": "recognizer", "Character": "recognizer", "default_model_dir": "model_dir"}
-__all__ = ["Character", "Line", "Recognizer", "__version__", "default_model_dir"]
+_LAZY = {
+    "Recognizer": "recognizer",
+    "Line": "recognizer",
+    "Character": "recognizer",
+    "default_model_dir": "model_dir",
+    "PageReader": "page.reader",
+    "Page": "page.reader",
+}
+__all__ = ["Character", "Line", "Page", "PageReader", "Recognizer", "__version__", "default_model_dir"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,13 +9,14 @@ Coordinates are (x, y) in px of the page, y downwards, a pixel covering [x, x + 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from .errors import ImageError
 
-Points = Sequence[tuple[float, float]]
+Points: TypeAlias = Sequence[tuple[float, float]] | np.ndarray  # (n, 2)
 
 _MAX_SIDE = 32_766  # px of one side; OpenCV's remap counts in 16 bits
 _LEAST_ON_PAGE = 0.5  # share of a polygon's bounding box; with less, polygon and page do not belong together
@@ -23,6 +24,7 @@ _CURVE_DEGREE = 3  # of the polynomial that a line follows: slow bends, not the 
 _LEAST_BEND = 0.1  # of the line's height; a flatter centre line is taken for straight
 _MOST_SLOPE = 1.0  # of a bend; a steeper one is no line of text
 _STATION_STEP = 0.25  # heights of the line between two points of a curved rail
+_SUBPIXELS = 16  # of a px, in which OpenCV fills polygons (its shift of 4)
 _PAPER_STEP = 4  # heights of the line over which one colour of the paper holds
 
 
@@ -38,13 +40,18 @@ class LinePicture:
     pixels: np.ndarray
     rails: np.ndarray
 
-    def on_page(self, points: Points | np.ndarray) -> np.ndarray:
+    def on_page(self, points: Points) -> np.ndarray:
         """Where points of the picture lie on the page: (n, 2) px of the picture -> float64 (n, 2) px of the page."""
         points = np.asarray(points, np.float64).reshape(-1, 2)
         height, width = self.pixels.shape[:2]
         upper, lower = _along(self.rails, points[:, 0] / width)
         down = points[:, 1:] / height
         return upper * (1 - down) + lower * down
+
+    def span(self, x0: float, x1: float) -> np.ndarray:
+        """The part of the line from `x0` to `x1` px of the picture: (4, 2) px of the page, clockwise."""
+        height = self.pixels.shape[0]
+        return self.on_page([(x0, 0), (x1, 0), (x1, height), (x0, height)])
 
 
 def cut_line(image: np.ndarray, polygon: Points, baseline: Points | None = None) -> np.ndarray:
@@ -64,17 +71,32 @@ def cut_line(image: np.ndarray, polygon: Points, baseline: Points | None = None)
     return cut_line_picture(image, polygon, baseline).pixels
 
 
-def cut_line_picture(image: np.ndarray, polygon: Points, baseline: Points | None = None) -> LinePicture:
-    """As `cut_line`, with the way back to the page."""
+def cut_line_picture(
+    image: np.ndarray,
+    polygon: Points,
+    baseline: Points | None = None,
+    *,
+    margin: float = 0.0,
+    neighbours: Sequence[Points] = (),
+) -> LinePicture:
+    """As `cut_line`, with the way back to the page.
+
+    Args:
+        margin: heights of the line by which the picture reaches beyond the polygon on all sides: room for what a
+            detector's tight box cuts off.
+        neighbours: polygons (n, 2) of other lines, whose ink is painted over in the margin.
+    """
     outline = _checked_outline(polygon, image.shape[1], image.shape[0])
-    rectangle = _as_rectangle(outline) if baseline is None else None
+    rectangle = _as_rectangle(outline) if baseline is None and not margin else None
     if rectangle is not None:
         x0, y0, x1, y1 = rectangle
         rails = np.array([[[x0, y0], [x1, y0]], [[x0, y1], [x1, y1]]], np.float64)
         return LinePicture(image[y0:y1, x0:x1].copy(), rails)
-    corners = _as_corners(outline) if baseline is None else None
-    rails = corners if corners is not None else _curved_rails(outline, _checked_baseline(baseline))
-    return LinePicture(_between(image, rails, outline), rails)
+    corners = corners_of(outline) if baseline is None else None
+    rails = corners[[[0, 1], [3, 2]]] if corners is not None else _curved_rails(outline, _checked_baseline(baseline))
+    if margin:
+        rails = _widened(rails, margin)
+    return LinePicture(_between(image, rails, outline, neighbours if margin else None), rails)
 
 
 def _checked_outline(polygon: Points, width: int, height: int) -> np.ndarray:
@@ -116,8 +138,11 @@ def _as_rectangle(outline: np.ndarray) -> tuple[int, int, int, int] | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
-def _as_corners(outline: np.ndarray) -> np.ndarray | None:
-    """The rails of a convex quadrilateral, whose edge nearest to the horizontal runs along the writing."""
+def corners_of(outline: np.ndarray) -> np.ndarray | None:
+    """The four corners of a convex quadrilateral, float64 (4, 2), clockwise from the upper left; None of other shapes.
+
+    The edge that runs rightwards most is the upper one: nearest to the horizontal, whatever its length.
+    """
     if len(outline) != 4 or not cv2.isContourConvex(outline.astype(np.float32)):
         return None
     edges = np.roll(outline, -1, axis=0) - outline
@@ -126,8 +151,7 @@ def _as_corners(outline: np.ndarray) -> np.ndarray | None:
         edges = np.roll(outline, -1, axis=0) - outline
     lengths = np.linalg.norm(edges, axis=1)
     rightwards = (edges[:, 0] - np.roll(edges, -2, axis=0)[:, 0]) / np.maximum(lengths + np.roll(lengths, -2), 1e-9)
-    top_left, top_right, bottom_right, bottom_left = np.roll(outline, -int(rightwards.argmax()), axis=0)
-    return np.array([[top_left, top_right], [bottom_left, bottom_right]])
+    return np.roll(outline, -int(rightwards.argmax()), axis=0)
 
 
 def _curved_rails(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarray:
@@ -214,26 +238,46 @@ def _curve(guide: np.ndarray, weights: np.ndarray, least_bend: float) -> Callabl
     return curve
 
 
-def _between(image: np.ndarray, rails: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """The pixels between the rails, uint8 (h, w) or (h, w, C); paper where they lie outside the outline."""
+def _widened(rails: np.ndarray, margin: float) -> np.ndarray:
+    """The rails further apart, and longer, by `margin` heights on each side."""
+    across = rails[1] - rails[0]
+    wide = np.stack([rails[0] - margin * across, rails[1] + margin * across])
+    height = np.linalg.norm(across, axis=1).mean()
+    length = np.linalg.norm(np.diff(rails, axis=1), axis=2).sum(axis=1).mean()
+    share = margin * height / max(length, 1e-9)
+    stations = rails.shape[1]
+    return _along(wide, np.linspace(-share, 1 + share, stations if stations == 2 else stations + 4))
+
+
+def _between(
+    image: np.ndarray, rails: np.ndarray, outline: np.ndarray, neighbours: Sequence[Points] | None
+) -> np.ndarray:
+    """The pixels between the rails, uint8 (h, w) or (h, w, C).
+
+    Paper is where they lie outside the outline; if there are neighbours (n, 2), only where they lie in one of these.
+    """
     lengths = np.linalg.norm(np.diff(rails, axis=1), axis=2).sum(axis=1)
     width = max(1, round(float(lengths.max())))
     height = max(1, round(float(np.linalg.norm(rails[1] - rails[0], axis=1).max())))
-    x0, y0 = np.floor(np.minimum(outline, rails.reshape(-1, 2).min(axis=0)).min(axis=0)).clip(0).astype(int)
-    x1, y1 = np.ceil(np.maximum(outline, rails.reshape(-1, 2).max(axis=0)).max(axis=0)).astype(int)
-    page = image[y0:y1, x0:x1]
+    corner = np.floor(np.minimum(outline.min(axis=0), rails.min(axis=(0, 1)))).clip(0).astype(int)
+    x1, y1 = np.ceil(np.maximum(outline.max(axis=0), rails.max(axis=(0, 1)))).astype(int)
+    page = image[corner[1] : y1, corner[0] : x1]
     if max(width, height, *page.shape[:2]) > _MAX_SIDE:
         raise ImageError(f"a line of {width}x{height} px is over the limit of {_MAX_SIDE} px; shrink the page")
-    upper, lower = _along(rails - (x0, y0), (np.arange(width) + 0.5) / width)
+    upper, lower = _along(rails - corner, (np.arange(width) + 0.5) / width)
     down = ((np.arange(height) + 0.5) / height)[:, None]
     # Pixel centres lie at half px on the page, at whole px for OpenCV.
     columns = (upper[:, 0] * (1 - down) + lower[:, 0] * down - 0.5).astype(np.float32)
     rows = (upper[:, 1] * (1 - down) + lower[:, 1] * down - 0.5).astype(np.float32)
     pixels = cv2.remap(page, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    mask = np.zeros(page.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.rint((outline - (x0, y0)) * 16 - 8).astype(np.int32)], 1, shift=4)
-    inside = cv2.remap(mask, columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE).astype(bool)
-    return _painted(pixels, inside)
+
+    mask = np.full(page.shape[:2], neighbours is not None, np.uint8)
+    for polygon, own in [*((one, 0) for one in neighbours or ()), (outline, 1)]:
+        cv2.fillPoly(
+            mask, [np.rint((np.asarray(polygon) - corner) * _SUBPIXELS - _SUBPIXELS / 2).astype(np.int32)], own, shift=4
+        )
+    inside = cv2.remap(mask, columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return _painted(pixels, inside.astype(bool))
 
 
 def _along(rails: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -51,7 +51,8 @@ PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 HOCR = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"
  "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
-<html xmlns="http://www.w3.org/1999/xhtml" xml:lang="en"><head><title></title><meta name='ocr-system' content='x'/></head>
+<html xmlns="http://www.w3.org/1999/xhtml" xml:lang="en">
+<head><title></title><meta name='ocr-system' content='x'/></head>
 <body>
  <div class='ocr_page' id='page_1' title='image "a; b/sheet.png"; bbox 0 0 640 480; ppageno 0; scan_res 300 300'>
   <div class='ocr_carea'><p class='ocr_par'>

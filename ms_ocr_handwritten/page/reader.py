@@ -1,0 +1,280 @@
+"""Pages to text: finds the lines, cuts them out straight, reads those of many pages together, and puts them in order.
+
+from ms_ocr_handwritten import PageReader
+page = PageReader().read("page.jpg")
+page.text, [(line.text, line.score, line.polygon) for line in page.lines]
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from ..errors import ConfigurationError, ImageError
+from ..image import load_image
+from ..model_dir import default_model_dir
+from ..recognizer import Line, Recognizer
+from ..source import Limits
+from ..straighten import LinePicture, Points, corners_of, cut_line_picture
+from .detector import RAPIDOCR, Detector, checked_polygons, open_detector
+from .join import join_boxes
+from .order import HORIZONTAL, VERTICAL, reading_order
+from .tall import TallPicture, laid_out
+
+PAGE_LIMITS = Limits(max_pixels=64_000_000, max_bytes=64 * 1024 * 1024)  # A4 at 600 dpi has 35 megapixels
+
+_MARGIN = 0.1  # heights of the line around a detector's box; see docs/page.md
+_TALL = 3.0  # heights to a width from which a line may run down the page
+_TALL_ASKED_FOR = 1.5  # the same where vertical writing is expected
+_BASELINE = 0.75  # heights of a line from its top; an estimate, for programs that ask for one
+
+Polygon = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class PageCharacter:
+    """One character: its confidence in [0, 1], and its part of the line, four corners in px of the page.
+
+    CTC marks a character by the columns where it is sure of it; the borders lie half way between these.
+    """
+
+    character: str
+    score: float
+    polygon: Polygon
+
+
+@dataclass(frozen=True)
+class PageLine:
+    """What `Recognizer` read of one line, and where the line stands: polygon and baseline in px of the upright page.
+
+    `baseline` is an estimate at three quarters of the line's height; None for lines that run down the page.
+    """
+
+    text: str
+    score: float
+    chars: tuple[PageCharacter, ...]
+    polygon: Polygon
+    baseline: Polygon | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """The lines of a page in reading order. `problems`: given polygons that no line could be cut by."""
+
+    width: int
+    height: int
+    lines: tuple[PageLine, ...]
+    problems: tuple[ImageError, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.text for line in self.lines)
+
+
+@dataclass(eq=False)
+class _Region:
+    """A line that was cut out: its pictures, of which the surest reading counts, and what has been read of them."""
+
+    index: int  # among the polygons
+    polygon: np.ndarray
+    pictures: "list[LinePicture | TallPicture]"
+    lines: "list[Line | ImageError]" = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _OpenPage:
+    """A page whose lines are being read."""
+
+    width: int
+    height: int
+    regions: list[_Region]
+    given: bool  # the polygons came from the caller, who gets a line or a problem for each
+    problems: list[ImageError]
+    error: ImageError | None = None  # why there is no page
+
+    def missing(self) -> _Region | None:
+        return next((region for region in self.regions if len(region.lines) < len(region.pictures)), None)
+
+
+class PageReader:
+    """Reads pages with one recogniser and one detector."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer | None = None,
+        detector: str | Detector = RAPIDOCR,
+        *,
+        writing: str = HORIZONTAL,
+        limits: Limits = PAGE_LIMITS,
+    ) -> None:
+        """
+        Args:
+            recognizer: None opens the embedded model.
+            detector: "rapidocr" (after `pip install ms_ocr_handwritten[page]`), or a function from a page, uint8
+                (H, W, 3) BGR as OpenCV has it, to polygons, each (n, 2) or flat (2 n,) px.
+            writing: "horizontal", or "vertical": top to bottom in columns from right to left.
+            limits: of a page; the default takes 64 megapixels.
+
+        Raises:
+            BackendError: the detector's packages are missing.
+            ConfigurationError: another detector or writing.
+        """
+        if writing not in (HORIZONTAL, VERTICAL):
+            raise ConfigurationError(f"writing is {writing!r}; {HORIZONTAL!r} or {VERTICAL!r} expected")
+        self._detect = open_detector(detector)
+        self.recognizer = Recognizer.from_pretrained(default_model_dir()) if recognizer is None else recognizer
+        self.writing, self.limits = writing, limits
+
+    def read(self, image, polygons: Sequence[Points] | None = None) -> Page:
+        """Read one page.
+
+        Args:
+            image: anything that `load_image` takes.
+            polygons: where its lines are, in reading order, in px of the upright page; None looks for them.
+
+        Raises:
+            ImageError: there is no page to be had of the image.
+        """
+        (page,) = self._read([image], 32, polygons)
+        if isinstance(page, ImageError):
+            raise page
+        return page
+
+    def read_many(
+        self, images: Iterable, batch_size: int = 32, *, errors: str = "raise"
+    ) -> Iterator[Page | ImageError]:
+        """Read many pages, in input order; memory does not grow with their number.
+
+        Lines of several pages are read together, `batch_size` at a time at most; up to twice as many lines are cut out
+        ahead of the page that is given out.
+
+        Args:
+            images: of pages, each anything that `load_image` takes.
+            batch_size: as for `Recognizer.read_many`.
+            errors: "raise" stops at the first page that cannot be read; "yield" gives its ImageError in its place.
+        """
+        if errors not in ("raise", "yield"):
+            raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
+        return self._raising(self._read(images, batch_size)) if errors == "raise" else self._read(images, batch_size)
+
+    @staticmethod
+    def _raising(pages: Iterator[Page | ImageError]) -> Iterator[Page]:
+        for page in pages:
+            if isinstance(page, ImageError):
+                raise page
+            yield page
+
+    def _read(
+        self, images: Iterable, batch_size: int, polygons: Sequence[Points] | None = None
+    ) -> Iterator[Page | ImageError]:
+        pages: deque[_OpenPage] = deque()
+
+        def pictures() -> Iterator[np.ndarray]:
+            for image in images:
+                page = self._opened(image, polygons)
+                pages.append(page)
+                yield from (picture.pixels for region in page.regions for picture in region.pictures)
+
+        for line in self.recognizer.read_many(pictures(), batch_size, errors="yield"):
+            while (region := pages[0].missing()) is None:
+                yield self._closed(pages.popleft())
+            region.lines.append(line)
+        while pages:
+            yield self._closed(pages.popleft())
+
+    def _opened(self, image, polygons: Sequence[Points] | None) -> _OpenPage:
+        """The page with its lines cut out."""
+        try:
+            page = cv2.cvtColor(load_image(image, limits=self.limits), cv2.COLOR_RGB2BGR)
+            found = [] if polygons is not None else self._ordered(checked_polygons(self._detect(page)))
+        except ImageError as error:
+            return _OpenPage(0, 0, [], False, [], error)
+        opened = _OpenPage(page.shape[1], page.shape[0], [], polygons is not None, [])
+        neighbours = _Neighbours(found)
+        for index, polygon in enumerate(found if polygons is None else polygons):
+            try:
+                if opened.given:
+                    picture = cut_line_picture(page, polygon)
+                else:
+                    picture = cut_line_picture(page, polygon, margin=_MARGIN, neighbours=neighbours.of(index))
+            except ImageError as error:
+                # A detector's box that encloses nothing is no line; a given polygon is a mistake of the caller's.
+                if opened.given:
+                    opened.problems.append(ImageError(f"polygon {index}: {error}"))
+                continue
+            opened.regions.append(_Region(index, np.asarray(polygon, np.float64), self._ways_to_read(picture)))
+        return opened
+
+    def _ordered(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        corners = [corners_of(polygon) for polygon in polygons]
+        polygons = [polygon if four is None else four for polygon, four in zip(polygons, corners)]
+        if self.writing == HORIZONTAL:
+            polygons = join_boxes(polygons)
+        return [polygons[index] for index in reading_order(polygons, self.writing)]
+
+    def _ways_to_read(self, picture: LinePicture) -> "list[LinePicture | TallPicture]":
+        height, width = picture.pixels.shape[:2]
+        tall = height >= width * (_TALL_ASKED_FOR if self.writing == VERTICAL else _TALL)
+        return [*laid_out(picture), picture] if tall else [picture]
+
+    def _closed(self, page: _OpenPage) -> Page | ImageError:
+        if page.error is not None:
+            return page.error
+        lines, problems = [], page.problems
+        for region in page.regions:
+            read = [(line, way) for line, way in zip(region.lines, region.pictures) if isinstance(line, Line)]
+            if read:
+                line, way = max(read, key=lambda one: (bool(one[0].text), one[0].score))
+                if line.text or page.given:  # a box that nothing is read in is no line
+                    lines.append(_on_page(line, way, region.polygon))
+            elif page.given:  # a detector's box that is too tall or too long to be read is no line either
+                problems.append(ImageError(f"polygon {region.index}: {region.lines[0]}"))
+        return Page(page.width, page.height, tuple(lines), tuple(problems))
+
+
+class _Neighbours:
+    """The polygons around each one."""
+
+    _REACH = 1.0  # lower sides of a polygon's box within which others are neighbours
+
+    def __init__(self, polygons: list[np.ndarray]) -> None:
+        self._polygons = polygons
+        self._low = np.array([polygon.min(axis=0) for polygon in polygons]).reshape(-1, 2)
+        self._high = np.array([polygon.max(axis=0) for polygon in polygons]).reshape(-1, 2)
+
+    def of(self, index: int) -> list[np.ndarray]:
+        reach = self._REACH * (self._high[index] - self._low[index]).min()
+        near = (self._low < self._high[index] + reach).all(axis=1) & (self._high > self._low[index] - reach).all(axis=1)
+        near[index] = False
+        return [self._polygons[other] for other in np.flatnonzero(near)]
+
+
+def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) -> PageLine:
+    """The line with its places in px of the page instead of px of its picture."""
+    height, width = way.pixels.shape[:2]
+    borders = _borders([(char.x0, char.x1) for char in line.chars], width)
+    chars = tuple(
+        PageCharacter(char.character, char.score, _rounded(way.span(x0, x1)))
+        for char, x0, x1 in zip(line.chars, borders[:-1], borders[1:])
+    )
+    baseline = None
+    if isinstance(way, LinePicture):
+        x = np.linspace(0, width, way.rails.shape[1])
+        baseline = _rounded(way.on_page(np.column_stack([x, np.full_like(x, _BASELINE * height)])))
+    return PageLine(line.text, line.score, chars, _rounded(polygon), baseline)
+
+
+def _borders(spans: list[tuple[float, float]], width: int) -> list[float]:
+    """Where characters at (x0, x1) begin and end so that they lie side by side; the outer ones are as wide as inner."""
+    if not spans:
+        return []
+    inner = [(left[1] + right[0]) / 2 for left, right in zip(spans[:-1], spans[1:])]
+    half = (spans[-1][1] - spans[0][0]) / len(spans) / 2
+    return [max(0.0, spans[0][0] - half), *inner, min(float(width), spans[-1][1] + half)]
+
+
+def _rounded(points: np.ndarray) -> Polygon:
+    """To a tenth of a px; more would only make files larger."""
+    return tuple((round(float(x), 1), round(float(y), 1)) for x, y in points)
