@@ -14,7 +14,9 @@ from ..errors import OcrError
 
 COMMANDS = {
     "recognize": "ms_ocr_handwritten.cli.recognize:recognize",
+    "page": "ms_ocr_handwritten.cli.page:page",
     "evaluate": "ms_ocr_handwritten.cli.evaluate:evaluate",
+    "evaluate-pages": "ms_ocr_handwritten.cli.evaluate_pages:evaluate_pages",
     "train": "ms_ocr_handwritten.cli.train:train",
     "export": "ms_ocr_handwritten.cli.export:export",
     "synth": "ms_ocr_handwritten.cli.synth:synth",

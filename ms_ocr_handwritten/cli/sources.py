@@ -36,17 +36,20 @@ def is_one_image(path: str) -> bool:
     return bool(_URL.match(path)) or os.path.isfile(path)
 
 
-def expand(paths: tuple[str, ...]) -> Iterator[Source]:
-    """The images of all paths, in their order; a path that leads to none gives a Source with the reason."""
+def expand(paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Source]:
+    """The images of all paths, in their order; a path that leads to none gives a Source with the reason.
+
+    `suffixes` are those that folders are searched for.
+    """
     for path in paths:
         if is_one_image(path):
             yield file_source(path)
         elif is_lmdb(path):
             yield from lmdb_sources(path)
         elif os.path.isdir(path):
-            yield from _folder_sources(path)
+            yield from _folder_sources(path, suffixes)
         else:
-            yield from _glob_sources(path)
+            yield from _glob_sources(path, suffixes)
 
 
 def count(paths: tuple[str, ...]) -> int:
@@ -97,10 +100,10 @@ def _lmdb_size(path: str) -> int:
         return 1  # the reason, which `lmdb_sources` gives
 
 
-def _folder_sources(path: str) -> Iterator[Source]:
+def _folder_sources(path: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
     """All image files below a folder, in order of name; hidden ones are counted on stderr."""
     name, found, hidden = click.format_filename(path), False, 0
-    for source, is_hidden in _walk(path):
+    for source, is_hidden in _walk(path, suffixes):
         if is_hidden:
             hidden += 1
             continue
@@ -112,17 +115,17 @@ def _folder_sources(path: str) -> Iterator[Source]:
         yield Source(
             name,
             ImageError(
-                f"{name}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}), and no {LMDB_FILE}; name another"
+                f"{name}: the folder holds no image ({', '.join(suffixes)}), and no {LMDB_FILE}; name another"
             ),
         )
 
 
 def _folder_size(path: str) -> int:
     """As many as `_folder_sources` gives."""
-    return sum(not hidden for _, hidden in _walk(path)) or 1
+    return sum(not hidden for _, hidden in _walk(path, IMAGE_SUFFIXES)) or 1
 
 
-def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[Source, bool]]:
+def _walk(folder: str, suffixes: tuple[str, ...], hidden: bool = False) -> Iterator[tuple[Source, bool]]:
     """The images below a folder, and whether each is hidden: what a file manager or an archiver left there."""
     try:
         with os.scandir(folder) as listing:
@@ -134,12 +137,12 @@ def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[Source, bool]]:
     for entry in entries:
         here = hidden or entry.name.startswith(".") or entry.name == MACOS_FOLDER
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, here)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            yield from _walk(entry.path, suffixes, here)
+        elif entry.name.lower().endswith(suffixes):
             yield file_source(entry.path), here
 
 
-def _glob_sources(pattern: str) -> Iterator[Source]:
+def _glob_sources(pattern: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         name = click.format_filename(pattern)
@@ -150,4 +153,4 @@ def _glob_sources(pattern: str) -> Iterator[Source]:
                 f"(looked in {click.format_filename(current_folder())}); check the path"
             ),
         )
-    yield from expand(tuple(matches))
+    yield from expand(tuple(matches), suffixes)

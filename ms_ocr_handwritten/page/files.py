@@ -1,0 +1,105 @@
+"""A folder of what was read: a file for each page, a PDF for each source, overlays, and pictures where needed."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from ..atomic import appearing_whole, write_atomically
+from ..errors import OutputError
+from ..image import load_image
+from .formats import SourcePage, suffix_of, writer_of
+from .formats.overlay import SUFFIX as OVERLAY_SUFFIX
+from .formats.overlay import overlay
+from .formats.pdf import PdfWriter
+from .reader import PAGE_LIMITS, Page
+from .sources import PageSource
+
+_REFER_TO_IMAGE = ("alto", "page", "hocr")
+_QUALITY = 92  # of the JPEGs of pages that have no picture of their own
+_POINTS = 72.0  # to an inch
+
+
+class PageFiles:
+    """A context in which pages are written; each file appears whole, and none replaces one that is there."""
+
+    def __init__(self, folder: str | os.PathLike[str], layout: str, with_overlay: bool = False) -> None:
+        """
+        Args:
+            folder: made if need be.
+            layout: one of `formats.FORMATS`.
+            with_overlay: write NAME.overlay.svg beside.
+        """
+        self._folder, self._layout, self._with_overlay = Path(folder), layout, with_overlay
+        self._pdf: tuple[str, PdfWriter] | None = None  # of the source whose pages are coming
+        self._open = ExitStack()
+
+    def __enter__(self) -> "PageFiles":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self._end_pdf()
+        self._open.__exit__(kind, error, trace)
+
+    def write(self, source: PageSource, page: Page) -> None:
+        """Raises OutputError naming the file that cannot be written, ImageError if the page's picture is gone."""
+        stem = _stem(source)
+        try:
+            if self._layout == "pdf":
+                self._pdf_of(source).add(page, _pixels(source), _POINTS / source.dpi)
+            else:
+                about = SourcePage(source.path, source.number, self._image_of(source, stem))
+                self._write(stem + suffix_of(self._layout), writer_of(self._layout)(about, page))
+            if self._with_overlay:
+                self._write(stem + OVERLAY_SUFFIX, overlay(page, _pixels(source)))
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{self._folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+    def _image_of(self, source: PageSource, stem: str) -> str:
+        """The name of the page's picture, which is made if the format needs one and the source is none."""
+        if source.plain or self._layout not in _REFER_TO_IMAGE:
+            return Path(source.path).name
+        jpeg = cv2.imencode(".jpg", _pixels(source), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+        self._write(f"{stem}.jpg", jpeg)
+        return f"{stem}.jpg"
+
+    def _pdf_of(self, source: PageSource) -> PdfWriter:
+        if self._pdf is None or self._pdf[0] != source.path:
+            self._end_pdf()
+            path = self._new(Path(_stem(source, numbered=False) + ".pdf"))
+            temporary = self._open.enter_context(appearing_whole(path))
+            file = self._open.enter_context(open(temporary, "wb"))
+            self._pdf = source.path, PdfWriter(file)
+        return self._pdf[1]
+
+    def _end_pdf(self) -> None:
+        if self._pdf is not None:
+            self._pdf[1].close()
+            self._pdf = None
+            self._open.close()
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        write_atomically(self._new(Path(name)), content.encode("utf-8") if isinstance(content, str) else content)
+
+    def _new(self, name: Path) -> Path:
+        path = self._folder / name
+        if path.exists() or path.is_symlink():
+            raise OutputError(f"{path}: exists already and is left as it is; choose another --out")
+        return path
+
+
+def _stem(source: PageSource, numbered: bool = True) -> str:
+    """The name of a page's files without suffix: that of its source, and the page's number if that has several."""
+    stem = PurePosixPath(source.path).name if "://" in source.path else Path(source.path).name
+    stem = stem.rsplit(".", 1)[0] or "page"
+    return f"{stem}_{source.number:04d}" if numbered and source.pages > 1 else stem
+
+
+def _pixels(source: PageSource) -> np.ndarray:
+    """The upright page, uint8 (H, W, 3) BGR. It is opened once more: keeping all until now would fill the memory."""
+    return cv2.cvtColor(load_image(source.open(), limits=PAGE_LIMITS), cv2.COLOR_RGB2BGR)

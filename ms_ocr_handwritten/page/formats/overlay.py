@@ -1,0 +1,46 @@
+"""The page with its lines' outlines and, beside it, their texts, as SVG: a picture that every browser shows.
+
+SVG, because a bitmap would need a font for every script that a vocabulary holds.
+"""
+
+import base64
+import xml.etree.ElementTree as ElementTree
+from xml.etree.ElementTree import SubElement
+
+import cv2
+import numpy as np
+
+from ..reader import Page
+from ..words import box_around
+from .xml import allowed, document
+
+SUFFIX = ".overlay.svg"
+
+_QUALITY = 80  # of the JPEG within
+_COLOURS = ("#c0392b", "#2471a3")  # of a line and the next
+
+
+def overlay(page: Page, pixels: np.ndarray) -> str:
+    """`pixels`: uint8 (H, W, 3) BGR, the upright page."""
+    root = ElementTree.Element(
+        "svg",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "xmlns:xlink": "http://www.w3.org/1999/xlink",
+            "viewBox": f"0 0 {2 * page.width} {page.height}",
+        },
+    )
+    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+    picture = {"width": str(page.width), "height": str(page.height)}
+    SubElement(root, "image", {"xlink:href": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", **picture})
+    for index, line in enumerate(page.lines):
+        colour = _COLOURS[index % 2]
+        points = " ".join(f"{x:g},{y:g}" for x, y in line.polygon)
+        SubElement(root, "polygon", {"points": points, "fill": colour, "fill-opacity": "0.1", "stroke": colour})
+        x0, y0, x1, y1 = box_around(line.polygon)
+        size = min(y1 - y0, x1 - x0) * 0.7
+        place = {"x": str(page.width + x0), "y": f"{(y0 + y1) / 2 + size / 3:g}", "font-size": f"{size:g}"}
+        text = SubElement(root, "text", {**place, "fill": colour, "font-family": "sans-serif"})
+        text.text = allowed(line.text)
+        SubElement(text, "title").text = f"{index + 1}: {line.score:.3f}"
+    return document(root)

@@ -1,0 +1,158 @@
+"""The pages of a file: an image is one, a TIFF or a PDF holds several, which are opened one at a time."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from ..errors import BackendError, ImageError
+from ..source import Limits, read_source
+from .reader import PAGE_LIMITS
+
+PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more
+
+_PDF_MAGIC = b"%PDF-"
+_PDF_HEAD = 1024  # bytes within which the magic may begin
+_POINTS = 72  # to an inch
+_USUAL_DPI = (50.0, 1300.0)  # what an image says beyond is no resolution
+
+
+@dataclass(frozen=True)
+class PageSource:
+    """One page, not opened yet.
+
+    path: of its file, as the user named it
+    number: of the page in the file, from 1; `pages` of them
+    open: gives what `load_image` takes; raises ImageError naming file and page
+    dpi: px to an inch, for the size of a page on paper
+    plain: the file is an image of this page as it stands upright, so that other programs can show it
+    """
+
+    path: str
+    number: int
+    pages: int
+    open: Callable[[], Any]
+    dpi: float
+    plain: bool
+
+    @property
+    def name(self) -> str:
+        return self.path if self.pages == 1 else f"{self.path}, page {self.number}"
+
+
+def open_pages(path: str, limits: Limits = PAGE_LIMITS, dpi: int = PDF_DPI) -> Iterator[PageSource]:
+    """The pages of an image, TIFF or PDF, in order.
+
+    Raises:
+        ImageError: the file is broken, encrypted or none at all.
+        BackendError: it is a PDF, and pypdfium2 is missing.
+    """
+    is_file = os.path.isfile(path)
+    source = path if is_file else read_source(path, limits)  # a URL is fetched once
+    head = _head(path) if isinstance(source, str) else source[:_PDF_HEAD]
+    if _PDF_MAGIC in head:
+        yield from _pdf_pages(path, source, limits, dpi)
+    elif (frames := _tiff_frames(source)) > 1:
+        for index in range(frames):
+            yield PageSource(path, index + 1, frames, _frame_opener(path, source, index, frames, limits), dpi, False)
+    else:
+        own_dpi, upright = _looks(source)
+        yield PageSource(path, 1, 1, lambda: source, own_dpi or dpi, is_file and upright)
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_PDF_HEAD)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _opened(source: str | bytes) -> Image.Image:
+    return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+
+
+def _tiff_frames(source: str | bytes) -> int:
+    """Of a TIFF, else 1; what cannot be opened is left to `load_image`, which says why."""
+    try:
+        with _opened(source) as image:
+            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    except Exception:  # a broken header makes Pillow's readers raise almost anything
+        return 1
+
+
+def _looks(source: str | bytes) -> tuple[float, bool]:
+    """px to an inch as the image says, 0.0 if it does not; and whether it is shown as it is stored."""
+    try:
+        with _opened(source) as image:
+            dpi = float(image.info.get("dpi", (0, 0))[0])
+            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    except Exception:
+        return 0.0, False
+    return (dpi if _USUAL_DPI[0] <= dpi <= _USUAL_DPI[1] else 0.0), upright
+
+
+def _frame_opener(path: str, source: str | bytes, index: int, frames: int, limits: Limits) -> Callable[[], Image.Image]:
+    def open_frame() -> Image.Image:
+        name = f"{path}, page {index + 1} of {frames}"
+        try:
+            with _opened(source) as image:
+                image.seek(index)
+                _check_pixels(image.width, image.height, name, limits)
+                return image.copy()
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError(f"{name}: cannot be decoded ({error}); write it again, or leave it out") from error
+
+    return open_frame
+
+
+def _pdf_pages(path: str, source: str | bytes, limits: Limits, dpi: int) -> Iterator[PageSource]:
+    try:
+        import pypdfium2
+    except ImportError as error:
+        raise BackendError(
+            f"{path}: reading PDF needs the package pypdfium2 ({error}); `pip install ms_ocr_handwritten[page]`"
+        ) from None
+    try:
+        document = pypdfium2.PdfDocument(source)
+    except pypdfium2.PdfiumError as error:
+        encrypted = "password" in str(error).lower()
+        remedy = "save it without its password" if encrypted else "write or download it again"
+        raise ImageError(f"{path}: the PDF cannot be opened ({error}); {remedy}") from None
+    pages = len(document)
+    if not pages:
+        raise ImageError(f"{path}: the PDF has no pages; write or download it again")
+
+    def opener(index: int) -> Callable[[], Image.Image]:
+        def draw() -> Image.Image:
+            name = f"{path}, page {index + 1} of {pages}"
+            try:
+                page = document[index]
+                try:
+                    scale = dpi / _POINTS
+                    width, height = (max(1, round(side * scale)) for side in page.get_size())
+                    _check_pixels(width, height, name, limits)
+                    return page.render(scale=scale).to_pil().convert("RGB")
+                finally:
+                    page.close()
+            except pypdfium2.PdfiumError as error:
+                raise ImageError(f"{name}: cannot be drawn ({error}); write the PDF again, or leave it out") from None
+
+        return draw
+
+    # The document stays open as long as one of its pages can be asked for.
+    for index in range(pages):
+        yield PageSource(path, index + 1, pages, opener(index), dpi, False)
+
+
+def _check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{name}: {width}x{height} px are over the limit of {limits.max_pixels} pixels; "
+            "scan or draw it at a lower resolution"
+        )
