@@ -38,6 +38,7 @@ setup(
         # Neither openvino nor peer is in `test`: workers forked from a process that used OpenVINO have crashed, and
         # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
+        "page": ["rapidocr>=3.10", "onnxruntime>=1.18", "pypdfium2>=5.0", "shapely>=2.0"],
         "synth": SYNTH,
         # cryptography: the certificate of the tests' hub
         "test": ["pytest>=8.0", "cryptography>=41.0", "webdataset>=0.2", *ONNX, *SYNTH],

@@ -30,13 +30,11 @@ _OPTIONS = (
     ),
     click.option("--writing", type=click.Choice(WRITINGS), default="horizontal", show_default=True,
                  help="vertical: in columns from right to left."),
-    click.option("--dpi", type=click.IntRange(50, 1200), default=200, show_default=True,
-                 help="At which PDFs are drawn."),
 )  # fmt: skip
 
 
 def page_options(command: Callable) -> Callable:
-    """Adds --detector, --writing and --dpi."""
+    """Adds --detector and --writing."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -48,6 +46,9 @@ def page_options(command: Callable) -> Callable:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a file for each page there.")
 @click.option("--overlay", is_flag=True, help="Write each page with its lines' outlines and texts too (SVG).")
 @page_options
+@click.option(
+    "--dpi", type=click.IntRange(50, 1200), default=200, show_default=True, help="Resolution at which PDFs are drawn."
+)
 @recognizer_options
 def page(
     paths: tuple[str, ...],

@@ -1,4 +1,4 @@
-"""The peer that `ms-ocr evaluate --peer` reads beside the model: RapidOCR's recogniser, PP-OCRv6 small, on its own.
+"""The peer that `--peer` reads beside the model: RapidOCR, PP-OCRv6 small; its recogniser alone, or whole pages.
 
 The weights are those that the package rapidocr brings; a file that is not there is an error and is never fetched.
 """
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..recognizer import Line
+    from ..straighten import Points
     from ..vocab import Vocabulary
 
 PEERS = ("rapidocr",)
 
 _WEIGHTS = "PP-OCRv6_rec_small.onnx"  # in rapidocr's folder models/
+_PAGE_WEIGHTS = {"Det": "PP-OCRv6_det_small.onnx", "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx"}  # beside it
+_WHOLE = {"use_det": True, "use_cls": True, "use_rec": True}
 _ALONE = {"use_det": False, "use_cls": False, "use_rec": True}  # the image is the line: none is looked for in it
 
 
@@ -42,7 +45,9 @@ class RapidOcr:
             )
         try:
             # A path given to it is neither checked against the hub's checksum nor replaced by a download.
-            self._engine = rapidocr.RapidOCR(params={"Global.log_level": "critical", "Rec.model_path": str(weights)})
+            paths = {"Rec": weights, **{kind: weights.parent / name for kind, name in _PAGE_WEIGHTS.items()}}
+            parameters = {f"{kind}.model_path": str(path) for kind, path in paths.items()}
+            self._engine = rapidocr.RapidOCR(params={"Global.log_level": "critical", **parameters})
             self.vocabulary = self._open()
         except Exception as error:  # rapidocr has no common base of what it raises
             raise BackendError(
@@ -63,6 +68,26 @@ class RapidOcr:
                 yield self._read(load_image(image))
             except ImageError as error:
                 yield error
+
+    def read_page(self, image: object) -> "list[tuple[str, Points]]":
+        """(text, polygon (4, 2) in px) of the lines it finds on a page; its own settings throughout.
+
+        Raises ImageError.
+        """
+        import numpy as np
+
+        from ..image import load_image
+
+        rgb = load_image(image)
+        try:
+            result = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]), **_WHOLE)
+        except Exception as error:
+            height, width = rgb.shape[:2]
+            raise ImageError(
+                f"rapidocr fails on a page of {width}x{height} px ({_reason(error)}); leave it out"
+            ) from error
+        texts = getattr(result, "txts", None)
+        return list(zip(texts, result.boxes)) if texts else []
 
     def _read(self, rgb: "np.ndarray") -> "Line":
         """`rgb`: uint8 (H, W, 3). Raises ImageError."""

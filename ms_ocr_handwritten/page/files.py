@@ -73,7 +73,7 @@ class PageFiles:
             self._end_pdf()
             path = self._new(Path(_stem(source, numbered=False) + ".pdf"))
             temporary = self._open.enter_context(appearing_whole(path))
-            file = self._open.enter_context(open(temporary, "wb"))
+            file = self._open.enter_context(open(temporary, "wb"))  # noqa: SIM115 (the stack closes it)
             self._pdf = source.path, PdfWriter(file)
         return self._pdf[1]
 

@@ -30,6 +30,7 @@ from ..model_id import answer_with
 
 PACKAGE = __name__.rpartition(".")[0]
 TASK = "ocr-recognition"
+PAGE_TASK = "ocr-page"  # whole pages; ModelScope has no task of that kind
 
 # (registry, group, name) -> (our module, upstream's module)
 NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
@@ -42,6 +43,7 @@ NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
         f"{PACKAGE}.pipeline",
         "modelscope.pipelines.cv.ocr_recognition_pipeline",
     ),
+    ("PIPELINES", PAGE_TASK, "convnextTiny-ocr-recognition"): (f"{PACKAGE}.page_pipeline", ""),  # only ours
     ("CUSTOM_DATASETS", TASK, "OCRRecognition"): (
         f"{PACKAGE}.dataset",
         "modelscope.msdatasets.dataset_cls.custom_datasets.ocr_recognition_dataset",
@@ -142,6 +144,9 @@ def _adapt_pipelines(module: ModuleType) -> None:
             if arguments.get("model") is None:
                 arguments["model"] = module.get_default_pipeline_info(TASK)[1]
             arguments["model"] = _resolved(arguments["model"], arguments.get("model_revision"))
+        elif arguments.get("task") == PAGE_TASK:
+            model = arguments.get("model") or _default_model_dir()
+            arguments["model"] = _resolved(model, arguments.get("model_revision"))
 
     _wrap_in_place(module.pipeline, resolve)
 
@@ -194,6 +199,10 @@ def _resolved(model: Any, revision: str | None) -> Any:
     if not isinstance(model, (str, os.PathLike)):
         return model
     return importlib.import_module(f"{PACKAGE}.hub").resolve_model(os.fspath(model), revision)
+
+
+def _default_model_dir() -> str:
+    return importlib.import_module("..model_dir", PACKAGE).default_model_dir()
 
 
 def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], object]) -> None:

@@ -1,0 +1,64 @@
+"""ModelScope's own text detection (DBNet at line level) as what finds the lines of a page."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..config import CONFIGURATION_FILE, read_json
+from ..errors import BackendError, ConfigurationError
+from ..page.detector import RAPIDOCR, Detector
+from ..page.detector import open_detector as open_plain
+from .hub import resolve_model
+
+TASK = "ocr-detection"
+DBNET = "damo/cv_resnet18_ocr-detection-db-line-level_damo"  # the id to name where another model does not work
+
+
+def open_detector(detector: "str | Detector", device: str = "gpu") -> Detector:
+    """What `PageReader` takes.
+
+    Args:
+        detector: "rapidocr"; the directory or id of a DBNet model; a pipeline of ModelScope's task ocr-detection; or a
+            function from a page to polygons.
+        device: of a model that is opened here; "gpu" is the CPU where there is none, as in ModelScope.
+
+    Raises:
+        ConfigurationError: the directory or model is none of a DBNet.
+        HubError: the id cannot be had.
+        BackendError: the model cannot be opened.
+    """
+    from modelscope.pipelines.base import Pipeline
+
+    if isinstance(detector, Pipeline):
+        return _polygons_of(detector)
+    if callable(detector) or detector == RAPIDOCR:
+        return open_plain(detector)
+    return _polygons_of(_open_dbnet(os.fspath(detector), device))
+
+
+def _open_dbnet(model: str, device: str) -> Callable[[np.ndarray], dict[str, Any]]:
+    from modelscope.hub.snapshot_download import snapshot_download
+    from modelscope.pipelines import pipeline
+
+    directory = resolve_model(model)
+    if not os.path.isdir(directory):
+        directory = snapshot_download(directory)
+    settings = read_json(os.path.join(directory, CONFIGURATION_FILE)).get("model", {})
+    if settings.get("model_type") != "DBNet":  # SegLink++ says nothing
+        raise ConfigurationError(
+            f"{model}: its configuration names no DBNet (model.model_type is {settings.get('model_type')!r}), and "
+            "SegLink++ needs layers of TensorFlow 1, which no release of today has; "
+            f"name a DBNet at line level: {DBNET}"
+        )
+    try:
+        return pipeline(TASK, model=directory, device=device)
+    except ImportError as error:
+        raise BackendError(
+            f"{model}: ModelScope's detection needs {error.name}; `pip install pyclipper shapely`"
+        ) from error
+
+
+def _polygons_of(detect: Callable[[np.ndarray], dict[str, Any]]) -> Detector:
+    return lambda page: detect(page)["polygons"]
