@@ -56,7 +56,7 @@ class PdfWriter:
         """Write what belongs to all pages, and the table of objects. The file itself stays open."""
         fonts = " ".join(f"/F{font} {self._font(font)} 0 R" for font in range(-(-len(self._codes) // _CODES)))
         self._object(f"<< {fonts} >>", _FONTS)
-        glyph = f"{_GLYPH} 0 d0"
+        glyph = f"{_GLYPH} 0 0 0 {_GLYPH} 1000 d1"  # nothing drawn, but a box: PDFium drops words that have none
         self._object(f"<< /Length {len(glyph)} >>\nstream\n{glyph}\nendstream", _EMPTY_GLYPH)
         kids = " ".join(f"{page} 0 R" for page in self._pages)
         self._object(f"<< /Type /Pages /Kids [{kids}] /Count {len(self._pages)} >>", _PAGES)
