@@ -89,6 +89,11 @@ def test_other_boxes_stay_apart(second):
     assert len(join_boxes([box(0, 0, 300, 40), second])) == 2
 
 
+def test_columns_that_run_down_stay_apart_and_a_narrow_letter_does_not():
+    assert len(join_boxes([box(0, 0, 30, 300), box(40, 0, 70, 300)])) == 2
+    assert len(join_boxes([box(0, 0, 300, 40), box(310, 0, 325, 40)])) == 1
+
+
 def test_polygons_of_other_shapes_are_left_as_they_are():
     triangle = np.array([[0, 0], [300, 0], [300, 40]], float)
     assert [len(one) for one in join_boxes([triangle, box(305, 0, 600, 40)])] == [3, 4]

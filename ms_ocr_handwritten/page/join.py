@@ -41,6 +41,8 @@ def _continues(left: np.ndarray, right: np.ndarray) -> bool:
         return False
     heights = _height(left), _height(right)
     lower = min(heights)
+    if _width(left) < heights[0] and _width(right) < heights[1]:  # two columns of writing that runs down
+        return False
     across = np.array([-direction[1], direction[0]])
     end, start = (left[1] + left[2]) / 2, (right[0] + right[3]) / 2
     apart = abs(np.dot(start - end, across))
@@ -61,6 +63,10 @@ def _gap(left: np.ndarray, right: np.ndarray) -> float:
 def _direction(box: np.ndarray) -> np.ndarray:
     along = (box[1] + box[2]) / 2 - (box[0] + box[3]) / 2
     return along / max(float(np.linalg.norm(along)), 1e-9)
+
+
+def _width(box: np.ndarray) -> float:
+    return float(np.linalg.norm(box[1] - box[0]) + np.linalg.norm(box[2] - box[3])) / 2
 
 
 def _height(box: np.ndarray) -> float:
