@@ -109,6 +109,26 @@ def test_ink_outside_the_polygon_becomes_paper():
     assert (cut.min(axis=2) < 50).sum() > 300 * 4  # the line's own ink is there
 
 
+@pytest.mark.parametrize("shape", ["box", "polygon"])
+def test_a_margin_shows_what_a_tight_box_cuts_off_but_not_the_neighbours(shape):
+    page = np.full((200, 400, 3), PAPER, np.uint8)
+    page[90:110, 100:300] = INK  # the line's body
+    page[82:90, 150:160] = INK  # an ascender above its box
+    page[70:84, 200:260] = 0  # the neighbour's
+    box = [(90, 88), (310, 88), (310, 112), (90, 112)]
+    polygon = box if shape == "box" else [*box[:2], (310, 100), *box[2:]]
+    neighbour = np.array([[190, 60], [270, 60], [270, 85], [190, 85]], float)
+    tight = cut_line_picture(page, polygon)
+    wide = cut_line_picture(page, polygon, margin=0.5, neighbours=[neighbour])
+    assert abs(wide.pixels.shape[0] - 48) <= 1 and abs(wide.pixels.shape[1] - 244) <= 1
+    ink = (wide.pixels[:, :, 0] < 100).sum()
+    assert abs(ink - (20 * 200 + 8 * 10)) < 60  # the whole ascender and nothing of the neighbour
+    assert (tight.pixels[:, :, 0] < 100).sum() < 20 * 200 + 2 * 10 + 60
+    assert np.abs(wide.on_page([(0, 0)]) - (78, 76)).max() < 2
+    unmasked = cut_line_picture(page, polygon, margin=0.5)
+    assert (unmasked.pixels[:, :, 0] < 100).sum() > ink + 300
+
+
 def test_the_colour_of_the_paper_follows_the_page():
     page = np.repeat(np.linspace(90, 250, 800).astype(np.uint8)[None, :, None], 100, axis=0).repeat(3, axis=2)
     polygon = [(0, 40), (400, 60), (800, 40), (800, 80), (400, 100), (0, 80)]
