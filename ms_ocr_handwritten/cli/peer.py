@@ -77,8 +77,9 @@ class RapidOcr:
         import numpy as np
 
         from ..image import load_image
+        from ..page.reader import PAGE_LIMITS
 
-        rgb = load_image(image)
+        rgb = load_image(image, limits=PAGE_LIMITS)
         try:
             result = self._engine(np.ascontiguousarray(rgb[:, :, ::-1]), **_WHOLE)
         except Exception as error:

@@ -114,9 +114,7 @@ def _folder_sources(path: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
     if not found:
         yield Source(
             name,
-            ImageError(
-                f"{name}: the folder holds no image ({', '.join(suffixes)}), and no {LMDB_FILE}; name another"
-            ),
+            ImageError(f"{name}: the folder holds no image ({', '.join(suffixes)}), and no {LMDB_FILE}; name another"),
         )
 
 

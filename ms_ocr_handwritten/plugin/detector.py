@@ -39,12 +39,9 @@ def open_detector(detector: "str | Detector", device: str = "gpu") -> Detector:
 
 
 def _open_dbnet(model: str, device: str) -> Callable[[np.ndarray], dict[str, Any]]:
-    from modelscope.hub.snapshot_download import snapshot_download
     from modelscope.pipelines import pipeline
 
     directory = resolve_model(model)
-    if not os.path.isdir(directory):
-        directory = snapshot_download(directory)
     settings = read_json(os.path.join(directory, CONFIGURATION_FILE)).get("model", {})
     if settings.get("model_type") != "DBNet":  # SegLink++ says nothing
         raise ConfigurationError(
