@@ -32,7 +32,7 @@ LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
     ],
     ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "onnx.inspection", "backends", "backends.*"],
     ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
-    ["synth", "synth.*"],
+    ["synth", "synth.*", "page", "page.*"],
     ["plugin", "plugin.*"],
     ["cli", "cli.*"],
 ]
@@ -110,6 +110,7 @@ def test_the_package_imports_nothing_but_the_registration():
         "_moved",
         "plugin.registration",
         "model_dir",
+        "page.reader",
         "recognizer",
     }  # the latter for type checkers only
     assert not [imported for imported, inside in imports("plugin.registration") if imported.startswith("modelscope")]
