@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "ms_ocr_handwritten.cli.evaluate:evaluate",
     "train": "ms_ocr_handwritten.cli.train:train",
     "export": "ms_ocr_handwritten.cli.export:export",
+    "lm": "ms_ocr_handwritten.cli.lm:lm",
     "synth": "ms_ocr_handwritten.cli.synth:synth",
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
     "doctor": "ms_ocr_handwritten.cli.doctor:doctor",
