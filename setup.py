@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ms_ocr_handwritten/__init__.py").read_text("utf-8"), re.M)[1]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+LM = ["ufal.kenlm>=26.4; platform_system == 'Linux'"]
 SYNTH = ["fonttools>=4.50", "brotli>=1.1"]
 
 setup(
@@ -35,13 +36,14 @@ setup(
     extras_require={
         "onnx": ONNX,
         "openvino": ["openvino>=2025.0"],
+        "lm": LM,
         # Neither openvino nor peer is in `test`: workers forked from a process that used OpenVINO have crashed, and
         # rapidocr brings opencv-python-headless, which writes its cv2 over that of opencv-python.
         "peer": ["rapidocr>=3.10", "onnxruntime>=1.18"],
         "page": ["rapidocr>=3.10", "onnxruntime>=1.18", "pypdfium2>=5.0", "shapely>=2.0"],
         "synth": SYNTH,
         # cryptography: the certificate of the tests' hub
-        "test": ["pytest>=8.0", "cryptography>=41.0", "webdataset>=0.2", *ONNX, *SYNTH],
+        "test": ["pytest>=8.0", "cryptography>=41.0", "webdataset>=0.2", *ONNX, *SYNTH, *LM],
     },
     entry_points={"console_scripts": ["ms-ocr = ms_ocr_handwritten.cli:main"]},
 )

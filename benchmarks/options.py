@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SECTIONS = ("reading", "embedded", "first_text", "memory", "training", "operators", "scaling")
+SECTIONS = ("reading", "embedded", "first_text", "memory", "training", "operators", "scaling", "decoding")
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Options:
     threads: int = os.cpu_count() or 1
     device: str = "cpu"
     images: Path | None = None
+    language_model: Path | None = None
     list_size: int = 200
     lines: int = 20_000
     batch: int = 16
@@ -68,6 +69,9 @@ def parse(arguments: list[str] | None = None) -> Options:
         metavar="DIR",
         type=_folder,
         help="read these as well: a folder of images, or of a labels.tsv that names them",
+    )
+    parser.add_argument(
+        "--language-model", metavar="FILE", type=Path, help="of the section decoding [one of random text]"
     )
     parser.add_argument(
         "--list-size",

@@ -120,12 +120,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """How columns become texts where a caller asks for nothing else."""
+
+    language_model: str | None = None  # file, relative to the model directory
+    alpha: float | None = None  # weight of the language model; None: that beside it, else the usual one
+    beta: float | None = None  # nats that a character adds; None: that beside the language model, else the usual one
+    beam_width: int | None = None  # texts kept; None: the best path alone, or 10 where a search is asked for
+
+    def within(self, model_dir: str | os.PathLike[str]) -> "DecoderConfig":
+        """The same with the path of the language model in full."""
+        return replace(self, language_model=self.language_model and os.path.join(model_dir, self.language_model))
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What a configuration.json says about a ConvNextViT model."""
 
     network: NetworkConfig = NetworkConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    decoder: DecoderConfig = DecoderConfig()
 
     @classmethod
     def load(cls, model_dir: str | os.PathLike[str]) -> "Configuration":
@@ -145,6 +160,7 @@ class Configuration:
             network=_network(root.section("model")),
             train=_train(root.section("train")),
             evaluation=_evaluation(root.section("evaluation")),
+            decoder=_decoder(root.section("decoder")),
         )
         root.finish()
         return configuration
@@ -364,3 +380,14 @@ def _evaluation(section: Section) -> EvaluationConfig:
     period.finish()
     section.finish()
     return evaluation
+
+
+def _decoder(section: Section) -> DecoderConfig:
+    decoder = DecoderConfig(
+        language_model=section.take("language_model", str),
+        alpha=section.number("alpha", float, None, least=0),
+        beta=section.number("beta", float, None),
+        beam_width=section.number("beam_width", int, None, least=1),
+    )
+    section.finish()
+    return decoder

@@ -60,3 +60,11 @@ class OutputError(OcrError, OSError):
 
 class HubError(OcrError, OSError):
     """A model id was given, and neither the hub nor ModelScope's local cache could serve it."""
+
+
+class LanguageModelError(OcrError, ValueError):
+    """A language model cannot be read, is of another vocabulary, or cannot be made of the text given."""
+
+
+class LexiconError(OcrError, ValueError):
+    """A lexicon, or the characters allowed, are empty or cannot be written with the vocabulary. Names file and line."""

@@ -48,8 +48,12 @@ class Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def cer(self) -> float:
-        return _ratio(self.substitutions + self.deletions + self.insertions, self.characters)
+        return _ratio(self.errors, self.characters)
 
     @property
     def ar(self) -> float:

@@ -12,49 +12,35 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .backends import open_backend, torch_backend
 from .backends.base import Backend, ColumnPath, Computed, Pending
-from .ctc import collapse, line_score
+from .config import DecoderConfig
+from .decoding.candidates import Candidates, Wanted
+from .decoding.decoder import Decoder, Decoding
 from .errors import CheckpointError, ConfigurationError, ImageError
-from .geometry import COLUMN_WIDTH, LINE_HEIGHT
+from .geometry import LINE_HEIGHT
 from .image import Limits, LineCanvas, line_canvas, load_image
+from .line import Character, Line, greedy_line, searched_line
 from .loading import Loaded, Stop, load_canvases
-from .margins import advice, find_ink, inked_columns, trimmed
+from .margins import advice, find_ink, trimmed
 from .model_dir import ModelDir
 from .model_id import local_directory
 from .vocab import Vocabulary
 
+__all__ = ["Character", "Line", "Recognizer"]
+
 logger = logging.getLogger(__name__)
+
+Lexicon = str | os.PathLike[str] | Iterable[str]
 
 TRIM = ("never", "auto")
 LOOKED_AT = 100  # first images whose ink is looked for, to warn of wide margins and several lines
 SHRUNK = 4 * LINE_HEIGHT  # px of height from which ink may fade where the picture is scaled: it is looked for before
-
-
-@dataclass(frozen=True)
-class Character:
-    """One character: its confidence in [0, 1] and where it was found, x0 <= x1 in px of the source image.
-
-    CTC marks a character by the columns where it is sure of it, often narrower than the ink: x0 and x1 span those.
-    """
-
-    character: str
-    score: float
-    x0: float
-    x1: float
-
-
-@dataclass(frozen=True)
-class Line:
-    """What was read: `score` in [0, 1] is the geometric mean of the characters' (see ctc.py for an empty line)."""
-
-    text: str
-    score: float
-    chars: tuple[Character, ...]
 
 
 class Recognizer:
@@ -71,12 +57,16 @@ class Recognizer:
         limits: Limits = Limits(),
         *,
         trim: str = "never",
+        decoding: Decoding | None = None,
         again: Callable[[], "Recognizer"] | None = None,
     ) -> None:
-        """again: makes the same in another process; it is what is pickled."""
+        """decoding: how columns become texts; None for the best path where nothing else is asked for.
+        again: makes the same in another process; it is what is pickled.
+        """
         if trim not in TRIM:
             raise ConfigurationError(f"trim is {trim!r}; {' or '.join(map(repr, TRIM))} expected")
         self.vocabulary, self.limits, self.trim, self._again = vocabulary, limits, trim, again
+        self._decoding = decoding or Decoding(vocabulary)
         self._opened = os.getpid(), backend
         self._warned, self._looked_at = False, 0
         logger.info("reading with %s, %s", backend.name, backend.precision)
@@ -115,6 +105,7 @@ class Recognizer:
         limits: Limits = Limits(),
         trim: str = "never",
         revision: str | None = None,
+        language_model: str | os.PathLike[str] | None = None,
     ) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or an id.
 
@@ -129,9 +120,11 @@ class Recognizer:
         trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins away first, where
             that is safe (see `margins`).
         revision: a branch or tag of an id; None takes ModelScope's default.
+        language_model: an n-gram model of characters (`ms-ocr lm build`), which then has a say in every text; None
+            takes that of the configuration's section `decoder`, if it names one.
 
-        Raises ConfigurationError, VocabularyError, CheckpointError or BackendError; HubError for an id that is not to
-        be had.
+        Raises ConfigurationError, VocabularyError, CheckpointError, LanguageModelError or BackendError; HubError for an
+        id that is not to be had.
         """
         model = ModelDir.open(local_directory(model_dir, revision))
         again = functools.partial(
@@ -143,9 +136,11 @@ class Recognizer:
             threads=threads,
             limits=limits,
             trim=trim,
+            language_model=None if language_model is None else os.path.abspath(language_model),
         )
+        decoding = open_decoding(model.vocabulary, model.configuration.decoder.within(model.path), language_model)
         opened = open_backend(model, backend, precision, device, threads)
-        return cls(opened, model.vocabulary, limits, trim=trim, again=again)
+        return cls(opened, model.vocabulary, limits, trim=trim, decoding=decoding, again=again)
 
     @classmethod
     def from_network(
@@ -157,23 +152,64 @@ class Recognizer:
         device: str | None = None,
         limits: Limits = Limits(),
         trim: str = "never",
+        language_model: str | os.PathLike[str] | None = None,
+        decoder: DecoderConfig = DecoderConfig(),
     ) -> "Recognizer":
         """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode.
 
-        device: as above, where the network is moved to; None leaves it where it is. limits, trim: as above.
+        device: as above, where the network is moved to; None leaves it where it is. limits, trim, language_model: as
+            above.
+        decoder: what the configuration says of decoding.
         """
         again = functools.partial(
-            cls.from_network, network, vocabulary, precision, device=device, limits=limits, trim=trim
+            cls.from_network,
+            network,
+            vocabulary,
+            precision,
+            device=device,
+            limits=limits,
+            trim=trim,
+            language_model=None if language_model is None else os.path.abspath(language_model),
+            decoder=decoder,
         )
-        return cls(torch_backend(network, precision, device), vocabulary, limits, trim=trim, again=again)
+        decoding = open_decoding(vocabulary, decoder, language_model)
+        opened = torch_backend(network, precision, device)
+        return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, again=again)
 
-    def read(self, image) -> Line:
-        """Read one image of one line; `image` is anything that `load_image` takes. Raises ImageError."""
-        (line,) = self.read_canvases([self._canvas(image)])
+    def read(
+        self,
+        image,
+        n_best: int = 1,
+        allowed: Iterable[str] | None = None,
+        lexicon: Lexicon | None = None,
+        lexicon_mode: str = "line",
+    ) -> Line:
+        """Read one image of one line; `image` is anything that `load_image` takes.
+
+        Args:
+            n_best: how many texts `Line.alternatives` holds, fewer where there are no more.
+            allowed: the characters that may be read, such as "0123456789"; None allows all.
+            lexicon: what may be read: a file with an entry a line, or strings; None allows all.
+            lexicon_mode: "line": the text is one entry; "words": a sequence of entries, or empty.
+
+        Raises:
+            ImageError: it cannot be read as an image.
+            LexiconError: nothing could be read so.
+        """
+        decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
+        (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self._canvas(image)]).result()
         return line
 
     def read_many(
-        self, images: Iterable, batch_size: int = 32, *, errors: str = "raise"
+        self,
+        images: Iterable,
+        batch_size: int = 32,
+        *,
+        errors: str = "raise",
+        n_best: int = 1,
+        allowed: Iterable[str] | None = None,
+        lexicon: Lexicon | None = None,
+        lexicon_mode: str = "line",
     ) -> Iterator[Line | ImageError]:
         """Read many images, in input order; memory does not grow with their number.
 
@@ -183,6 +219,7 @@ class Recognizer:
 
         errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
         ImageError in its place. What `images` itself raises comes after the lines of the images before.
+        n_best, allowed, lexicon, lexicon_mode: as for `read`.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; at least 1 expected")
@@ -190,21 +227,23 @@ class Recognizer:
             raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
         if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(images, "read"):
             raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
-        return self._read_groups(load_canvases(images, self._canvas, batch_size, stop=errors == "raise"), batch_size)
+        decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
+        loaded = load_canvases(images, self._canvas, batch_size, stop=errors == "raise")
+        return self._read_groups(loaded, batch_size, _Reader(self._backend, self.vocabulary, decoder))
 
-    def _read_groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[Line | ImageError]:
-        begun: deque[tuple[list[Loaded], Pending[list[ColumnPath]]]] = deque()
-        aside = 1 if self._backend.asynchronous else 0  # groups that are computed while others are given out
-        for group in self._groups(loaded, batch_size):
-            end = group.pop() if isinstance(group[-1], Stop) else None
-            canvases = [item for item in group if isinstance(item, LineCanvas)]
-            begun.append((group, self._backend.begin(canvases) if canvases else Computed([])))
-            while len(begun) > (0 if end else aside):
-                yield from self._lines_of(*begun.popleft())
-            if isinstance(end, Stop):
-                raise end.error
-        while begun:
-            yield from self._lines_of(*begun.popleft())
+    def _read_groups(self, loaded: Iterator[Loaded], batch_size: int, reader: "_Reader") -> Iterator[Line | ImageError]:
+        begun: deque[tuple[list[Loaded], Pending[list[Line]]]] = deque()
+        with reader:
+            for group in self._groups(loaded, batch_size):
+                end = group.pop() if isinstance(group[-1], Stop) else None
+                canvases = [item for item in group if isinstance(item, LineCanvas)]
+                begun.append((group, reader.begin(canvases)))
+                while len(begun) > (0 if end else reader.aside):
+                    yield from _in_place(*begun.popleft())
+                if isinstance(end, Stop):
+                    raise end.error
+            while begun:
+                yield from _in_place(*begun.popleft())
 
     def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
         """Lines that are computed together, and images that cannot be read in their places."""
@@ -223,19 +262,14 @@ class Recognizer:
         if group:
             yield group
 
-    def _lines_of(self, group: list[Loaded], pending: Pending[list[ColumnPath]]) -> Iterator[Line | ImageError]:
-        paths = iter(pending.result())
-        for item in group:
-            if isinstance(item, LineCanvas):
-                yield self._line(item, next(paths))
-            elif isinstance(item, ImageError):
-                yield item
-
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `line_canvas` prepared."""
-        if not canvases:
-            return []
-        return [self._line(canvas, path) for canvas, path in zip(canvases, self._backend.read(canvases))]
+        return _Reader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
+
+    def candidates(self, image) -> Candidates:
+        """What a decoder is given of one image of one line: the likely classes of each column."""
+        (columns,) = self._backend.begin_candidates([self._canvas(image)], Wanted()).result()
+        return columns
 
     def _canvas(self, image: object) -> LineCanvas:
         rgb = load_image(image, limits=self.limits)
@@ -253,21 +287,88 @@ class Recognizer:
             self._warned = True
             logger.warning("an image of %dx%d px %s (said once)", rgb.shape[1], rgb.shape[0], reason)
 
-    def _line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
-        if not np.isfinite(path.log_probs).all():
+
+def open_decoding(
+    vocabulary: Vocabulary, config: DecoderConfig, language_model: str | os.PathLike[str] | None
+) -> Decoding:
+    """How lines are read with a language model, None for that of the configuration, if any.
+
+    Raises LanguageModelError.
+    """
+    if language_model is None and config.language_model is None:
+        return Decoding(vocabulary, beam_width=config.beam_width)
+    from .decoding.language_model import LanguageModel
+
+    if language_model is None or config.language_model is None:
+        model = LanguageModel(language_model or config.language_model)
+        weights = model.weights.but(config.alpha, config.beta)
+    else:  # the configuration's weights are those of its own model
+        model = LanguageModel(language_model)
+        weights = model.weights
+    return Decoding(vocabulary, model.scorer(vocabulary, weights), config.beam_width)
+
+
+class _Reader:
+    """Reads groups of lines one way. A decoder works in a thread of its own, beside the next group's network."""
+
+    def __init__(self, backend: Backend, vocabulary: Vocabulary, decoder: Decoder | None) -> None:
+        self.backend, self.vocabulary, self.decoder = backend, vocabulary, decoder
+        self.aside = 1 if backend.asynchronous else 0  # groups that are computed while others are given out
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> "_Reader":
+        if self.decoder:
+            self._thread, self.aside = ThreadPoolExecutor(1, "ms-ocr-decode"), 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
+
+    def begin(self, canvases: list[LineCanvas]) -> Pending[list[Line]]:
+        if not canvases:
+            return Computed([])
+        lines = self._searched(canvases, self.decoder) if self.decoder else self._greedy(canvases)
+        return self._thread.submit(lines.result) if self._thread else lines
+
+    def _greedy(self, canvases: list[LineCanvas]) -> "_Lines":
+        pending = self.backend.begin(canvases)
+        return _Lines(lambda: [self._greedy_line(*one) for one in zip(canvases, pending.result())])
+
+    def _searched(self, canvases: list[LineCanvas], decoder: Decoder) -> "_Lines":
+        pending = self.backend.begin_candidates(canvases, decoder.wanted)
+        return _Lines(lambda: [self._searched_line(*one, decoder) for one in zip(canvases, pending.result())])
+
+    def _greedy_line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
+        self._check(path.log_probs)
+        return greedy_line(canvas, path.ids, path.log_probs, self.vocabulary)
+
+    def _searched_line(self, canvas: LineCanvas, columns: Candidates, decoder: Decoder) -> Line:
+        self._check(columns.log_probs[:, 0])
+        return searched_line(canvas, columns, decoder, self.vocabulary)
+
+    def _check(self, log_probs: np.ndarray) -> None:
+        """Raises CheckpointError where they are no numbers."""
+        if not np.isfinite(log_probs).all():
             raise CheckpointError(
-                f"the network finds values that are no numbers ({self.backend}, {self.precision}): its weights hold "
-                "nan or inf, or are too large for the precision; take the weights of an earlier epoch, or 'fp32'"
+                f"the network finds values that are no numbers ({self.backend.name}, {self.backend.precision}): its "
+                "weights hold nan or inf, or are too large for the precision; take the weights of an earlier epoch, "
+                "or 'fp32'"
             )
-        runs = [run for run in collapse(path.ids, path.log_probs) if self.vocabulary.character(run.id)]
-        chars = tuple(
-            Character(
-                self.vocabulary.character(run.id),
-                run.score,
-                canvas.source_x(run.start * COLUMN_WIDTH),
-                canvas.source_x(run.end * COLUMN_WIDTH),
-            )
-            for run in runs
-        )
-        inked = inked_columns(canvas.grey[:, : canvas.width]) if canvas.ink is None and not runs else canvas.ink or 0.0
-        return Line("".join(char.character for char in chars), line_score(runs, path.log_probs, inked), chars)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of columns that may still be computed."""
+
+    result: Callable[[], list[Line]]
+
+
+def _in_place(group: list[Loaded], pending: Pending[list[Line]]) -> Iterator[Line | ImageError]:
+    """The lines of a group, and the errors of images in their places."""
+    lines = iter(pending.result())
+    for item in group:
+        if isinstance(item, LineCanvas):
+            yield next(lines)
+        elif isinstance(item, ImageError):
+            yield item

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from ..decoding.candidates import Candidates, Wanted
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, kept_columns
 from ..image import LineCanvas
@@ -36,6 +37,9 @@ class ColumnPath(NamedTuple):
         """`change` of every array that is there, given together with those of `others`."""
         ids, log_probs, rivals = (None if one[0] is None else change(*one) for one in zip(self, *others))
         return ColumnPath(ids, log_probs, rivals)  # type: ignore[arg-type]  # the first two are there
+
+
+Columns = TypeVar("Columns", ColumnPath, Candidates)
 
 
 class Pending(Protocol[Found_co]):
@@ -69,6 +73,13 @@ class Backend:
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
         return self.begin(lines).result()
+
+    def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> Pending[list[Candidates]]:
+        """Begin to read for a search: the result is the candidates of the columns of each line, over all its chunks.
+
+        In "bf16+fp32" all of it is computed in fp32, since rounding would move every probability.
+        """
+        raise NotImplementedError
 
     def reopened(self) -> "Backend":
         """The same for a process that was forked from the one that opened this: its threads are not there.
@@ -110,12 +121,35 @@ class ChunkBackend(Backend):
         inked: the inked chunks of all lines, float32 (N, 32, 300), one line's after the other's
         columns: what was found there, (N, 75)
         """
-        padding = self.padding_columns() if any(line.inked < line.chunks for line in lines) else None
-        starts = np.cumsum([0, *(line.inked for line in lines)])
-        return [
-            joined(columns.each(lambda array, start=start, line=line: array[start : start + line.inked]), padding, line)
-            for start, line in zip(starts, lines)
-        ]
+        return joined_lines(lines, columns, self.padding_columns)
+
+    def begin_chunk_candidates(self, grey: np.ndarray, wanted: Wanted) -> Pending[Candidates]:
+        """Begin to read chunks float32 (N, 32, 300) in [0, 1]; the result has the candidates of each column."""
+        raise NotImplementedError
+
+    def padding_candidates(self, wanted: Wanted) -> Candidates:
+        """The candidates of the columns of a black chunk, (75, 1 + k)."""
+        return self.begin_chunk_candidates(BLACK_CHUNK, wanted).result().each(lambda array: array[0])
+
+    def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> "PendingCandidates":
+        inked = np.concatenate([line.chunk_array() for line in lines])
+        batches = np.array_split(inked, max(1, round(len(inked) / self.chunks_per_batch)))
+        return PendingCandidates(self, lines, wanted, [self.begin_chunk_candidates(batch, wanted) for batch in batches])
+
+
+@dataclass(frozen=True)
+class PendingCandidates:
+    """Candidates of lines whose inked chunks are being computed, in batches, one line's after the other's."""
+
+    backend: ChunkBackend
+    lines: Sequence[LineCanvas]
+    wanted: Wanted
+    batches: Sequence[Pending[Candidates]]
+
+    def result(self) -> list[Candidates]:
+        first, *others = (batch.result() for batch in self.batches)
+        columns = first.each(lambda *arrays: np.concatenate(arrays), *others)
+        return joined_lines(self.lines, columns, lambda: self.backend.padding_candidates(self.wanted))
 
 
 @dataclass(frozen=True)
@@ -134,8 +168,22 @@ class PendingLines:
         return self.backend.paths(self.lines, self.inked, columns)
 
 
-def joined(columns: ColumnPath, padding: ColumnPath | None, line: LineCanvas) -> ColumnPath:
-    """Columns (n, 75) of a line's inked chunks, then those of padding (75,), to the columns (T,) that it keeps."""
+def joined_lines(lines: Sequence[LineCanvas], columns: Columns, padding: Callable[[], Columns]) -> list[Columns]:
+    """The columns of each line, over all its chunks, from those of all inked chunks, one line's after the other's.
+
+    columns: of N chunks, (N, 75, ...)
+    padding: computes those of a black chunk, (75, ...), which is asked for where a line has one
+    """
+    empty = padding() if any(line.inked < line.chunks for line in lines) else None
+    starts = np.cumsum([0, *(line.inked for line in lines)])
+    return [
+        joined(columns.each(lambda array, start=start, line=line: array[start : start + line.inked]), empty, line)
+        for start, line in zip(starts, lines)
+    ]
+
+
+def joined(columns: Columns, padding: Columns | None, line: LineCanvas) -> Columns:
+    """Columns (n, 75, ...) of a line's inked chunks, then of padding (75, ...), to those that it keeps, (T, ...)."""
 
     def join(inked: np.ndarray, empty: np.ndarray | None = None) -> np.ndarray:
         parts = [*inked] + [empty] * (line.chunks - len(inked))

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..decoding.beam import QUIET
+
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
 BLOCK = 64  # classes
@@ -60,3 +62,41 @@ def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
     top, at = blocks.amax(-1).max(-1, keepdim=True)
     place = blocks.gather(1, at[..., None].expand(-1, -1, BLOCK)).argmax(-1)
     return top, at * BLOCK + place
+
+
+def candidate_columns(logits: Tensor, count: int, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits (N, T, C) of any float type to the candidates of each column: int32, float32, both (N, T, 1 + k).
+
+    count, classes: as `decoding.candidates.Wanted` has them, here with the blank as the first class.
+    On a CPU quiet columns get the blank alone, since most columns are quiet; a GPU must not wait for their number.
+    """
+    columns = logits.flatten(0, 1).float()
+    if classes is not None:
+        columns = columns[:, classes]
+    normaliser = columns.logsumexp(-1, keepdim=True)
+    blanks = columns[:, :1] - normaliser
+    count = min(count, columns.shape[-1] - 1)
+    busy = (blanks[:, 0] <= math.log(QUIET)).nonzero()[:, 0] if logits.device.type == "cpu" else slice(None)
+    top, best = highest_many(columns[busy, 1:], count)
+    ids = torch.zeros(len(columns), 1 + count, dtype=torch.int32, device=logits.device)
+    log_probs = torch.full(ids.shape, -math.inf, device=logits.device)
+    log_probs[:, :1] = blanks
+    log_probs[busy, 1:] = top - normaliser[busy]
+    ids[busy, 1:] = (best + 1 if classes is None else classes[best + 1]).int()
+    return ids.unflatten(0, logits.shape[:2]), log_probs.unflatten(0, logits.shape[:2])
+
+
+def highest_many(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of scores (M, C), falling, and their places, (M, count) each.
+
+    They lie in the blocks that have the highest maxima, so few of the classes need to be sorted.
+    """
+    blocks = -(-scores.shape[-1] // BLOCK)
+    if blocks <= count:
+        return scores.topk(count, -1)
+    padded = scores.new_full((len(scores), blocks * BLOCK), -math.inf)
+    padded[:, : scores.shape[-1]] = scores
+    chosen = padded.unflatten(-1, (-1, BLOCK)).amax(-1).topk(count, -1, sorted=False).indices
+    places = (chosen[..., None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
+    top, at = padded.gather(1, places).topk(count, -1)
+    return top, places.gather(1, at)

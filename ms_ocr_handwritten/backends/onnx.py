@@ -3,12 +3,13 @@
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..ctc import best_path
+from ..decoding.candidates import Candidates, Wanted, candidates
 from ..errors import CheckpointError
 from ..geometry import (
     CHUNK_COLUMNS,
@@ -26,13 +27,24 @@ from .base import Backend, ChunkBackend, ColumnPath, Computed
 
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits
 
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, 300), RGB in [0, 1], to `wanted_outputs`
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, 300), RGB in [0, 1], to the outputs asked for
+Runner = Callable[[Sequence[str]], Run]  # names of outputs to what computes them
+Reopen = Callable[[], Backend] | None
 
 
 class _FileBackend(Backend):
-    def __init__(self, name: str, precision: str, run: Run, reopen: Callable[[], Backend] | None = None) -> None:
-        """reopen: opens it anew in a forked process; None where that does not work."""
-        self.name, self.precision, self._run, self._reopen = name, precision, run, reopen
+    """An ONNX file of either kind, whose first output is logits: float32 (3, 3, 32, 300), one line, to (1, 201, C)."""
+
+    def __init__(
+        self, name: str, precision: str, offered: Sequence[str], runner: Runner, reopen: Reopen = None
+    ) -> None:
+        """offered: the file's outputs, the logits first.
+
+        runner: opens the file for some outputs.
+        reopen: opens it anew in a forked process; None where that does not work.
+        """
+        self.name, self.precision, self._reopen = name, precision, reopen
+        self._logits, self._runner = offered[0], runner
 
     def reopened(self) -> Backend:
         if self._reopen is None:
@@ -41,25 +53,21 @@ class _FileBackend(Backend):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         return self._reopen()
 
+    def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> Computed[list[Candidates]]:
+        """Line by line from the logits, which all files have."""
+        parts = ([candidates(logits, wanted) for logits in self._windows(line)] for line in lines)
+        return Computed([first.each(lambda *arrays: np.concatenate(arrays), *others) for first, *others in parts])
 
-class OnnxBackend(_FileBackend, ChunkBackend):
-    """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
+    @functools.cached_property
+    def _run_logits(self) -> Run:
+        return self._runner([self._logits])
 
-    def begin_chunks(self, grey: np.ndarray) -> Computed[ColumnPath]:
-        return Computed(ColumnPath(*self._run(rgb_of_grey(grey))))
+    def _windows(self, line: LineCanvas) -> Iterator[np.ndarray]:
+        """The logits (T, C) of a line, part after part.
 
-
-class OfficialOnnxBackend(_FileBackend):
-    """An ONNX file as ModelScope publishes it: float32 (3, 3, 32, 300), one line, to logits (1, 201, C).
-
-    A longer line is read in windows of three chunks, each of which gives the columns of its middle chunk; the first and
-    the last window give those of the line's ends as well.
-    """
-
-    def begin(self, lines: Sequence[LineCanvas]) -> Computed[list[ColumnPath]]:
-        return Computed([self._read(line) for line in lines])
-
-    def _read(self, line: LineCanvas) -> ColumnPath:
+        A line of more than three chunks is read in windows of three, each of which gives the columns of its middle
+        chunk; the first and the last window give those of the line's ends as well.
+        """
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
         inked = line.chunk_array()
         chunks[: len(inked)] = inked
@@ -67,12 +75,30 @@ class OfficialOnnxBackend(_FileBackend):
         middle_start = kept_columns(0, OFFICIAL_CHUNKS).stop  # 69 of the window's 201 columns
         inner = kept_columns(1, OFFICIAL_CHUNKS)
         middle_stop = middle_start + inner.stop - inner.start  # 132
-        parts, windows = [], line.chunks - OFFICIAL_CHUNKS + 1
+        windows = line.chunks - OFFICIAL_CHUNKS + 1
         for start in range(windows):
-            (logits,) = self._run(rgb[start : start + OFFICIAL_CHUNKS])
+            (logits,) = self._run_logits(rgb[start : start + OFFICIAL_CHUNKS])
             first, last = start == 0, start == windows - 1
-            parts.append(best_path(logits[0, 0 if first else middle_start : None if last else middle_stop]))
-        return ColumnPath(*map(np.concatenate, zip(*parts)))
+            yield logits[0, 0 if first else middle_start : None if last else middle_stop]
+
+
+class OnnxBackend(_FileBackend, ChunkBackend):
+    """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
+
+    @functools.cached_property
+    def _run(self) -> Run:
+        return self._runner(CHUNK_OUTPUTS)
+
+    def begin_chunks(self, grey: np.ndarray) -> Computed[ColumnPath]:
+        return Computed(ColumnPath(*self._run(rgb_of_grey(grey))))
+
+
+class OfficialOnnxBackend(_FileBackend):
+    """An ONNX file as ModelScope publishes it: it has nothing but the logits."""
+
+    def begin(self, lines: Sequence[LineCanvas]) -> Computed[list[ColumnPath]]:
+        parts = ([best_path(logits) for logits in self._windows(line)] for line in lines)
+        return Computed([ColumnPath(*map(np.concatenate, zip(*paths))) for paths in parts])
 
 
 def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
@@ -83,17 +109,18 @@ def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
     return np.repeat((grey / np.float32(sum(GREY_WEIGHTS)))[:, None], 3, axis=1)
 
 
-def wanted_outputs(offered: Sequence[str]) -> list[str]:
-    """Of the outputs that a file offers, those that are read: of our own files the columns, of others the logits."""
-    return list(CHUNK_OUTPUTS) if set(CHUNK_OUTPUTS) <= set(offered) else [offered[0]]
+def file_backend(name: str, precision: str, offered: Sequence[str], runner: Runner, reopen: Reopen = None) -> Backend:
+    """The backend for a file that offers these outputs, of which `runner` opens some; see `_FileBackend`.
 
-
-def file_backend(
-    name: str, precision: str, run: Run, wanted: Sequence[str], reopen: Callable[[], Backend] | None = None
-) -> Backend:
-    """The backend for a file of which `run` computes the outputs `wanted`; `reopen` opens it in a forked process."""
-    kind = OnnxBackend if list(wanted) == list(CHUNK_OUTPUTS) else OfficialOnnxBackend
-    return kind(name, precision, run, reopen)
+    What it reads with is opened at once, so that what `runner` raises is raised here.
+    """
+    if set(CHUNK_OUTPUTS) <= set(offered):
+        backend = OnnxBackend(name, precision, offered, runner, reopen)
+        backend._run  # noqa: B018
+        return backend
+    official = OfficialOnnxBackend(name, precision, offered, runner, reopen)
+    official._run_logits  # noqa: B018
+    return official
 
 
 def made_from(path: Path, weights: Path) -> bool | None:
@@ -133,23 +160,26 @@ def open_onnx(path: Path, threads: int | None) -> Backend:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own extension module
         raise CheckpointError(f"{path}: not readable by onnxruntime ({error}); export or download it again") from error
-    wanted = wanted_outputs([output.name for output in session.get_outputs()])
+    offered = [output.name for output in session.get_outputs()]
     entrance = session.get_inputs()[0].name
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        try:
-            found = session.run(wanted, {entrance: images})
-        except Exception as error:
-            raise CheckpointError(f"{path}: onnxruntime cannot compute it ({error}); export it again") from error
-        if not _right_outputs(found, len(images)):
-            raise CheckpointError(
-                f"{path}: its outputs are {', '.join(f'{one.dtype} {one.shape}' for one in map(np.asarray, found))}, "
-                "no columns of a line; make the file with `ms-ocr export onnx`"
-            )
-        return found
-
     precision = read_metadata(path).get(PRECISION_KEY, "fp32")
-    return file_backend("onnxruntime", precision, run, wanted, functools.partial(open_onnx, path, threads))
+
+    def runner(wanted: Sequence[str]) -> Run:
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            try:
+                found = session.run(list(wanted), {entrance: images})
+            except Exception as error:
+                raise CheckpointError(f"{path}: onnxruntime cannot compute it ({error}); export it again") from error
+            if not _right_outputs(found, len(images)):
+                raise CheckpointError(
+                    f"{path}: its outputs are {', '.join(f'{one.dtype} {one.shape}' for one in map(np.asarray, found))}"
+                    ", no columns of a line; make the file with `ms-ocr export onnx`"
+                )
+            return found
+
+        return run
+
+    return file_backend("onnxruntime", precision, offered, runner, functools.partial(open_onnx, path, threads))
 
 
 def _right_outputs(found: Sequence[np.ndarray], chunks: int) -> bool:

@@ -10,7 +10,7 @@ from ..errors import BackendError, CheckpointError
 from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, read_metadata
 from .base import Backend
-from .onnx import file_backend, wanted_outputs
+from .onnx import file_backend
 
 _DEVICE = "CPU"
 _HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO takes bf16 where the CPU has it
@@ -43,18 +43,21 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     check_onnx_file(path)
-    try:
+
+    def runner(wanted: Sequence[str]) -> _Run:
         model = core.read_model(path)
-        wanted = wanted_outputs([output.get_any_name() for output in model.outputs])
         for result in model.get_results():
             if result.input_value(0).get_names().isdisjoint(wanted):
                 model.remove_result(result)  # what leads to it alone is not computed
-        request = core.compile_model(model, _DEVICE, settings).create_infer_request()
+        return _Run(core.compile_model(model, _DEVICE, settings).create_infer_request(), wanted)
+
+    computes = read_metadata(path).get(PRECISION_KEY, "bf16" if precision == "bf16" else "fp32")
+    try:
+        offered = [output.get_any_name() for output in core.read_model(path).outputs]
+        return file_backend("openvino", computes, offered, runner)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]  # after the places in OpenVINO's sources
         raise CheckpointError(f"{path}: not readable by OpenVINO ({reason}); export or download it again") from error
-    computes = read_metadata(path).get(PRECISION_KEY, "bf16" if precision == "bf16" else "fp32")
-    return file_backend("openvino", computes, _Run(request, wanted), wanted)
 
 
 class _Run:

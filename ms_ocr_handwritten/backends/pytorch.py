@@ -5,19 +5,22 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..ctc import BLANK
+from ..decoding.candidates import Candidates, Wanted
 from ..errors import BackendError
 from ..geometry import chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.graphed import Function, GraphedFunction
-from .base import BLACK_CHUNK, Backend, ChunkBackend, ColumnPath
-from .columns import best_columns
+from .base import BLACK_CHUNK, Backend, ChunkBackend, ColumnPath, Columns
+from .columns import best_columns, candidate_columns
 from .doubt import NOISE_TIMES, STEPS, columns_in_doubt, measured_noise, settle
 from .precision import bf16_is_faster
 
@@ -67,13 +70,20 @@ class TorchBackend(ChunkBackend):
             torch.set_num_threads(1)
         return TorchBackend(self.network, self.precision)
 
-    def begin_chunks(self, grey: np.ndarray) -> "PendingChunks":
+    def begin_chunks(self, grey: np.ndarray) -> "PendingChunks[ColumnPath]":
+        self.computed += len(grey)
+        return self._begun(ColumnPath, lambda: self._prepare().fast, grey)
+
+    def begin_chunk_candidates(self, grey: np.ndarray, wanted: Wanted) -> "PendingChunks[Candidates]":
+        return self._begun(Candidates, lambda: self._search(wanted), grey)
+
+    def _begun(
+        self, kind: type[Columns], function: Callable[[], Function], grey: np.ndarray
+    ) -> "PendingChunks[Columns]":
         with self._device_lock(), torch.inference_mode():
-            prepared = self._prepare()
-            self.computed += len(grey)
-            found = [tensor.to("cpu", non_blocking=True) for tensor in prepared.fast(self._to_tensor(grey))]
+            found = [tensor.to("cpu", non_blocking=True) for tensor in function()(self._to_tensor(grey))]
             done = torch.cuda.current_stream(self.device).record_event() if self.asynchronous else None
-        return PendingChunks(found, done)
+        return PendingChunks(kind, found, done)
 
     def paths(self, lines: Sequence[LineCanvas], inked: np.ndarray, columns: ColumnPath) -> list[ColumnPath]:
         paths = super().paths(lines, inked, columns)
@@ -93,6 +103,33 @@ class TorchBackend(ChunkBackend):
                 columns = self._exact_columns(BLACK_CHUNK)
             prepared.padding = columns.each(lambda array: array[0])
         return prepared.padding
+
+    def padding_candidates(self, wanted: Wanted) -> Candidates:
+        known = self._prepare().padding_candidates
+        if wanted not in known:
+            known.clear()  # lexica come and go
+            known[wanted] = super().padding_candidates(wanted)
+        return known[wanted]
+
+    def _search(self, wanted: Wanted) -> Function:
+        """Grey chunks to the candidates of their columns, in fp32 unless bf16 or fp16 alone is asked for."""
+        with self._lock:
+            prepared = self._prepare()
+            if wanted not in prepared.searches:
+                if prepared.network is None:
+                    exact = self.precision == "bf16+fp32"
+                    prepared.network = self._reading_network(torch.float32 if exact else DTYPES[self.precision])
+                network = prepared.network
+                classes = None
+                if wanted.classes is not None:
+                    classes = torch.tensor([BLANK, *wanted.classes], device=self.device)
+
+                def search(grey: Tensor) -> tuple[Tensor, Tensor]:
+                    return candidate_columns(network(grey)[1], wanted.count, classes)
+
+                prepared.searches.clear()  # lexica come and go
+                prepared.searches[wanted] = GraphedFunction(search, self.device) if self.asynchronous else search
+            return prepared.searches[wanted]
 
     def _exact_columns(self, grey: np.ndarray) -> ColumnPath:
         """The columns of chunks (N, 32, 300) in fp32, without rivals."""
@@ -172,19 +209,23 @@ class _Prepared:
     fast: Function
     exact: Function | None = None  # in fp32, once something was in doubt
     padding: ColumnPath | None = None  # of a black chunk, once they were asked for
+    network: ReadingNetwork | None = None  # that a search reads with, once one was asked for
+    searches: dict[Wanted, Function] = field(default_factory=dict)
+    padding_candidates: dict[Wanted, Candidates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class PendingChunks:
-    """Chunks of which ids, log-probabilities and rivals are `found`, once `done` has happened."""
+class PendingChunks(Generic[Columns]):
+    """Chunks of which the arrays of a `kind` of columns are `found`, (N, 75, ...), once `done` has happened."""
 
-    found: Sequence[Tensor]  # int64, float32, int64, each (N, 75)
+    kind: type[Columns]
+    found: Sequence[Tensor]
     done: torch.cuda.Event | None  # None on a CPU, where it has
 
-    def result(self) -> ColumnPath:
+    def result(self) -> Columns:
         if self.done:
             self.done.synchronize()
-        return ColumnPath(*(tensor.numpy() for tensor in self.found))
+        return self.kind(*(tensor.numpy() for tensor in self.found))
 
 
 def chunks_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) -> list[int]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate-pages": "ms_ocr_handwritten.cli.evaluate_pages:evaluate_pages",
     "train": "ms_ocr_handwritten.cli.train:train",
     "export": "ms_ocr_handwritten.cli.export:export",
+    "lm": "ms_ocr_handwritten.cli.lm:lm",
     "synth": "ms_ocr_handwritten.cli.synth:synth",
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
     "doctor": "ms_ocr_handwritten.cli.doctor:doctor",

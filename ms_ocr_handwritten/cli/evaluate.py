@@ -18,7 +18,7 @@ import click
 from ..errors import LabelError, OcrError, OutputError
 from .output import exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
 from .peer import PEERS, RapidOcr
-from .reading import ReadMany, open_recognizer, read_sources, reader_of, recognizer_options
+from .reading import ReadMany, decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
 from .sources import LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
 
 if TYPE_CHECKING:
@@ -83,12 +83,17 @@ class Result:
     help="Write path, label, text and score of every line to a new TSV file.",
 )
 @click.option("--peer", type=click.Choice(PEERS), help="Read the same images with this recogniser too.")
+@decoding_options
 @recognizer_options
 def evaluate(
     paths: tuple[str, ...],
     layout: str,
     per_line: Path | None,
     peer: str | None,
+    language_model: str | None,
+    allowed: str | None,
+    lexicon: str | None,
+    lexicon_mode: str,
     model: str | None,
     backend: str,
     precision: str,
@@ -108,8 +113,9 @@ def evaluate(
     (errors of both).
     """
     sets = [labelled_sources(path) for path in paths]  # checks the paths before anything slow begins
-    recognizer = open_recognizer(model, backend, precision, device)
-    readers = [Reader("model" if peer else "", reader_of(recognizer, batch_size), recognizer.vocabulary)]
+    recognizer = open_recognizer(model, backend, precision, device, language_model)
+    read = reader_of(recognizer, batch_size, allowed=allowed, lexicon=lexicon, lexicon_mode=lexicon_mode)
+    readers = [Reader("model" if peer else "", read, recognizer.vocabulary)]
     if peer:
         rapidocr = RapidOcr()
         readers.append(Reader(peer, rapidocr.read_many, rapidocr.vocabulary))

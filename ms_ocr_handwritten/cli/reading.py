@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import tee
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,18 +34,49 @@ def recognizer_options(command: Callable) -> Callable:
     return command
 
 
+_ASKED = (
+    click.option("--language-model", metavar="FILE", help="N-gram model of characters, of `ms-ocr lm build`."),
+    click.option(
+        "--allowed", metavar="CHARS", help="Only these characters may be read, such as 0123456789 [default: all]."
+    ),
+    click.option("--lexicon", metavar="FILE", help="Only its entries may be read, one a line."),
+    click.option(
+        "--lexicon-mode",
+        type=click.Choice(("line", "words")),
+        default="line",
+        show_default=True,
+        help="A line is one entry, or a sequence of entries.",
+    ),
+)
+
+
+def decoding_options(command: Callable) -> Callable:
+    """Adds --language-model, --allowed, --lexicon and --lexicon-mode."""
+    for option in reversed(_ASKED):
+        command = option(command)
+    return command
+
+
 def open_recognizer(
-    model: str | None, backend: str, precision: str, device: str | None, trim: str = "never"
+    model: str | None,
+    backend: str,
+    precision: str,
+    device: str | None,
+    language_model: str | None = None,
+    trim: str = "never",
 ) -> "Recognizer":
     """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
     from ..model_dir import default_model_dir
     from ..recognizer import Recognizer
 
-    return Recognizer.from_pretrained(model or default_model_dir(), backend, precision, device=device, trim=trim)
+    return Recognizer.from_pretrained(
+        model or default_model_dir(), backend, precision, device=device, trim=trim, language_model=language_model
+    )
 
 
-def reader_of(recognizer: "Recognizer", batch_size: int) -> ReadMany:
-    return lambda images: recognizer.read_many(images, batch_size, errors="yield")
+def reader_of(recognizer: "Recognizer", batch_size: int, **asked: Any) -> ReadMany:
+    """asked: what `Recognizer.read_many` may be asked for besides, such as `n_best`."""
+    return lambda images: recognizer.read_many(images, batch_size, errors="yield", **asked)
 
 
 def read_sources(read: ReadMany, sources: Iterable[Source]) -> "Iterator[tuple[Source, Line | OcrError]]":

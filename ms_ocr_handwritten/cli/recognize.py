@@ -8,7 +8,7 @@ import click
 
 from ..errors import OcrError
 from .output import exit_if_unreadable, one_line, progress, report_unreadable, tsv_row
-from .reading import open_recognizer, read_sources, reader_of, recognizer_options
+from .reading import decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
 from .sources import count, expand, is_one_image
 
 if TYPE_CHECKING:
@@ -21,11 +21,24 @@ if TYPE_CHECKING:
 @click.option(
     "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
 )
+@click.option(
+    "--n-best",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Texts of each line: jsonl has them as alternatives.",
+)
+@decoding_options
 @recognizer_options
 def recognize(
     paths: tuple[str, ...],
     layout: str,
     trim: str,
+    n_best: int,
+    language_model: str | None,
+    allowed: str | None,
+    lexicon: str | None,
+    lexicon_mode: str,
     model: str | None,
     backend: str,
     precision: str,
@@ -40,16 +53,18 @@ def recognize(
     \b
     text   the text alone if the one PATH is an image, else path TAB text; control characters in path are escaped
     tsv    a header, then path, score, text; \\t, \\n, \\r and \\\\ stand for what they do in Python
-    jsonl  one object a line: path, text, score, chars (character, score, x0, x1 in px of the image)
+    jsonl  one object a line: path, text, score, chars (character, score, x0, x1 in px of the image), and alternatives
+           (text, log-probability) where --n-best, a language model or a constraint was given
 
     What cannot be read is named on stderr, the rest is read, and the exit code is 1.
     """
-    recognizer = open_recognizer(model, backend, precision, device, trim)
+    recognizer = open_recognizer(model, backend, precision, device, language_model, trim)
+    read = reader_of(recognizer, batch_size, n_best=n_best, allowed=allowed, lexicon=lexicon, lexicon_mode=lexicon_mode)
     alone = len(paths) == 1 and is_one_image(paths[0])
     if layout == "tsv":
         click.echo(tsv_row("path", "score", "text"))
     done = unreadable = 0
-    results = read_sources(reader_of(recognizer, batch_size), expand(paths))
+    results = read_sources(read, expand(paths))
     for source, line in progress(results, "recognize", count(paths)):
         done += 1
         if isinstance(line, OcrError):
@@ -62,7 +77,10 @@ def recognize(
 
 def _formatted(name: str, line: "Line", layout: str, alone: bool) -> str:
     if layout == "jsonl":
-        return json.dumps({"path": name, **dataclasses.asdict(line)}, ensure_ascii=False)
+        row = {"path": name, **dataclasses.asdict(line)}
+        if not line.alternatives:
+            del row["alternatives"]
+        return json.dumps(row, ensure_ascii=False)
     if layout == "tsv":
         return tsv_row(name, f"{line.score:.6f}", line.text)
     return line.text if alone else f"{one_line(name)}\t{line.text}"

@@ -32,7 +32,8 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
     - a list with batch_size: a list of {'text': text, 'score': score, 'chars': chars}
     - an MsDataset or another iterable: a generator of the first kind
 
-    score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image.
+    score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image. Where n best texts,
+    a language model or a constraint are asked for, alternatives is a list of (text, log-probability), the text first.
     """
 
     registered_as = ("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
@@ -44,17 +45,20 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
         backend: str = "auto",
         device: str = "gpu",
         limits: Limits = Limits(),
+        language_model: str | None = None,
         preprocessor: Any = None,
     ) -> None:
         """model: a model directory or a loaded model, which is moved to `device`, as upstream does; precision, backend,
-        device, limits: as for `Recognizer.from_pretrained`. Raises what that raises."""
+        device, limits, language_model: as for `Recognizer.from_pretrained`. Raises what that raises."""
         if preprocessor is not None:
             raise ConfigurationError(
                 "preprocessor is not used by this pipeline, which reads images itself; change the "
                 "image before, or read with Recognizer.read_canvases"
             )
         if isinstance(model, str):
-            self.recognizer = Recognizer.from_pretrained(model, backend, precision, device=device, limits=limits)
+            self.recognizer = Recognizer.from_pretrained(
+                model, backend, precision, device=device, limits=limits, language_model=language_model
+            )
             self._model, self.model_dir = None, model
         elif isinstance(model, OCRRecognition):
             if backend not in ("auto", "torch"):
@@ -63,7 +67,13 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
                     "give its directory instead"
                 )
             self.recognizer = Recognizer.from_network(
-                model.recognizer, model.vocabulary, precision, device=device, limits=limits
+                model.recognizer,
+                model.vocabulary,
+                precision,
+                device=device,
+                limits=limits,
+                language_model=language_model,
+                decoder=ModelDir.open(model.model_dir).configuration.decoder.within(model.model_dir),
             )
             self._model, self.model_dir = model, model.model_dir
         else:
@@ -106,12 +116,30 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
     def precision(self) -> str:
         return self.recognizer.precision
 
-    # `Optional`, as the parser of ModelScope's deploy checker, which reads this line, knows no `int | None`
-    def __call__(self, input: Any, batch_size: Optional[int] = None) -> Any:  # noqa: UP045
-        """Read `input`; see the class for the shapes, `load_image` for what an image can be. Raises ImageError."""
+    # `Optional` and `Any`, as the parser of ModelScope's deploy checker, which reads this line, knows no `int | None`
+    def __call__(
+        self,
+        input: Any,
+        batch_size: Optional[int] = None,  # noqa: UP045
+        n_best: int = 1,
+        allowed: Any = None,
+        lexicon: Any = None,
+        lexicon_mode: str = "line",
+    ) -> Any:
+        """Read `input`; see the class for the shapes, `load_image` for what an image can be.
+
+        n_best, allowed, lexicon, lexicon_mode: as for `Recognizer.read`. Raises what that raises.
+        """
         if _is_image(input):
-            return _wrapped(self.recognizer.read(_image(input)))
-        lines = self.recognizer.read_many(map(_image, input), DATASET_BATCH if batch_size is None else batch_size)
+            return _wrapped(self.recognizer.read(_image(input), n_best, allowed, lexicon, lexicon_mode))
+        lines = self.recognizer.read_many(
+            map(_image, input),
+            DATASET_BATCH if batch_size is None else batch_size,
+            n_best=n_best,
+            allowed=allowed,
+            lexicon=lexicon,
+            lexicon_mode=lexicon_mode,
+        )
         if isinstance(input, (list, tuple)):
             return [_wrapped(line) if batch_size is None else _result(line) for line in lines]
         return map(_wrapped, lines)
@@ -139,7 +167,8 @@ def _image(item: Any) -> Any:
 
 def _result(line: Line) -> dict[str, Any]:
     chars = [(char.character, char.score, char.x0, char.x1) for char in line.chars]
-    return {"text": line.text, "score": line.score, "chars": chars}
+    result = {"text": line.text, "score": line.score, "chars": chars}
+    return result | {"alternatives": list(line.alternatives)} if line.alternatives else result
 
 
 def _wrapped(line: Line) -> dict[str, Any]:

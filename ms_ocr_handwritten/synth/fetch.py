@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,11 +186,11 @@ def _keep(package: Package, tree: Path, root: Path) -> list[str]:
     return kept
 
 
-def fetch(root: Path) -> list[str]:
-    """Fetch everything into `root`; the messages of the packages that could not be had."""
+def fetch(root: Path, wanted: Sequence[Package] = ()) -> list[str]:
+    """Fetch packages, everything by default, into `root`; the messages of those that could not be had."""
     root.mkdir(parents=True, exist_ok=True)
     rows, failures = [], []
-    for package in packages():
+    for package in wanted or packages():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             try:

@@ -39,16 +39,19 @@ def units(text: str) -> float:
     return sum(1.0 if character >= "\u2e80" else 0.5 for character in text)
 
 
+def page_text(path: Path) -> str:
+    """The text of a page of HTML, of a gzipped text; nothing of other files."""
+    if path.suffix == ".html":
+        page = path.read_text(encoding="utf-8", errors="replace")
+        page = re.sub(r"(?s)<(script|style|pre|head)\b.*?</\1>", " ", page)
+        return html.unescape(re.sub(r"<[^>]+>", "", page))
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace")
+    return ""
+
+
 def _pages(folder: Path) -> str:
-    texts = []
-    for path in sorted(folder.glob("*")):
-        if path.suffix == ".html":
-            page = path.read_text(encoding="utf-8", errors="replace")
-            page = re.sub(r"(?s)<(script|style|pre|head)\b.*?</\1>", " ", page)
-            texts.append(html.unescape(re.sub(r"<[^>]+>", "", page)))
-        elif path.suffix == ".gz":
-            texts.append(gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace"))
-    return "\n".join(texts)
+    return "\n".join(page_text(path) for path in sorted(folder.glob("*")))
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Column scores to texts with probabilities: prefix beam search, language model, constraints. numpy only."""

@@ -1,0 +1,265 @@
+"""Prefix beam search: column scores to the texts that are most probable, summed over all their alignments.
+
+Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", 2012, chapter 7.5; Hannun et al.,
+"First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014.
+
+Texts are nodes of a tree, so that what a text shares with another is computed once. A text holds two masses: of its
+alignments that end in a blank, and of those that end in its last class. Masses are kept relative to the best text's,
+whose logarithm is summed over the columns: that is the log-space without a logarithm in the inner loop. What a language
+model says of a character multiplies the mass where the character begins.
+
+Notation: T columns, k classes of each, beside the blank.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+WIDTH = 10  # texts kept after each column, where somebody asks for more than the best path
+QUIET = 0.999  # a column whose blank is more probable than that begins no character
+UNLIKELY = 1e-3  # classes of a column below that share of its best one begin no text
+NEGLIGIBLE = 1e-5  # texts that begin with less than that share of the best text's mass are not followed
+ROOT = 0  # the empty text
+
+
+class LanguageScorer(Protocol):
+    """What a language model is to the search; `factor` and `end_factor` are alpha log P + beta, in nats."""
+
+    def start(self) -> object: ...
+
+    def extend(self, state: object, class_id: int) -> tuple[float, object]:
+        """What one more character adds, and the state behind it."""
+
+    def end(self, state: object) -> float:
+        """What the end of the text adds."""
+
+
+class Grammar(Protocol):
+    """Which texts are allowed, as an automaton over classes."""
+
+    def start(self) -> int: ...
+
+    def step(self, state: int, class_id: int) -> int | None:
+        """The state behind one more character; None where no allowed text begins so."""
+
+    def complete(self, state: int) -> bool:
+        """Whether a text may end here."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text: class `ids`, and `score` in nats (the columns', and the language model's where there is one)."""
+
+    ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found: texts, the best first, and for each character of the best one its share.
+
+    shares: in [0, 1], how much of the beam's mass agreed on it when the next one began, given the characters before
+    """
+
+    hypotheses: list[Hypothesis]
+    shares: list[float]
+
+
+class _Tree:
+    """The texts met so far: for each node its parent, last class, factor and states."""
+
+    def __init__(self, language: LanguageScorer | None, grammar: Grammar | None) -> None:
+        self.language, self.grammar = language, grammar
+        self.negligible = 0.0 if grammar else NEGLIGIBLE  # what a grammar allows may be improbable
+        self.parents, self.classes, self.factors, self.entries = [ROOT], [-1], [1.0], [0]
+        self.language_states = [language.start() if language else None]
+        self.grammar_states = [grammar.start() if grammar else 0]
+        self.children: dict[tuple[int, int], int | None] = {}
+
+    def grow(self, node: int, class_id: int) -> int | None:
+        """The node of `node`'s text and one more character; None where the grammar forbids it."""
+        grammar_state = 0
+        if self.grammar:
+            grammar_state = self.grammar.step(self.grammar_states[node], class_id)
+            if grammar_state is None:
+                self.children[node, class_id] = None
+                return None
+        factor, language_state = 1.0, None
+        if self.language:
+            added, language_state = self.language.extend(self.language_states[node], class_id)
+            factor = math.exp(added)
+        child = self.children[node, class_id] = len(self.parents)
+        self.parents.append(node)
+        self.classes.append(class_id)
+        self.factors.append(factor)
+        self.entries.append(0)
+        self.language_states.append(language_state)
+        self.grammar_states.append(grammar_state)
+        return child
+
+    def path(self, node: int) -> list[int]:
+        """The nodes from the first character to `node`."""
+        found = []
+        while node != ROOT:
+            found.append(node)
+            node = self.parents[node]
+        return found[::-1]
+
+
+Beam = list[tuple[int, float, float]]  # node, mass that ends in a blank, mass that ends in the last class
+
+
+def beam_search(
+    ids: np.ndarray,
+    log_probs: np.ndarray,
+    width: int = WIDTH,
+    language: LanguageScorer | None = None,
+    grammar: Grammar | None = None,
+) -> Search:
+    """The texts of the greatest mass, at most `width`; none where no allowed text could be reached.
+
+    ids: int (T, 1 + k), classes of each column, the blank first and the others by falling log-probability.
+    log_probs: float (T, 1 + k), theirs, in nats; -inf for a place that is empty.
+    language: what a language model adds to each character.
+    grammar: which texts are allowed.
+    """
+    tree = _Tree(language, grammar)
+    beam: Beam = [(ROOT, 1.0, 0.0)]
+    scale, history = 0.0, []  # of each column that was not quiet: the column, and the beam behind it
+    unlikely = 0.0 if grammar else UNLIKELY
+    for column, blank, classes in _steps(ids, log_probs, unlikely):
+        if classes is None:  # quiet columns: what ended in a character ends in a blank
+            beam = [(node, ends_blank + ends_class, 0.0) for node, ends_blank, ends_class in beam]
+            scale += blank
+            continue
+        beam = _pruned(_grown(beam, blank, classes, tree), width, tree, column)
+        top = max(ends_blank + ends_class for _, ends_blank, ends_class in beam)
+        scale += math.log(top)
+        beam = [(node, ends_blank / top, ends_class / top) for node, ends_blank, ends_class in beam]
+        history.append((column, beam))
+    return _finished(beam, scale, history, tree)
+
+
+def _steps(
+    ids: np.ndarray, log_probs: np.ndarray, unlikely: float
+) -> Iterator[tuple[int, float, list[tuple[int, float]] | None]]:
+    """For each column that matters: its place, the blank's probability, the likely classes.
+
+    Likely are those above `unlikely`, a share of the best class. A run of quiet columns is one step, with the logarithm
+    of its blanks, and None.
+    """
+    quiet = log_probs[:, 0] > math.log(QUIET)
+    probs = np.exp(log_probs.astype(np.float64))
+    likely = probs[:, 1:] > unlikely * probs.max(-1, keepdims=True)
+    counts = likely.sum(-1).tolist()
+    rows = zip(quiet.tolist(), probs[:, 0].tolist(), ids[:, 1:].tolist(), probs[:, 1:].tolist(), counts)
+    silent = 0.0
+    for column, (is_quiet, blank, classes, own, count) in enumerate(rows):
+        if is_quiet:
+            silent += float(log_probs[column, 0])
+            continue
+        if silent:
+            yield column, silent, None
+            silent = 0.0
+        yield column, blank, list(zip(classes[:count], own[:count]))
+    if silent:
+        yield len(quiet), silent, None
+
+
+def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tree) -> dict[int, list[float]]:
+    """The beam after one more column: node to the masses that end in a blank, that stayed, and that came in new."""
+    grown: dict[int, list[float]] = {}
+    children, last_classes, factors, negligible = tree.children, tree.classes, tree.factors, tree.negligible
+    for node, ends_blank, ends_class in beam:
+        total, last = ends_blank + ends_class, last_classes[node]
+        stays = 0.0
+        for class_id, probability in classes:
+            if class_id == last:
+                stays = ends_class * probability
+                mass = ends_blank * probability  # a blank must stand between equal neighbours
+            else:
+                mass = total * probability
+            if mass <= negligible:
+                continue
+            key = (node, class_id)
+            child = children[key] if key in children else tree.grow(node, class_id)
+            if child is None:
+                continue
+            mass *= factors[child]
+            if child in grown:
+                grown[child][2] = mass
+            else:
+                grown[child] = [0.0, 0.0, mass]
+        if node in grown:
+            grown[node][0], grown[node][1] = total * blank, stays
+        else:
+            grown[node] = [total * blank, stays, 0.0]
+    return grown
+
+
+def _pruned(grown: dict[int, list[float]], width: int, tree: _Tree, column: int) -> Beam:
+    """The `width` texts of the greatest mass; where there is a grammar, as many complete ones are kept beside them."""
+    ranked = sorted(grown.items(), key=_mass, reverse=True)
+    kept = ranked[:width]
+    if tree.grammar:
+        kept += [one for one in ranked[width:] if tree.grammar.complete(tree.grammar_states[one[0]])][:width]
+    entries = tree.entries
+    for node, (ends_blank, stays, new) in kept:
+        if new > ends_blank + stays:
+            entries[node] = column
+    return [(node, ends_blank, stays + new) for node, (ends_blank, stays, new) in kept]
+
+
+def _mass(item: tuple[int, list[float]]) -> float:
+    return item[1][0] + item[1][1] + item[1][2]
+
+
+def _finished(beam: Beam, scale: float, history: list[tuple[int, Beam]], tree: _Tree) -> Search:
+    found = []
+    for node, ends_blank, ends_class in beam:
+        mass = ends_blank + ends_class
+        if mass <= 0 or (tree.grammar and not tree.grammar.complete(tree.grammar_states[node])):
+            continue
+        score = scale + math.log(mass)
+        if tree.language:
+            score += tree.language.end(tree.language_states[node])
+        found.append((score, node))
+    if not found:
+        return Search([], [])
+    found.sort(reverse=True)
+    paths = [tree.path(node) for _, node in found]
+    hypotheses = [
+        Hypothesis(tuple(tree.classes[node] for node in path), score) for path, (score, _) in zip(paths, found)
+    ]
+    return Search(hypotheses, _shares(paths[0], history, tree))
+
+
+def _shares(path: list[int], history: list[tuple[int, Beam]], tree: _Tree) -> list[float]:
+    """How much of the beam agreed on each character of `path` when the next one began, given those before."""
+    at = {column: index for index, (column, _) in enumerate(history)}
+    entries = [tree.entries[node] for node in path]  # the column where most of the mass of each began
+    shares = []
+    for place, node in enumerate(path):
+        decided = at[entries[place + 1]] - 1 if place + 1 < len(path) else len(history) - 1
+        decided = max(decided, at[entries[place]])
+        before, agreed = 0.0, 0.0
+        for other, ends_blank, ends_class in history[decided][1]:
+            lineage = _lineage(other, tree.parents[node], node, tree)
+            before += (ends_blank + ends_class) * (lineage > 0)
+            agreed += (ends_blank + ends_class) * (lineage > 1)
+        shares.append(agreed / before if before else 0.0)
+    return shares
+
+
+def _lineage(other: int, parent: int, node: int, tree: _Tree) -> int:
+    """2 if the text of `other` begins with that of `node`, 1 if only with that of its `parent`, else 0."""
+    while other > node:  # a child is younger than its parent
+        other = tree.parents[other]
+    if other == node:
+        return 2
+    while other > parent:
+        other = tree.parents[other]
+    return int(other == parent)

@@ -1,0 +1,112 @@
+"""What a caller asks for (n best texts, a language model, constraints) as one decoder of columns."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigurationError
+from ..vocab import Vocabulary
+from .alignment import align
+from .beam import WIDTH, Grammar, Hypothesis, LanguageScorer, beam_search
+from .candidates import Candidates, Wanted
+from .constraints import Lexicon, WordsGrammar, allowed_classes, check_mode
+from .entries import best_entries
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The texts of a line, the best first, and of each character of the best its confidence and its columns.
+
+    The score of a hypothesis is its log-probability: P(text | image) of the network, given that only allowed characters
+    are read; with a language model or a lexicon, given that it is one of the texts that were compared.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+    shares: tuple[float, ...]  # in [0, 1]
+    spans: tuple[tuple[int, int], ...]  # columns, first (inclusive) and last (exclusive)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decides what a line says."""
+
+    wanted: Wanted  # of the backend
+    width: int = WIDTH
+    n_best: int = 1
+    language: LanguageScorer | None = None
+    grammar: Grammar | None = None
+    lexicon: Lexicon | None = None  # of which the line is one entry
+
+    def decode(self, columns: Candidates) -> Decoded:
+        """The `n_best` texts, fewer where there are no more; the first is the best."""
+        if self.lexicon:
+            found = best_entries(columns, self.lexicon, self.n_best, self.language)
+        else:
+            found = beam_search(*columns, max(self.width, self.n_best), self.language, self.grammar)
+        hypotheses = found.hypotheses
+        if self.language or self.grammar:
+            whole = float(np.logaddexp.reduce([one.score for one in hypotheses]))
+            hypotheses = [Hypothesis(one.ids, one.score - whole) for one in hypotheses]
+        spans = align(hypotheses[0].ids, columns)
+        return Decoded(tuple(hypotheses[: self.n_best]), tuple(found.shares), tuple(spans))
+
+
+class Decoding:
+    """How lines are read with one vocabulary, and one language model or none: gives the decoder for what is asked."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, language: LanguageScorer | None = None, beam_width: int | None = None
+    ) -> None:
+        """beam_width: texts kept after each column; None takes the best path alone where nothing else is asked for."""
+        self.vocabulary, self.language, self.beam_width = vocabulary, language, beam_width
+        self._last: tuple[Any, Decoder] | None = None
+
+    def decoder(
+        self,
+        n_best: int = 1,
+        allowed: Iterable[str] | None = None,
+        lexicon: "str | os.PathLike[str] | Iterable[str] | None" = None,
+        lexicon_mode: str = "line",
+    ) -> Decoder | None:
+        """The decoder for what is asked, None for the best path; that of the last call where the same is asked again.
+
+        Raises ConfigurationError, or LexiconError where nothing could be read.
+        """
+        if n_best < 1:
+            raise ConfigurationError(f"n_best is {n_best}; at least 1 expected")
+        check_mode(lexicon_mode)
+        narrow = n_best == 1 and (self.beam_width or 1) == 1
+        if narrow and self.language is None and allowed is None and lexicon is None:
+            return None
+        allowed = None if allowed is None else "".join(allowed)
+        if lexicon is not None and not isinstance(lexicon, (str, os.PathLike)):
+            lexicon = tuple(lexicon)
+        asked = n_best, allowed, lexicon, _changed(lexicon), lexicon_mode
+        if self._last is None or self._last[0] != asked:
+            loaded = None if lexicon is None else Lexicon.load(lexicon, self.vocabulary)
+            self._last = asked, self._make(n_best, allowed, loaded, lexicon_mode)
+        return self._last[1]
+
+    def _make(self, n_best: int, allowed: str | None, lexicon: Lexicon | None, mode: str) -> Decoder:
+        width = self.beam_width or WIDTH
+        classes = None if allowed is None else allowed_classes(allowed, self.vocabulary)
+        if lexicon is None:
+            return Decoder(Wanted(classes=classes), width, n_best, self.language)
+        if classes is not None:
+            lexicon = lexicon.within(classes)
+        if mode == "line":
+            return Decoder(Wanted(len(lexicon.classes), lexicon.classes), width, n_best, self.language, lexicon=lexicon)
+        grammar = WordsGrammar(lexicon, self.vocabulary)
+        classes = tuple(one for one in grammar.classes if classes is None or one in classes)
+        return Decoder(Wanted(classes=classes), width, n_best, self.language, grammar)
+
+
+def _changed(lexicon: object) -> int | None:
+    """When the file of a lexicon was last changed, in nanoseconds; None where it is no file, or is not there."""
+    try:
+        return os.stat(lexicon).st_mtime_ns if isinstance(lexicon, (str, os.PathLike)) else None
+    except OSError:
+        return None
