@@ -67,7 +67,8 @@ def test_both_read_every_set_and_nothing_is_asked_of_the_network(always_a, sets,
 def test_the_table_says_who_reads_and_the_log_is_quiet(always_a, sets):  # noqa: F811
     command = [sys.executable, "-m", "ms_ocr_handwritten.cli", "evaluate", "--model", str(always_a), "lines"]
     run = subprocess.run([*command, "--peer", "rapidocr"], check=False, capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
+    said_once = "an image of 46x40 px is a line in wide margins (ink takes 42% of its height); cut it closer, or set "
+    assert (run.returncode, run.stderr) == (0, f"{said_once}trim='auto' (said once)\n")
     assert [re.split("  +", line.strip()) for line in run.stdout.splitlines()] == [
         [
             "lines",

@@ -72,7 +72,9 @@ def test_columns_are_near_to_those_of_fp32(model_dir, quantized):
     whole, small = (open_onnx(path, 1) for path in (model_dir / "model.onnx", quantized))
     assert (whole.precision, small.precision) == ("fp32", "int8")
     same, differences = [], []
-    for (ids, log_probs), (expected_ids, expected_log_probs) in zip(small.read(lines), whole.read(lines), strict=True):
+    for (ids, log_probs, _), (expected_ids, expected_log_probs, _) in zip(
+        small.read(lines), whole.read(lines), strict=True
+    ):
         same.extend(ids == expected_ids)
         differences.extend(abs(log_probs - expected_log_probs))
     assert np.mean(same) > 0.9
@@ -82,8 +84,8 @@ def test_columns_are_near_to_those_of_fp32(model_dir, quantized):
 def test_a_line_reads_alike_whatever_is_read_beside_it(quantized):
     """Ranges of the batch at hand, as dynamic quantisation takes them, would not give that."""
     backend, lines = open_onnx(quantized, 1), canvases(8, seed=2)
-    for line, (ids, log_probs) in zip(lines, backend.read(lines), strict=True):
-        ((alone_ids, alone_log_probs),) = backend.read([line])
+    for line, (ids, log_probs, _) in zip(lines, backend.read(lines), strict=True):
+        ((alone_ids, alone_log_probs, _),) = backend.read([line])
         np.testing.assert_array_equal(ids, alone_ids)
         np.testing.assert_allclose(log_probs, alone_log_probs, atol=1e-5)
 
@@ -114,7 +116,7 @@ def test_half_weights_give_the_same_file(model_dir, tmp_path):
         quantize_onnx(tmp_path / "model.onnx", tmp_path / "int8.onnx", canvases(4), Verdicts(0, 0))
         outputs.append(open_onnx(tmp_path / "int8.onnx", 1).read(canvases(3, seed=1)))
     for one, other in zip(*outputs, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one[:2], other[:2])
 
 
 # ------------------------------------------------------------------ accepted or refused

@@ -14,7 +14,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.plugin.registration import NAMES
 
-UPSTREAM_MODULES = [upstream for _, upstream in NAMES.values()]
+UPSTREAM_MODULES = [upstream for _, upstream in NAMES.values() if upstream]
 UPSTREAM_CLASSES = 7644
 
 # ------------------------------------------------------------------ ways to begin
