@@ -195,5 +195,9 @@ def test_the_overlay_shows_outlines_and_texts(page):
     root = ElementTree.fromstring(overlay(page, np.zeros((600, 800, 3), np.uint8)))
     name = {"s": "http://www.w3.org/2000/svg"}
     assert [element.text for element in root.findall("s:text", name)] == list(TEXTS)
+    for element, line in zip(root.findall("s:text", name), page.lines):
+        x = [point[0] for point in line.polygon]
+        assert [float(element.get(key)) for key in ("x", "textLength")] == [800 + min(x), max(x) - min(x)]
+        assert 25 < float(element.get("font-size")) <= 28  # 0.7 of the line's height, however it slants
     assert root.find("s:polygon", name).get("points") == "50,100.4 530,100.4 530,140.4 50,140.4"
     assert root.find("s:image", name).get("{http://www.w3.org/1999/xlink}href").startswith("data:image/jpeg;base64,")

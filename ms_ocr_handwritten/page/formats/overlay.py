@@ -38,8 +38,12 @@ def overlay(page: Page, pixels: np.ndarray) -> str:
         points = " ".join(f"{x:g},{y:g}" for x, y in line.polygon)
         SubElement(root, "polygon", {"points": points, "fill": colour, "fill-opacity": "0.1", "stroke": colour})
         x0, y0, x1, y1 = box_around(line.polygon)
-        size = min(y1 - y0, x1 - x0) * 0.7
+        size = (
+            min(cv2.minAreaRect(np.asarray(line.polygon, np.float32))[1]) * 0.7
+        )  # the box of a slanted line is higher
         place = {"x": str(page.width + x0), "y": f"{(y0 + y1) / 2 + size / 3:g}", "font-size": f"{size:g}"}
+        if x1 - x0 > y1 - y0:  # as long as on the page, and so never beyond its edge
+            place |= {"textLength": str(x1 - x0), "lengthAdjust": "spacingAndGlyphs"}
         text = SubElement(root, "text", {**place, "fill": colour, "font-family": "sans-serif"})
         text.text = allowed(line.text)
         SubElement(text, "title").text = f"{index + 1}: {line.score:.3f}"
