@@ -182,7 +182,7 @@ def test_evaluation_names_what_is_missing(model, scans):
     assert "scans/b.xml: its image 'b.jpg' is not beside it" in result.stderr
 
 
-@pytest.mark.parametrize("layout", ["page", "alto"])
+@pytest.mark.parametrize("layout", ["page", "alto", "hocr"])
 def test_a_corrected_page_comes_back_as_training_data(model, scans, layout):
     """Read, corrected by hand in the XML, and built: the labels are the corrected ones, the lines cut as always."""
     read = rows(call("page", "--model", model, "scans/english.png", "--format", "json"))[0]["lines"]
