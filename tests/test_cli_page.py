@@ -16,6 +16,7 @@ from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.data.transcripts import read_transcripts
 from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.page import detector
+from ms_ocr_handwritten.page.formats import suffix_of
 from ms_ocr_handwritten.straighten import cut_line
 
 pytest.importorskip("rapidocr")
@@ -187,7 +188,7 @@ def test_a_corrected_page_comes_back_as_training_data(model, scans, layout):
     """Read, corrected by hand in the XML, and built: the labels are the corrected ones, the lines cut as always."""
     read = rows(call("page", "--model", model, "scans/english.png", "--format", "json"))[0]["lines"]
     assert call("page", "--model", model, "scans/english.png", "--format", layout, "--out", "scans").exit_code == 0
-    path = scans / f"english.{layout}.xml"
+    path = scans / f"english{suffix_of(layout)}"
     content, wrong = path.read_text(encoding="utf-8"), read[2]["text"]
     assert wrong.isalnum() and content.count(wrong) == 1
     path.write_text(content.replace(wrong, "put right"), encoding="utf-8")
