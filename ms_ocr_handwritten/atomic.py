@@ -34,7 +34,7 @@ def appearing_whole(path: Path) -> Iterator[str]:
             temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path`. Raises OutputError as `appearing_whole` does."""
     with appearing_whole(path) as temporary:
         Path(temporary).write_bytes(data)

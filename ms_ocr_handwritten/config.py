@@ -364,7 +364,9 @@ def _save(section: Section) -> SaveConfig:
     best.take("by_epoch", bool)
     for name in ("interval", "save_dir", "max_checkpoint_num", "save_file_name"):
         best.without_effect(name, "the best model of all evaluations is kept in work_dir/output_best")
-    period.finish(), best.finish(), section.finish()
+    period.finish()
+    best.finish()
+    section.finish()
     return save
 
 

@@ -4,9 +4,11 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import ConfigurationError
+
+Allowed = TypeVar("Allowed", bound="str | None")
 
 
 class Section:
@@ -16,7 +18,8 @@ class Section:
         self.source, self.path = source, path
         if not isinstance(raw, Mapping):
             raise ConfigurationError(f"{source}: {path or 'the top level'} is {raw!r}, not an object")
-        self.raw, self.known = raw, set()
+        self.raw = raw
+        self.known: set[str] = set()
 
     def fail(self, key: str, message: str) -> ConfigurationError:
         return ConfigurationError(f"{self.source}: {self.dotted(key)} {message}")
@@ -69,7 +72,7 @@ class Section:
         if self.take(key, object) is not None:
             warnings.warn(f"{self.source}: {self.dotted(key)} has no effect: {reason}", stacklevel=2)
 
-    def choice(self, key: str, allowed: tuple[str | None, ...], default: str | None) -> str | None:
+    def choice(self, key: str, allowed: tuple[Allowed, ...], default: str | None) -> Allowed:
         value = self.take(key, str, default)
         if value not in allowed:
             raise self.fail(key, f"is {value!r}; one of {', '.join(map(repr, allowed))} expected")

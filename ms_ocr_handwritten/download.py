@@ -16,6 +16,7 @@ import time
 import urllib.parse
 import urllib.request
 from base64 import b64encode
+from typing import Any
 
 from .errors import ImageError
 from .limits import Limits, check_bytes, shortened
@@ -76,20 +77,16 @@ class _Allowance:
             raise _RefusedError("the answer is too long")
 
 
-class _Metered:
+class _Metered(socket.socket):
     """A socket whose reads have the time that is left of an allowance, and count."""
 
     allowance: _Allowance
 
-    def recv_into(self, *arguments) -> int:
+    def recv_into(self, *arguments: Any) -> int:
         self.settimeout(self.allowance.seconds())
         count = super().recv_into(*arguments)
         self.allowance.take(count)
         return count
-
-
-class _Socket(_Metered, socket.socket):
-    pass
 
 
 class _SecureSocket(_Metered, ssl.SSLSocket):
@@ -138,18 +135,21 @@ def _connection(parts: urllib.parse.SplitResult, limits: Limits, allowance: _All
         if proxy is None:
             connection.sock = _connect(host, port, limits, allowance)
         else:
-            connection.sock = _connect(proxy.hostname, proxy.port or 80, limits, allowance)
+            connection.sock = _connect(proxy.hostname or "localhost", proxy.port or 80, limits, allowance)
             if secure:
                 connection.set_tunnel(host, port, authorization)
-                connection._tunnel()  # what its own `connect` calls once it has a socket
+                # What its own `connect` calls once it has a socket.
+                connection._tunnel()  # type: ignore[attr-defined]  # private, so typeshed omits it
             else:
                 target, headers = f"http://{parts.netloc.rpartition('@')[2]}{target}", headers | authorization
         if secure:
             context = ssl.create_default_context()
             context.sslsocket_class = _SecureSocket
             connection.sock.settimeout(allowance.seconds())
-            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
-            connection.sock.allowance = allowance
+            secured = context.wrap_socket(connection.sock, server_hostname=host)
+            assert isinstance(secured, _SecureSocket)  # the context makes them
+            secured.allowance = allowance
+            connection.sock = secured
         connection.sock.settimeout(allowance.seconds())
         standard = 443 if secure else 80
         bracketed = f"[{host}]" if ":" in host else host
@@ -181,7 +181,7 @@ def _connect(host: str, port: int, limits: Limits, allowance: _Allowance) -> soc
     for family, kind, protocol, _, address in _addresses(host, port, allowance):
         if not limits.private_addresses and not is_public(address[0]):
             raise _RefusedError("its host is no public address, and Limits.private_addresses is off")
-        connected = _Socket(family, kind, protocol)
+        connected = _Metered(family, kind, protocol)
         connected.allowance = allowance
         try:
             connected.settimeout(allowance.seconds())

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from .margins import advice, find_ink, trimmed
 from .model_dir import ModelDir
 from .model_id import local_directory
 from .vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from .nets.convnextvit import ConvNextViT
 
 __all__ = ["Character", "Line", "Recognizer"]
 
@@ -145,7 +149,7 @@ class Recognizer:
     @classmethod
     def from_network(
         cls,
-        network,
+        network: "ConvNextViT",
         vocabulary: Vocabulary,
         precision: str = "auto",
         *,
@@ -178,7 +182,7 @@ class Recognizer:
 
     def read(
         self,
-        image,
+        image: object,
         n_best: int = 1,
         allowed: Iterable[str] | None = None,
         lexicon: Lexicon | None = None,
@@ -199,6 +203,32 @@ class Recognizer:
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
         (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self._canvas(image)]).result()
         return line
+
+    @overload
+    def read_many(
+        self,
+        images: Iterable,
+        batch_size: int = 32,
+        *,
+        errors: Literal["raise"] = "raise",
+        n_best: int = 1,
+        allowed: Iterable[str] | None = None,
+        lexicon: Lexicon | None = None,
+        lexicon_mode: str = "line",
+    ) -> Iterator[Line]: ...
+
+    @overload
+    def read_many(
+        self,
+        images: Iterable,
+        batch_size: int = 32,
+        *,
+        errors: str,
+        n_best: int = 1,
+        allowed: Iterable[str] | None = None,
+        lexicon: Lexicon | None = None,
+        lexicon_mode: str = "line",
+    ) -> Iterator[Line | ImageError]: ...
 
     def read_many(
         self,
@@ -266,7 +296,7 @@ class Recognizer:
         """Read lines that `line_canvas` prepared."""
         return _Reader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
 
-    def candidates(self, image) -> Candidates:
+    def candidates(self, image: object) -> Candidates:
         """What a decoder is given of one image of one line: the likely classes of each column."""
         (columns,) = self._backend.begin_candidates([self._canvas(image)], Wanted()).result()
         return columns
@@ -295,16 +325,15 @@ def open_decoding(
 
     Raises LanguageModelError.
     """
-    if language_model is None and config.language_model is None:
+    path = config.language_model if language_model is None else language_model
+    if path is None:
         return Decoding(vocabulary, beam_width=config.beam_width)
     from .decoding.language_model import LanguageModel
 
-    if language_model is None or config.language_model is None:
-        model = LanguageModel(language_model or config.language_model)
-        weights = model.weights.but(config.alpha, config.beta)
-    else:  # the configuration's weights are those of its own model
-        model = LanguageModel(language_model)
-        weights = model.weights
+    model = LanguageModel(path)
+    weights = model.weights
+    if language_model is None or config.language_model is None:  # else the configuration's are those of its own model
+        weights = weights.but(config.alpha, config.beta)
     return Decoding(vocabulary, model.scorer(vocabulary, weights), config.beam_width)
 
 

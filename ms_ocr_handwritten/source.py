@@ -50,8 +50,7 @@ def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
 
 
 def _read(source: str | os.PathLike, limits: Limits) -> bytes:
-    scheme = _SCHEME.match(source) if isinstance(source, str) else None
-    if scheme is None:
+    if not isinstance(source, str) or (scheme := _SCHEME.match(source)) is None:
         return _read_file(source, limits.max_bytes)
     if scheme[1].lower() not in ("http", "https"):
         raise ImageError(

@@ -92,14 +92,14 @@ def test_it_looks_one_batch_ahead_and_stops_when_closed(recognizer, batch_size):
 
 
 @pytest.fixture
-def aside(tmp_path):
+def aside(tmp_path, monkeypatch):
     """A recogniser that believes its lines to be computed by someone else meanwhile, as a GPU's are."""
     folder = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
     export_onnx(
         load_network(ModelDir.open(folder).configuration.network, folder / "pytorch_model.pt"), folder / "model.onnx"
     )
     recognizer = Recognizer.from_pretrained(folder, "onnxruntime")
-    recognizer._backend.asynchronous = True
+    monkeypatch.setattr(type(recognizer._backend), "asynchronous", True)
     return recognizer
 
 

@@ -4,10 +4,14 @@ import importlib.util
 import os
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from ..errors import BackendError, CheckpointError
 from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
 from .base import Backend
+
+if TYPE_CHECKING:
+    from ..nets.convnextvit import ConvNextViT
 
 PRECISIONS_OF = {  # beside "auto"
     "torch": ("fp32", "bf16", "bf16+fp32", "fp16"),
@@ -86,7 +90,7 @@ def gpu_possible() -> bool:
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
 
 
-def torch_backend(network, precision: str, device: str | None = None) -> Backend:
+def torch_backend(network: "ConvNextViT", precision: str, device: str | None = None) -> Backend:
     """A backend for a network that is loaded already; without a device it stays where it is. Raises BackendError."""
     from .pytorch import TorchBackend, torch_device
 

@@ -10,6 +10,7 @@ Notation: N chunks, n chunks of a line, T = 63 n + 12 columns of a line, C class
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -65,7 +66,11 @@ class Backend:
     name: str
     precision: str
     chunks_per_batch = CHUNKS_PER_BATCH
-    asynchronous = False  # whether `begin` comes back at once, and this process may do something else meanwhile
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether `begin` comes back at once, and this process may do something else meanwhile."""
+        return False
 
     def begin(self, lines: Sequence[LineCanvas]) -> Pending[list[ColumnPath]]:
         """Begin to read; the result is the column path of each line, over all its chunks."""
@@ -131,7 +136,7 @@ class ChunkBackend(Backend):
         """The candidates of the columns of a black chunk, (75, 1 + k)."""
         return self.begin_chunk_candidates(BLACK_CHUNK, wanted).result().each(lambda array: array[0])
 
-    def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> "PendingCandidates":
+    def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> Pending[list[Candidates]]:
         inked = np.concatenate([line.chunk_array() for line in lines])
         batches = np.array_split(inked, max(1, round(len(inked) / self.chunks_per_batch)))
         return PendingCandidates(self, lines, wanted, [self.begin_chunk_candidates(batch, wanted) for batch in batches])
@@ -177,7 +182,7 @@ def joined_lines(lines: Sequence[LineCanvas], columns: Columns, padding: Callabl
     empty = padding() if any(line.inked < line.chunks for line in lines) else None
     starts = np.cumsum([0, *(line.inked for line in lines)])
     return [
-        joined(columns.each(lambda array, start=start, line=line: array[start : start + line.inked]), empty, line)
+        joined(columns.each(itemgetter(slice(start, start + line.inked))), empty, line)
         for start, line in zip(starts, lines)
     ]
 

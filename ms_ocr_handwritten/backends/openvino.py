@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, read_metadata
 from .base import Backend
 from .onnx import file_backend
+
+if TYPE_CHECKING:
+    import openvino
 
 _DEVICE = "CPU"
 _HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO takes bf16 where the CPU has it
@@ -39,7 +43,7 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise BackendError("precision 'bf16' needs a CPU that computes with it, and this one does not; use 'fp32'")
-    settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     check_onnx_file(path)
@@ -63,7 +67,7 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
 class _Run:
     """Images to the outputs `wanted`, one call at a time: a request cannot be asked by two threads."""
 
-    def __init__(self, request, wanted: Sequence[str]) -> None:
+    def __init__(self, request: "openvino.InferRequest", wanted: Sequence[str]) -> None:
         self.request, self.wanted, self.lock = request, wanted, threading.Lock()
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from ..errors import BackendError
 from ..geometry import chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
+from ..nets.convnextvit import ConvNextViT
 from ..nets.graphed import Function, GraphedFunction
 from .base import BLACK_CHUNK, Backend, ChunkBackend, ColumnPath, Columns
 from .columns import best_columns, candidate_columns
@@ -38,7 +39,7 @@ class TorchBackend(ChunkBackend):
 
     name = "torch"
 
-    def __init__(self, network, precision: str) -> None:
+    def __init__(self, network: ConvNextViT, precision: str) -> None:
         """precision: one of DTYPES ("fp16" on GPUs alone) or "auto". Raises BackendError.
 
         "bf16+fp32" computes in bf16, and once more in fp32 the chunks whose text may differ there: `checked` counts
@@ -92,6 +93,7 @@ class TorchBackend(ChunkBackend):
             return paths
         exact = self._exact_columns(inked[doubtful])
         for array, better in zip(columns, exact):
+            assert array is not None and better is not None  # "bf16+fp32" finds rivals, too
             array[doubtful] = better
         return super().paths(lines, inked, columns)
 
@@ -232,6 +234,7 @@ def chunks_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) ->
     """Which of the inked chunks, one line's after the other's, hold columns that may change a line's text."""
     found, start = [], 0
     for line, path in zip(lines, paths):
+        assert path.rivals is not None  # "bf16+fp32" finds them
         chunks = {chunk_of_column(column, line.chunks) for column in columns_in_doubt(path.ids, path.rivals)}
         found += [start + chunk for chunk in sorted(chunks) if chunk < line.inked]  # padding is exact
         start += line.inked
@@ -247,7 +250,8 @@ def parameters_of(module: torch.nn.Module) -> list[torch.nn.Parameter]:
     """`module.parameters()`, some that have two names twice: in a fifth of the time, which every call here takes."""
     found = [parameter for parameter in module._parameters.values() if parameter is not None]
     for child in module._modules.values():
-        found += parameters_of(child)
+        if child is not None:
+            found += parameters_of(child)
     return found
 
 

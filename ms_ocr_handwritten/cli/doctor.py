@@ -99,7 +99,7 @@ def _table(readers: "dict[tuple[str, str], Recognizer]", rounds: int) -> Iterato
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, 32, LINE_WIDTH, 3), np.uint8)
     lines = [line_canvas(image) for image in noise]
     sizes = {1: lines[:1], BATCH: lines}
-    times = {(name, size): [] for name in readers for size in sizes}
+    times: dict[tuple[tuple[str, str], int], list[float]] = {(name, size): [] for name in readers for size in sizes}
     for _ in range(rounds):
         for name, reader in readers.items():
             for size, batch in sizes.items():

@@ -17,6 +17,7 @@ from .sources import IMAGE_SUFFIXES, Source, expand, is_one_image
 if TYPE_CHECKING:
     from ..page.reader import Page, PageReader
     from ..page.sources import PageSource
+    from ..recognizer import Recognizer
 
 # `page.formats.FORMATS` and the writings of `page.order`; repeated here because help must not wait for numpy.
 FORMATS = ("text", "json", "alto", "page", "hocr", "pdf")
@@ -106,7 +107,7 @@ def page(
     exit_if_unreadable(unreadable, done)
 
 
-def open_page_reader(detector: str, writing: str, recognizer) -> "PageReader":
+def open_page_reader(detector: str, writing: str, recognizer: "Recognizer") -> "PageReader":
     """Raises what `PageReader` and `plugin.detector.open_detector` raise."""
     from ..page.detector import RAPIDOCR
     from ..page.reader import PageReader

@@ -5,7 +5,7 @@ The weights are those that the package rapidocr brings; a file that is not there
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, ImageError
 
@@ -47,7 +47,8 @@ class RapidOcr:
             # A path given to it is neither checked against the hub's checksum nor replaced by a download.
             paths = {"Rec": weights, **{kind: weights.parent / name for kind, name in _PAGE_WEIGHTS.items()}}
             parameters = {f"{kind}.model_path": str(path) for kind, path in paths.items()}
-            self._engine = rapidocr.RapidOCR(params={"Global.log_level": "critical", **parameters})
+            # Any, as what a call returns depends on the steps that it asks for.
+            self._engine: Any = rapidocr.RapidOCR(params={"Global.log_level": "critical", **parameters})
             self.vocabulary = self._open()
         except Exception as error:  # rapidocr has no common base of what it raises
             raise BackendError(

@@ -83,10 +83,11 @@ class _Tree:
         """The node of `node`'s text and one more character; None where the grammar forbids it."""
         grammar_state = 0
         if self.grammar:
-            grammar_state = self.grammar.step(self.grammar_states[node], class_id)
-            if grammar_state is None:
+            after = self.grammar.step(self.grammar_states[node], class_id)
+            if after is None:
                 self.children[node, class_id] = None
                 return None
+            grammar_state = after
         factor, language_state = 1.0, None
         if self.language:
             added, language_state = self.language.extend(self.language_states[node], class_id)

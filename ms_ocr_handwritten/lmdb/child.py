@@ -32,6 +32,7 @@ def events_of_child(generator: Callable[..., Iterator[Any]], *arguments: Any) ->
         stderr=subprocess.DEVNULL,  # where assertions of C libraries go
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     ) as child:
+        assert child.stdin and child.stdout  # both are pipes
         try:
             pickle.dump((generator.__module__, generator.__qualname__, arguments), child.stdin)
             child.stdin.close()

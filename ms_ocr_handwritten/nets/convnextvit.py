@@ -128,7 +128,7 @@ def _check_entries(
         if not entry.filename.endswith(".pkl"):
             continue
         for operation, name, _ in pickletools.genops(archive.read(entry)):
-            if operation.name in ("GLOBAL", "INST") and len(name) > LONGEST_NAME:
+            if operation.name in ("GLOBAL", "INST") and name and len(name) > LONGEST_NAME:
                 # PyTorch refuses it, too, but looks for a remedy in its own message for minutes.
                 raise CheckpointError(f"{path}: refused, it names a class of {len(name)} letters; get the file again")
 

@@ -28,7 +28,8 @@ class GraphedFunction:
         """device: a GPU, on which `function` takes and gives tensors."""
         self.function, self.device = function, device
         self.recordings: dict[int, Recording] = {}
-        self.pool = None  # of memory, which all recordings share, since only one is replayed at a time
+        # Of memory, which all recordings share, since only one is replayed at a time.
+        self.pool: torch.cuda._POOL_HANDLE | None = None
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, ...]:
         """grey: on any device, in pinned memory if it is not to be waited for. The result holds until the next call."""

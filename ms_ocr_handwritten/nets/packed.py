@@ -14,7 +14,8 @@ Notation: N chunks, H rows, T = 75 columns, C channels or classes, D features. A
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,15 +79,19 @@ class PackedNetwork:
         """dtype: of the products, torch.float32 or torch.bfloat16. `network` is on the CPU."""
         pack = _Packer(dtype)
         trunk, encoder = network.cnn_model, network.vitstr
-        (stem, stem_norm), *halvings = trunk.downsample_layers
+        # PyTorch does not tell of what kind the modules are that its containers hold.
+        stem, stem_norm = cast(tuple[nn.Conv2d, nn.LayerNorm], trunk.downsample_layers[0])
+        halvings = cast(Iterable[tuple[nn.LayerNorm, nn.Conv2d]], trunk.downsample_layers[1:])
+        stages = cast(Iterable[Iterable[ConvBlock]], trunk.stages)
+        blocks = cast(Iterable[VitBlock], encoder.blocks)
         self.stem, self.stem_norm = pack.stem(stem), pack.norm(stem_norm)
         self.stages = [
-            [pack.conv_block(block, FIRST_ROWS >> index) for block in stage] for index, stage in enumerate(trunk.stages)
+            [pack.conv_block(block, FIRST_ROWS >> index) for block in stage] for index, stage in enumerate(stages)
         ]
         self.halvings = [pack.halving(norm, halving) for norm, halving in halvings]
         self.embed = pack.linear(encoder.patch_embed.proj.weight.flatten(1), encoder.patch_embed.proj.bias)
         self.position = pack.tensor(encoder.pos_embed)
-        self.blocks = [pack.vit_block(block) for block in encoder.blocks]
+        self.blocks = [pack.vit_block(block) for block in blocks]
         self.norm, self.head = pack.norm(encoder.norm), pack.linear(encoder.head.weight, encoder.head.bias)
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,10 +117,11 @@ class _Packer:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
-    def tensor(self, value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def tensor(self, value: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        assert value is not None  # all layers of this network have a bias
         return value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
-    def linear(self, weight: Tensor, bias: Tensor, activation: str = "none") -> Layer:
+    def linear(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Layer:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(self.dtype), LAYOUT_ROWS)  # itself a copy
         bias = self.tensor(bias, self.dtype)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), packed, bias, activation, [], "none")
@@ -140,9 +146,10 @@ class _Packer:
         return lambda x: narrow(widen(norm(depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))))
 
     def halving(self, norm: nn.LayerNorm, halving: nn.Conv2d) -> Layer:
-        norm, linear = self.norm(norm), self.linear(halving.weight.squeeze(3).transpose(1, 2).flatten(1), halving.bias)
+        normed = self.norm(norm)
+        linear = self.linear(halving.weight.squeeze(3).transpose(1, 2).flatten(1), halving.bias)
         return lambda x: linear(
-            norm(x).to(self.dtype).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+            normed(x).to(self.dtype).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
         )  # pairs of rows
 
     def vit_block(self, block: VitBlock) -> tuple[Layer, Layer]:

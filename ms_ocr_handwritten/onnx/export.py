@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from ..errors import BackendError
 from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
 from ..nets.convnextvit import ConvNextViT, join_chunks, read_weights, rgb_to_grey
 from .metadata import CHANGED_WEIGHTS, VERSION_KEY, WEIGHTS_KEY, package_version, require, sha256_of
+
+if TYPE_CHECKING:
+    import onnx
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +135,8 @@ def _complete(path: str, half_weights: bool, digest: str | None) -> None:
     onnx.save(model, path)
 
 
-def _halve_weights(graph) -> None:
-    """Store the float32 weights of an onnx.GraphProto as float16, each followed by a cast back to float32.
+def _halve_weights(graph: "onnx.GraphProto") -> None:
+    """Store the float32 weights as float16, each followed by a cast back to float32.
 
     Runtimes fold the casts when they open the file.
     """

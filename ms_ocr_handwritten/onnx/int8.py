@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -33,6 +34,16 @@ CALIBRATION_KEY = "ms_ocr_handwritten.calibration_lines"
 Score = Callable[[Backend], dict[str, Counts]]  # reads the labelled sets: the counts of each by its name
 
 
+class Row(TypedDict):
+    """What fp32 and int8 made of one set, or of all."""
+
+    set: str
+    lines: int
+    characters: int
+    cer_fp32: float  # a fraction
+    cer_int8: float
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What fp32 and int8 made of the same sets, by their names."""
@@ -45,11 +56,11 @@ class Comparison:
         """CER of int8 less CER of fp32, over all sets together."""
         return _total(self.int8).cer - _total(self.fp32).cer
 
-    def rows(self) -> list[dict[str, str | int | float]]:
+    def rows(self) -> list[Row]:
         """One of each set; plain Python numbers, CER as a fraction."""
         return [_row(name, self.fp32[name], self.int8[name]) for name in self.fp32]
 
-    def total(self) -> dict[str, str | int | float]:
+    def total(self) -> Row:
         """The row of all sets together."""
         return _row("all", _total(self.fp32), _total(self.int8))
 
@@ -58,7 +69,7 @@ def _total(sets: dict[str, Counts]) -> Counts:
     return sum(sets.values(), Counts())
 
 
-def _row(name: str, fp32: Counts, int8: Counts) -> dict[str, str | int | float]:
+def _row(name: str, fp32: Counts, int8: Counts) -> Row:
     return {"set": name, "lines": fp32.lines, "characters": fp32.characters, "cer_fp32": fp32.cer, "cer_int8": int8.cer}
 
 
@@ -104,7 +115,7 @@ def _refusal(source: Path, comparison: Comparison) -> str:
     )
 
 
-def _both(row: dict) -> str:
+def _both(row: Row) -> str:
     return f"{100 * row['cer_fp32']:.2f} % in fp32 and {100 * row['cer_int8']:.2f} % in int8"
 
 

@@ -8,7 +8,7 @@ import importlib.metadata
 import io
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, overload
 
 from ..errors import BackendError
 
@@ -65,6 +65,14 @@ def _exactly(file: BinaryIO, length: int) -> bytes:
     if len(content) < length:
         raise EOFError
     return content
+
+
+@overload
+def _varint(file: BinaryIO) -> int: ...
+
+
+@overload
+def _varint(file: BinaryIO, at_end_ok: bool) -> int | None: ...
 
 
 def _varint(file: BinaryIO, at_end_ok: bool = False) -> int | None:

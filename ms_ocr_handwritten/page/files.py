@@ -3,6 +3,7 @@
 import os
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 
 import cv2
 import numpy as np
@@ -39,7 +40,9 @@ class PageFiles:
     def __enter__(self) -> "PageFiles":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self._end_pdf()
         self._open.__exit__(kind, error, trace)

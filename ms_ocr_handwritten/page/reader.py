@@ -127,7 +127,7 @@ class PageReader:
         self.recognizer = Recognizer.from_pretrained(default_model_dir()) if recognizer is None else recognizer
         self.writing, self.limits = writing, limits
 
-    def read(self, image, polygons: Sequence[Points] | None = None) -> Page:
+    def read(self, image: object, polygons: Sequence[Points] | None = None) -> Page:
         """Read one page.
 
         Args:
@@ -184,7 +184,7 @@ class PageReader:
         while pages:
             yield self._closed(pages.popleft())
 
-    def _opened(self, image, polygons: Sequence[Points] | None) -> _OpenPage:
+    def _opened(self, image: object, polygons: Sequence[Points] | None) -> _OpenPage:
         """The page with its lines cut out."""
         try:
             page = cv2.cvtColor(load_image(image, limits=self.limits), cv2.COLOR_RGB2BGR)

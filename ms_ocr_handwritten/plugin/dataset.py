@@ -6,7 +6,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
 
+Indices = list[int] | tuple[int, ...] | range | np.ndarray
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
@@ -52,7 +53,7 @@ class LocalLmdbDataset(MsDataset):
     def __len__(self) -> int:
         return sum(map(len, self._readers))
 
-    def __getitem__(self, key: int | slice | str | Sequence[int]) -> Any:
+    def __getitem__(self, key: SupportsIndex | slice | str | Indices) -> Any:
         """A record; lists for a slice, a list of indices or a column's name. Raises LmdbError, with path and key."""
         if isinstance(key, str):
             if key not in self.column_names:
@@ -185,6 +186,7 @@ def load_local(
             f"unknown argument {', '.join(unknown)}; allowed here: local_lmdb, local_file, and "
             f"those of MsDataset.load: {', '.join(allowed)}"
         )
-    if (local_lmdb is None) == (local_file is None):
+    given = [paths for paths in (local_lmdb, local_file) if paths is not None]
+    if len(given) != 1:
         raise ConfigurationError("give either local_lmdb or local_file: a path, or a list of paths, of LMDBs")
-    return LocalLmdbDataset(local_lmdb if local_lmdb is not None else local_file)
+    return LocalLmdbDataset(given[0])

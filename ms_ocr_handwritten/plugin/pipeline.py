@@ -91,7 +91,8 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
         self.device = torch_device(device) if self.backend == "torch" else torch.device("cpu")
         self.preprocessor = OCRRecognitionPreprocessor(self.model_dir)
         self.trust_remote_code = self.has_multiple_models = False
-        self._auto_collate, self._compile, self._compile_options = True, False, {}
+        self._auto_collate, self._compile = True, False
+        self._compile_options: dict[str, Any] = {}
         self._model_prepare, self._model_prepare_lock = True, Lock()  # the recogniser's network is where it belongs
 
     @property

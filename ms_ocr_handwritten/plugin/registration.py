@@ -109,7 +109,13 @@ def _adapt_registry(module: ModuleType) -> None:
 
     @_once(registry._register_module)
     def _register_module(
-        self, group_key=module.default_group, module_name=None, module_cls=None, force=False, *, original: Callable
+        self: Any,
+        group_key: Any = module.default_group,
+        module_name: Any = None,
+        module_cls: Any = None,
+        force: bool = False,
+        *,
+        original: Callable,
     ) -> None:
         key = (self.name.upper(), group_key, module_name)
         if key not in NAMES:
@@ -221,11 +227,11 @@ def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], ob
             return None
         return original(*bound.args, **bound.kwargs)
 
-    def entry(*args, _call=call, **kwargs):
+    def entry(*args: Any, _call: Callable = call, **kwargs: Any) -> Any:
         return _call(*args, **kwargs)
 
     function.__code__, function.__defaults__, function.__kwdefaults__ = entry.__code__, None, entry.__kwdefaults__
-    function.__signature__ = signature
+    function.__signature__ = signature  # type: ignore[attr-defined]  # typeshed omits it
     setattr(function, _WRAPPED, original)
 
 
@@ -277,7 +283,8 @@ class _Finder(importlib.abc.MetaPathFinder):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader.exec_module = functools.partial(_execute_and_adapt, spec.loader.exec_module)
+                execute = functools.partial(_execute_and_adapt, spec.loader.exec_module)
+                spec.loader.exec_module = execute  # type: ignore[method-assign]  # of this one loader, which is the way
                 return spec
         return None
 

@@ -14,6 +14,7 @@ from ..config import CONFIGURATION_FILE
 from ..data.reader import LineReader
 from ..data.rows import DatasetReader, is_dataset
 from ..errors import ConfigurationError
+from ..training.loop import Training
 from ..training.setup import evaluate_model_dir, name_work_dir, prepare_training
 from .choice import OursOrUpstreams
 from .dataset import LocalLmdbDataset, hub_lmdbs
@@ -25,6 +26,7 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
     """Trains and evaluates a ConvNextViT with `training.loop.Training`; files as `training.checkpoints` describes."""
 
     registered_as = ("TRAINERS", "default", "ocr-recognition")
+    cfg: Config
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         self.eval_lines = _lines(eval_dataset, "eval_dataset")
         self.raw, self.device = raw, device
         self.network = None if isinstance(model, str) else model.recognizer
-        self._training = None
+        self._training: Training | None = None
 
     def rebuild_config(self, cfg: Config) -> Config:
         if self.cfg_modify_fn is None:
@@ -91,7 +93,7 @@ class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
         return self.training.network
 
     @property
-    def training(self):
+    def training(self) -> Training:
         """The `Training` behind this trainer, prepared at first use."""
         if self._training is None:
             if not self.train_lines:
@@ -142,7 +144,7 @@ def _lines(dataset: Any, name: str) -> list[str | LineReader]:
     if isinstance(dataset, (str, os.PathLike)):
         return [os.fspath(dataset)]
     if isinstance(dataset, MsDataset) and "split_config" in (dataset.config_kwargs or {}):
-        return hub_lmdbs(dataset.config_kwargs["split_config"])
+        return list(hub_lmdbs(dataset.config_kwargs["split_config"]))
     if is_dataset(dataset):
         return [DatasetReader(dataset)]
     raise ConfigurationError(

@@ -177,7 +177,7 @@ def _save(path: Path, sets: list[GlyphSet]) -> None:
         for field in ("glyph_start", "contour_start", "points", "advance"):
             arrays[f"{i}.{field}"] = getattr(s, field)
     temporary = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]  # the stubs think that one may be named `allow_pickle`
     temporary.replace(path)
 
 

@@ -12,14 +12,15 @@ class Placed:
     def __init__(self, label: str, sources: list[GlyphSet | None], style: writer.Style, rng: np.random.Generator):
         self.label, self.style = label, style
         found = [None if s is None else s.glyph(c) for c, s in zip(label, sources)]
+        glyphs = [f for f in found if f is not None]
         inked = [i for i, f in enumerate(found) if f is not None]
-        counts = np.array([len(found[i][0]) for i in inked])
+        counts = np.array([len(points) for points, _, _ in glyphs])
         self.inked = np.array(inked)
         self.owner = np.repeat(np.arange(len(inked)), counts)  # index into self.inked
-        self.points = np.concatenate([found[i][0] for i in inked])
-        self.contours = np.concatenate([found[i][1] for i in inked])  # points per contour
-        self.contour_owner = np.repeat(np.arange(len(inked)), [len(found[i][1]) for i in inked])
-        self.is_stroke = np.array([sources[i].kind == "stroke" for i in inked])
+        self.points = np.concatenate([points for points, _, _ in glyphs])
+        self.contours = np.concatenate([contours for _, contours, _ in glyphs])  # points per contour
+        self.contour_owner = np.repeat(np.arange(len(inked)), [len(contours) for _, contours, _ in glyphs])
+        self.is_stroke = np.array([s.kind == "stroke" for s in sources if s is not None])
         joint = [s is not None and latin.runs_on(s.name, c) for c, s in zip(label, sources)] + [False]
         self.linked = np.array([joint[i] and joint[i + 1] for i in inked])
         self.letter = np.array([joint[i] for i in inked])

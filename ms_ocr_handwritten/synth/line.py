@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,7 +65,7 @@ class Settings:
 class LineSynthesizer:
     """Draws lines from the inputs that the fetch script leaves in `inputs_dir`. Cheap to copy into workers by fork."""
 
-    def __init__(self, inputs_dir: str | Path, seed: int, **settings):
+    def __init__(self, inputs_dir: str | Path, seed: int, **settings: Any) -> None:
         inputs = Path(inputs_dir)
         self.seed = seed
         try:
@@ -116,7 +117,7 @@ class LineSynthesizer:
         han = _covering(self._han, [c for c in label if c >= "\u2e80"], rng)
         latin = _covering(letters, [c for c in label if " " < c < "\u2e80"], rng)
         real = self._digits.draw(rng) if self._digits.sources and rng.random() < _REAL_DIGITS else latin
-        chosen = []
+        chosen: list[GlyphSet | None] = []
         for character in label:
             own = han if character >= "\u2e80" else real if character in real else latin
             if character == " ":
@@ -227,7 +228,9 @@ def _scan(
     return paper.degrade(paper.put_ink(sheet, ink, rng), rng, harm)
 
 
-def generate(inputs_dir: str | Path, lines: int, seed: int, start: int = 0, **settings) -> Iterator[tuple[bytes, str]]:
+def generate(
+    inputs_dir: str | Path, lines: int, seed: int, start: int = 0, **settings: Any
+) -> Iterator[tuple[bytes, str]]:
     """Lines start .. start + lines - 1 as (PNG bytes, text)."""
     source = LineSynthesizer(inputs_dir, seed, **settings)
     for index in range(start, start + lines):

@@ -8,6 +8,7 @@ import gzip
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,8 @@ class TextSource:
         return self.words[int(at)]
 
     def _words(self, rng: np.random.Generator, limit: float) -> str:
-        target, parts = _length(rng, limit), []
+        parts: list[str] = []
+        target = _length(rng, limit)
         while units("".join(parts)) < target:
             parts.append(self._word(rng))
             if rng.random() < 0.12:
@@ -200,7 +202,7 @@ class TextSource:
         return text
 
 
-def _pick(rng: np.random.Generator, pool):  # str or list of str -> one of its items
+def _pick(rng: np.random.Generator, pool: Sequence[str]) -> str:
     return pool[int(rng.integers(len(pool)))]
 
 

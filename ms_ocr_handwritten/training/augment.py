@@ -65,8 +65,8 @@ def recrop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         top, bottom = (rng.uniform(0, 0.05, 2) * h).astype(int)
         image = image[top : h - bottom]
     if rng.random() < 0.5:
-        sides = [int(v * h) for v in (*rng.uniform(0, 0.15, 2), *rng.uniform(0, 0.6, 2))]
-        image = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=_border(image))
+        top, bottom, left, right = (int(v * h) for v in (*rng.uniform(0, 0.15, 2), *rng.uniform(0, 0.6, 2)))
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=_border(image))
     return image
 
 

@@ -12,6 +12,7 @@ label.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def _compact(labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
 class _CtcLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         encoded: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -104,7 +105,7 @@ class _CtcLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         encoded, weight, bias, normaliser, columns, classes, probabilities, posterior, counted = ctx.saved_tensors
         per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned teaches nothing
         share = normaliser.new_zeros(len(encoded)).index_put_(

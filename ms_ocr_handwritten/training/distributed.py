@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -13,6 +14,8 @@ from torch import distributed
 from ..backends.precision import bf16_is_faster
 from ..backends.pytorch import torch_device
 from ..errors import OcrError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,15 @@ class Ranks:
         if self.first:
             print(message, file=sys.stderr)
 
-    def gather(self, value):
+    def gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in order of rank."""
         if self.world == 1:
             return [value]
-        values = [None] * self.world
+        values: list[Any] = [None] * self.world
         distributed.all_gather_object(values, value)
         return values
 
-    def sum(self, value):
+    def sum(self, value: Any) -> Any:
         """The sum of a value with `+` over all ranks."""
         first, *others = self.gather(value)
         for other in others:

@@ -49,7 +49,7 @@ def lines_digests(readers: Sequence[LineReader], ranks: Ranks) -> list[str]:
     known: dict[str, str] = {}
     for reader in readers if ranks.first else ():
         known.setdefault(reader.path, lines_digest(reader))
-    return ranks.gather([known[reader.path] for reader in readers] if ranks.first else None)[0]
+    return ranks.gather([known[reader.path] for reader in readers] if ranks.first else [])[0]
 
 
 def settings_of(config: TrainConfig, network: Any, bf16: bool, processes: int) -> dict[str, Any]:

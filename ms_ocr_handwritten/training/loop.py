@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ class Training:
     @property
     def final_network(self) -> ConvNextViT:
         """The network that is evaluated and saved: the moving average where there is one."""
-        return self.average.module if self.average else self.network
+        return cast(ConvNextViT, self.average.module) if self.average else self.network  # a copy of the network
 
     # ------------------------------------------------------------------ epochs
 
@@ -243,6 +243,7 @@ class Training:
                 self._keep_best(summary)
             if told:
                 self._log(mode="eval", **told)
+            assert self.state_path is not None  # the epoch's state was saved before
             self.work_dir.save_progress(Progress(self.state_path, self.epoch))
         self.finished = self.epoch
         self.ranks.wait()
@@ -260,7 +261,7 @@ class Training:
         if self.old_skills is None or self._old_skills_before is None:
             return {}
         before, now = self._old_skills_before.summary(), self._scores(self.old_skills).summary()
-        if now["cer"] is not None and now["cer"] > before["cer"]:
+        if now["cer"] is not None and before["cer"] is not None and now["cer"] > before["cer"]:
             self.ranks.say(
                 f"\nwarning: old skills are read worse after epoch {self.epoch}: {_of_lines(now)}; before this "
                 f"training {_of_lines(before)}; rehearse them (train.rehearsal), freeze a part (train.freeze), or "
@@ -291,6 +292,7 @@ class Training:
 
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
+        assert self.evaluation is not None  # whoever asks has seen to it
         return self._scores(self.evaluation).summary()
 
     def _scores(self, dataset: LineDataset) -> Scores:

@@ -131,7 +131,9 @@ def degrade(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) 
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if chance(0.35):
         done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))])
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if done else image
+        decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if done else image
+        assert decoded is not None  # JPEG that was just encoded
+        image = decoded
     if chance(0.15):
         gamma = np.exp(rng.normal(0, 0.35))
         image = cv2.LUT(image, (255 * (np.arange(256) / 255) ** gamma).astype(np.uint8))

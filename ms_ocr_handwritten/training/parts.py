@@ -10,7 +10,7 @@ from ..nets.convnextvit import ConvNextViT
 def modules_of(network: ConvNextViT, parts: Sequence[str]) -> list[nn.Module]:
     """The modules of the named parts: "trunk" (ConvNeXt), "encoder" (ViT without the head), "head"."""
     encoder = network.vitstr
-    modules = {
+    modules: dict[str, list[nn.Module]] = {
         "trunk": [network.cnn_model],
         "encoder": [encoder.patch_embed, encoder.blocks, encoder.norm],
         "head": [encoder.head],

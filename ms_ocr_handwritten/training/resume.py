@@ -26,8 +26,8 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
     if not resume:
         _start_anew(training, checkpoint)
     progress = work_dir.progress()
-    path = state_file(checkpoint) if checkpoint else progress and progress.state
-    own = bool(progress) and path.parent.resolve() == work_dir.save_dir.resolve()
+    path = state_file(checkpoint) if checkpoint else progress.state if progress else None
+    own = progress is not None and path is not None and path.parent.resolve() == work_dir.save_dir.resolve()
     if not own:
         work_dir.refuse_foreign_files()
     if path is None:
@@ -35,7 +35,8 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
         training.measure_old_skills()
         return
     state = State.load(path)
-    finished = state.epoch if state.iteration else min(state.epoch, progress.finished if own else 0)
+    done = progress.finished if progress and own else 0
+    finished = state.epoch if state.iteration else min(state.epoch, done)
     precision = state.identity.get(SETTINGS, {})
     training.begin_identity(precision.get("train.precision") if isinstance(precision, dict) else None)
     otherwise = _check(training, state, path, finished, chosen=checkpoint is not None)
@@ -107,7 +108,7 @@ def _restore(training: "Training", state: State, path: Path) -> None:
     load_weights(training.network, state.network, path)
     if training.average and state.average:
         training.average.load_state_dict(state.average)
-    elif training.average:
+    elif training.config.ema_decay:
         training.average = moving_average(training.network, training.config.ema_decay)
     load_kept(training.optimizer, state.optimizer)
     training.schedule.load_state_dict(state.schedule)
