@@ -12,6 +12,7 @@ from ms_ocr_handwritten.ctc import best_path, collapse
 from ms_ocr_handwritten.decoding.alignment import align
 from ms_ocr_handwritten.decoding.beam import beam_search
 from ms_ocr_handwritten.decoding.candidates import Candidates, Wanted, candidates
+from ms_ocr_handwritten.decoding.decoder import plain_search
 
 A, B = 2, 3  # classes; 0 is the blank
 
@@ -78,6 +79,54 @@ def test_all_strings_of_a_tiny_vocabulary(seed):
     assert {text: scores[text] for text in likely} == pytest.approx(likely, abs=1e-4)
     assert math.fsum(math.exp(one.score) for one in searched.hypotheses) == pytest.approx(1, abs=1e-3)
     assert searched.hypotheses[0].ids == max(texts, key=texts.__getitem__)
+
+
+def exact(logits: np.ndarray, texts: list[tuple[int, ...]]) -> list[float]:
+    """Log-probabilities of texts by PyTorch's CTC loss over the whole matrix."""
+    log_probs = torch.from_numpy(logits).double().log_softmax(-1)[:, None].expand(-1, len(texts), -1)
+    labels = torch.tensor([id for text in texts for id in text], dtype=torch.int64)
+    lengths = torch.full((len(texts),), len(logits)), torch.tensor([len(text) for text in texts])
+    return (-torch.nn.functional.ctc_loss(log_probs, labels, *lengths, reduction="none")).tolist()
+
+
+def greedy(logits: np.ndarray) -> tuple[int, ...]:
+    return tuple(run.id for run in collapse(*best_path(logits)))
+
+
+def random_logits(sharpness: float) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, sharpness, (rng.integers(1, 30), rng.integers(2, 12))).astype(np.float32) for _ in range(60)]
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 3.0])
+def test_the_best_text_is_never_less_probable_than_the_best_paths(sharpness):
+    """Of matrices whose columns are all loud; the candidates hold them whole."""
+    saved = 0
+    for logits in random_logits(sharpness):
+        logits[:, 0] = np.minimum(logits[:, 0], logits[:, 1:].max(1) + 5)  # a blank of 0.993
+        found, path = candidates(logits, Wanted()), greedy(logits)
+        for width in (2, 3, 10):
+            searched = plain_search(found, width)
+            best, beams = searched.hypotheses[0], beam_search(*found, width).hypotheses[0]
+            ours, theirs, beam_alone = exact(logits, [best.ids, path, beams.ids])
+            assert ours >= theirs - 1e-5 and ours >= beam_alone - 1e-5
+            assert best.score <= ours + 1e-4
+            saved += beam_alone < theirs - 1e-5
+            if best.ids == path != beams.ids:
+                assert best.score == pytest.approx(theirs, abs=1e-4)
+            scores = [one.score for one in searched.hypotheses]
+            assert scores == sorted(scores, reverse=True) and len(scores) <= width
+            assert len({one.ids for one in searched.hypotheses}) == len(scores)
+            assert len(searched.shares) == len(best.ids)
+    assert saved or sharpness == 3.0  # the beam alone would have lost some
+
+
+def test_a_beam_of_one_is_the_best_path():
+    for logits in random_logits(1.0):
+        searched = plain_search(candidates(logits, Wanted()), 1)
+        (best,), runs = searched.hypotheses, collapse(*best_path(logits))
+        assert best.ids == greedy(logits)
+        assert searched.shares == pytest.approx([run.score for run in runs], abs=1e-5)
 
 
 class _Bigrams:

@@ -29,14 +29,19 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
-def recognizer(request):
-    return Recognizer.from_pretrained(default_model_dir(), backend=request.param, precision="fp32")
+@pytest.fixture(scope="module")
+def by_torch():
+    return Recognizer.from_pretrained(default_model_dir(), backend="torch", precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def embedded():
     return Recognizer.from_pretrained(default_model_dir(), backend="onnxruntime")
+
+
+@pytest.fixture(scope="module", params=["by_torch", "embedded"])
+def recognizer(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +76,29 @@ def test_alternatives_come_best_first_and_the_text_is_the_first(recognizer):
             assert a.score == pytest.approx(b.score, abs=0.1)
 
 
-def test_backends_agree(recognizer, embedded):
+def test_backends_agree(by_torch, embedded):
     for path in LINES:
-        own, other = recognizer.read(path, n_best=3).alternatives, embedded.read(path, n_best=3).alternatives
+        own, other = by_torch.read(path, n_best=3).alternatives, embedded.read(path, n_best=3).alternatives
         assert [text for text, _ in own] == [text for text, _ in other]
         assert [score for _, score in own] == pytest.approx([score for _, score in other], abs=0.01)
+
+
+def test_a_beam_of_one_reads_what_the_best_path_does(recognizer, tmp_path):
+    """By its own code where nothing else is asked for, and by a search where all characters are allowed."""
+    own = tmp_path / "own"
+    shutil.copytree(default_model_dir(), own)
+    raw = json.loads((own / "configuration.json").read_text())
+    (own / "configuration.json").write_text(json.dumps({**raw, "decoder": {"beam_width": 1}}))
+    narrow = Recognizer.from_pretrained(own, recognizer.backend, "fp32")
+    everything = "".join(narrow.vocabulary.characters)
+    scribble = np.random.default_rng(0).integers(0, 256, (32, 400), np.uint8)
+    for image in (*LINES, render("0123"), render("weather 11"), scribble):
+        line = recognizer.read(image)
+        assert narrow.read(image) == line
+        searched = narrow.read(image, allowed=everything)
+        assert searched.text == line.text and len(searched.alternatives) == 1
+        assert [(one.x0, one.x1) for one in searched.chars] == [(one.x0, one.x1) for one in line.chars]
+        assert [one.score for one in searched.chars] == pytest.approx([one.score for one in line.chars], abs=1e-3)
 
 
 def test_a_constraint_decides(recognizer):

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..ctc import collapse
 from ..errors import ConfigurationError
 from ..vocab import Vocabulary
 from .alignment import align
-from .beam import WIDTH, Grammar, Hypothesis, LanguageScorer, beam_search
+from .beam import WIDTH, Grammar, Hypothesis, LanguageScorer, Search, beam_search
 from .candidates import Candidates, Wanted
 from .constraints import Lexicon, WordsGrammar, allowed_classes, check_mode
-from .entries import best_entries
+from .entries import best_entries, log_probabilities
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,37 @@ class Decoder:
         """The `n_best` texts, fewer where there are no more; the first is the best."""
         if self.lexicon:
             found = best_entries(columns, self.lexicon, self.n_best, self.language)
-        else:
+        elif self.language or self.grammar:
             found = beam_search(*columns, max(self.width, self.n_best), self.language, self.grammar)
+        else:
+            found = plain_search(columns, max(self.width, self.n_best))
         hypotheses = found.hypotheses
         if self.language or self.grammar:
             whole = float(np.logaddexp.reduce([one.score for one in hypotheses]))
             hypotheses = [Hypothesis(one.ids, one.score - whole) for one in hypotheses]
         spans = align(hypotheses[0].ids, columns)
         return Decoded(tuple(hypotheses[: self.n_best]), tuple(found.shares), tuple(spans))
+
+
+def plain_search(columns: Candidates, width: int) -> Search:
+    """The texts that the columns alone make most probable; a search of width 1 is the best path.
+
+    What a beam drops is lost, so its best text is held against the best path's, both scored exactly: the first text is
+    never less probable than that one. Where the best path's wins, so do the confidences of its characters.
+    """
+    best = columns.log_probs.argmax(-1)[:, None]
+    ids, log_probs = columns.each(lambda values: np.take_along_axis(values, best, -1)[:, 0])
+    runs = collapse(ids, log_probs)
+    path = tuple(run.id for run in runs)
+    beam = beam_search(*columns, width) if width > 1 else Search([], [])
+    texts = [path, *(one.ids for one in beam.hypotheses[:1])]
+    if texts[-1] == path and beam.hypotheses:
+        return beam
+    scores = log_probabilities(columns, Lexicon.of(texts))
+    if scores.argmax():
+        return beam
+    others = [one for one in beam.hypotheses if one.ids != path]
+    return Search([Hypothesis(path, float(scores[0])), *others][:width], [run.score for run in runs])
 
 
 class Decoding:

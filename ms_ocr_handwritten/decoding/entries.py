@@ -17,10 +17,9 @@ def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: La
 
     Where none fits into the columns, the empty text with the score IMPOSSIBLE.
 
-    columns: all classes of the lexicon must be among each column's candidates, where it is not quiet.
+    A class that is no candidate of a column is taken for impossible there: ask the backend for those of the lexicon.
     """
-    reached = _forward(columns, lexicon)
-    scores = reached[list(lexicon.ends)]
+    scores = log_probabilities(columns, lexicon)
     if language:
         scores = scores + np.array([_language_score(language, entry) for entry in lexicon.entries])
     whole = np.logaddexp.reduce(scores)
@@ -33,12 +32,14 @@ def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: La
     return Search(hypotheses, _shares(best, scores, lexicon))
 
 
-def _forward(columns: Candidates, lexicon: Lexicon) -> np.ndarray:
-    """Log-probability of each node's text as all that the columns hold, (nodes,)."""
+def log_probabilities(columns: Candidates, lexicon: Lexicon) -> np.ndarray:
+    """Log-probability of each entry as all that the columns hold, in nats, (entries,); -inf where none fits."""
     parents, classes = np.array(lexicon.parents), np.array(lexicon.node_classes)
     twins = np.flatnonzero(classes == classes[parents])[1:]  # of one class with their parent; the first is ROOT itself
-    own = np.array(lexicon.classes)
-    places = np.searchsorted(own, classes[1:])
+    own = np.array(lexicon.classes, np.intp)
+    slots = np.full(max(int(columns.ids.max(initial=0)), *lexicon.node_classes) + 1, len(own))  # the last: no entry's
+    slots[own] = np.arange(len(own))
+    places = slots[classes[1:]]
     blanks = np.full(len(parents), -np.inf)  # alignments that end in a blank
     ends = np.full(len(parents), -np.inf)  # and those that end in the node's class
     blanks[ROOT] = 0.0
@@ -48,16 +49,15 @@ def _forward(columns: Candidates, lexicon: Lexicon) -> np.ndarray:
             if log_probs[0] > np.log(QUIET):
                 blanks, ends = total + log_probs[0], np.full(len(parents), -np.inf)
                 continue
-            spread = np.full(len(own), -np.inf)
-            at = np.searchsorted(own, ids[1:])
-            spread[at] = log_probs[1:]
+            spread = np.full(len(own) + 1, -np.inf)
+            spread[slots[ids[1:]]] = log_probs[1:]
             coming = total[parents]
             coming[twins] = blanks[parents[twins]]
             coming[ROOT] = -np.inf
             ends = np.logaddexp(ends, coming)
             ends[1:] += spread[places]
             blanks = total + log_probs[0]
-    return np.logaddexp(blanks, ends)
+    return np.logaddexp(blanks, ends)[list(lexicon.ends)]
 
 
 def _language_score(language: LanguageScorer, entry: tuple[int, ...]) -> float:
