@@ -1,13 +1,14 @@
 """Average the weights of two model directories: what phase 2 learnt without all that it forgot (WiSE-FT, CVPR 2022).
 
-    python recipe/average.py FIRST SECOND SHARE OUT
+    python recipe/average.py FIRST SECOND SHARE OUT [--lower CLASS BY]
 
 OUT gets SECOND's configuration and vocabulary, and weights (1 - SHARE) FIRST + SHARE SECOND. Choose SHARE by held-out
-lines, never by those that the model is judged by.
+lines, never by those that the model is judged by. --lower takes BY off the biases of the classes from number CLASS on:
+what was drawn more often in training than people write it needs to be surer to be read.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from ms_ocr_handwritten.model_dir import ModelDir
@@ -15,15 +16,23 @@ from ms_ocr_handwritten.nets.convnextvit import read_weights
 from ms_ocr_handwritten.training.checkpoints import save_torch
 
 
-def main(first: Path, second: Path, share: float, out: Path) -> None:
-    a, b = (read_weights(ModelDir.open(folder).require_weights()) for folder in (first, second))
-    out.mkdir(parents=True)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    parser.add_argument("share", type=float)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--lower", nargs=2, metavar=("CLASS", "BY"), default=("0", "0"))
+    arguments = parser.parse_args()
+    folders = arguments.first, arguments.second
+    a, b = (read_weights(ModelDir.open(folder).require_weights()) for folder in folders)
+    arguments.out.mkdir(parents=True)
     for name in ("configuration.json", "vocab.txt"):
-        shutil.copy(second / name, out / name)
-    save_torch(
-        {f"recognizer.{name}": a[name].float().lerp(b[name].float(), share) for name in b}, out / "pytorch_model.pt"
-    )
+        shutil.copy(arguments.second / name, arguments.out / name)
+    mean = {name: a[name].float().lerp(b[name].float(), arguments.share) for name in b}
+    mean["vitstr.head.bias"][int(arguments.lower[0]) :] -= float(arguments.lower[1])
+    save_torch({f"recognizer.{name}": value for name, value in mean.items()}, arguments.out / "pytorch_model.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+    main()

@@ -21,12 +21,14 @@ pytest.importorskip("fontTools")
 from ms_ocr_handwritten.ctc import collapse
 from ms_ocr_handwritten.geometry import scaled_width
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
+from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.recognizer import Character, Line
 from ms_ocr_handwritten.synth.glyphs import read_fonts
 from ms_ocr_handwritten.synth.line import Settings, draw_in_hand
 from ms_ocr_handwritten.synth.writer import draw_style
 from ms_ocr_handwritten.training.ctc_loss import ROWS
 from ms_ocr_handwritten.training.dataset import collate
+from ms_ocr_handwritten.training.distributed import Ranks
 from ms_ocr_handwritten.vocab import Vocabulary
 
 LABELS = ["ab cd", "Noon", "e", "fig 3", "seen", "q"]
@@ -43,6 +45,12 @@ def recipe():
 @pytest.fixture(scope="module")
 def pretrain(recipe):
     return importlib.import_module("pretrain")
+
+
+@pytest.fixture(scope="module")
+def students_room(recipe):
+    """The module of what learns."""
+    return importlib.import_module("student")
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +134,15 @@ def test_a_sparse_chunk_holds_one_line_and_nothing_behind_it(columns, hand, voca
     assert 32 <= min(rooms) < max(rooms) < 300
 
 
-def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(pretrain):
+def test_what_is_hidden_of_a_chunk_is_its_paper_in_whole_spans(students_room):
     torch.manual_seed(0)
     grey = torch.rand(40, 1, 32, 300)
     grey[::2, ..., 120:] = 0  # behind the end of a line
-    assert torch.equal(pretrain.hide_spans(grey, 0.0), grey)
-    found = pretrain.hide_spans(grey, 0.25)
+    assert torch.equal(students_room.hide_spans(grey, 0.0), grey)
+    found = students_room.hide_spans(grey, 0.25)
     hidden = (found != grey).any(2)[:, 0]  # (40, 300)
     for chunk, columns in enumerate(hidden):
-        spans = columns.view(-1, pretrain.SPAN)
+        spans = columns.view(-1, students_room.SPAN)
         assert (spans.all(1) == spans.any(1)).all()
         assert (found[chunk, 0, :, columns] == grey[chunk][grey[chunk] > 0].quantile(0.75)).all()
     assert hidden.float().mean() == pytest.approx(0.25, abs=0.03)
@@ -287,6 +295,69 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_formula(columns):
     torch.testing.assert_close(gradient, torch.autograd.grad(2 * expected, logits)[0])
 
 
+def test_every_column_of_a_character_is_learnt_and_some_of_the_blank_ones(students_room):
+    classes = torch.zeros(4000, dtype=torch.int64)
+    classes[::4] = 7
+    learnt = students_room.taught(classes, 3)
+    assert (classes[learnt] == 7).sum() == 1000 and learnt.diff().min() > 0
+    assert (classes[learnt] == 0).sum() == pytest.approx(3000 * students_room.BLANKS, rel=0.1)
+    assert torch.equal(students_room.taught(classes, 3), learnt) and not torch.equal(
+        students_room.taught(classes, 4), learnt
+    )
+
+
+def test_ranks_step_by_the_mean_of_their_gradients(pretrain, students_room, tmp_path, monkeypatch):
+    model = make_model_dir(tmp_path / "model", "ab", **TINY_NETWORK)
+    words = ["--inputs", "", "--model", str(model), "--out", str(tmp_path / "out")]
+    student = students_room.Student(pretrain.parse(words), 0, Ranks(0, 2, torch.device("cpu")))
+    for number, parameter in enumerate(student.network.parameters()):
+        parameter.grad = torch.full_like(parameter, number)
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda flat: flat.add_(flat * 2)
+    )  # the other's are twice as large
+    student._share_gradients()
+    for number, parameter in enumerate(student.network.parameters()):
+        assert (parameter.grad == 1.5 * number).all()
+
+
+def test_a_mixture_keeps_the_shares_and_gives_each_sources_samples_in_order(recipe):
+    mixture = importlib.import_module("mixture")
+
+    class Counted:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, index):
+            return self.name, index
+
+    def row(start, stop):
+        found = mixture.Mixture([Counted("a"), Counted("b"), Counted("c")], [5, 3, 2], start, stop, seed=4)
+        return [found[k] for k in range(len(found))]
+
+    whole = row(0, 40)
+    assert whole[25:] == row(25, 40)  # a run that goes on
+    for name, share in (("a", 5), ("b", 3), ("c", 2)):
+        assert [index for source, index in whole if source == name] == list(range(4 * share))
+    assert [source for source, _ in whole[:10]] != [source for source, _ in whole[10:20]]
+
+
+def test_new_rows_of_the_head_are_learnt_and_old_ones_stay(recipe, monkeypatch):
+    grow = importlib.import_module("grow")
+    monkeypatch.setattr(grow, "ROUNDS", 60)
+    monkeypatch.setattr(grow, "BATCH", 256)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 12)
+    before = head.weight.detach().clone(), head.bias.detach().clone()
+    middles = 4 * torch.randn(12, 16)
+    middles[:8] = 4 * before[0][:8] / before[0][:8].norm(dim=1, keepdim=True)
+    classes = torch.arange(12).repeat(60)
+    features = (middles[classes] + 0.3 * torch.randn(720, 16)).bfloat16()
+    grow.learn_rows(head, 8, features, classes)
+    assert torch.equal(head.weight[:8], before[0][:8]) and torch.equal(head.bias[:8], before[1][:8])
+    new = classes >= 8
+    assert (head(features.float()).argmax(1) == classes)[new].float().mean() > 0.95
+
+
 def test_kinds_of_text_get_the_weights_that_are_named(pretrain):
     found = pretrain.kinds_with(["single=0.5", "rare=0"])
     assert found == pretrain.KINDS | {"single": 0.5, "rare": 0.0} and pretrain.kinds_with([]) == pretrain.KINDS
@@ -295,9 +366,9 @@ def test_kinds_of_text_get_the_weights_that_are_named(pretrain):
 
 
 def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
-    pretrain, columns, real_lines, hand, vocabulary, real, tmp_path, monkeypatch
+    pretrain, students_room, columns, real_lines, hand, vocabulary, real, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pretrain, "WARMUP", 5)
+    monkeypatch.setattr(students_room, "WARMUP", 5)
     model, outs = make_model_dir(tmp_path / "model", "".join(vocabulary.characters), **TINY_NETWORK), ["one", "two"]
     words = [
         "--inputs",
@@ -322,19 +393,19 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
         "--real-weight",
         "0.01",
     ]
-    arguments, cpu = pretrain.parse(words), torch.device("cpu")
+    arguments, ranks = pretrain.parse(words), Ranks(0, 1, torch.device("cpu"))
     drawn = columns.ColumnDataset(OneHand(hand), vocabulary, 0, 6, sparse=0)
     grey, targets = default_collate([drawn[number] for number in range(6)])
-    chunks = pretrain.Chunks.of(grey[:, None], targets)
+    chunks = students_room.Chunks.of(grey[:, None], targets)
     lines = real_lines.RealLines(real[0], vocabulary, None, 0, 6, seed=0, strength=0.0)
     batch = collate([lines[number] for number in range(3)], skip_padding=True)
-    students = [pretrain.Student(arguments, number, cpu) for number in range(2)]
+    students = [students_room.Student(arguments, number, ranks) for number in range(2)]
     for step in range(30):
         for student in students:
             student.learn(chunks, batch, step / 60)
     for student in students:
         student.save(seconds=7.0)
-    again = [pretrain.Student(arguments, number, cpu) for number in range(2)]
+    again = [students_room.Student(arguments, number, ranks) for number in range(2)]
     assert [(student.step, student.seconds) for student in again] == [(30, 7.0)] * 2
     for step in range(30, 60):
         for student in (*students, *again):
@@ -350,7 +421,7 @@ def test_two_networks_learn_from_the_same_chunks_and_go_on_where_they_were(
     assert joined[0] > 1 > joined[1]  # of the first half of its steps the second network's entry holds no CTC loss
 
 
-def test_muon_makes_the_same_steps_in_float32(pretrain):
+def test_muon_makes_the_same_steps_in_float32(students_room):
     """Near those in bfloat16, which Muon asks for, and no product is computed in it."""
 
     def step(mode) -> torch.Tensor:
@@ -362,6 +433,68 @@ def test_muon_makes_the_same_steps_in_float32(pretrain):
         assert torch.equal(weight.grad, before)
         return weight.detach()
 
-    usual, exact = step(contextlib.nullcontext()), step(pretrain.StaysFloat32())
+    usual, exact = step(contextlib.nullcontext()), step(students_room.StaysFloat32())
     assert (usual - exact).abs().mean() < 0.02 * exact.abs().mean()
     assert not torch.equal(exact, exact.bfloat16().float()) and torch.equal(usual, usual.bfloat16().float())
+
+
+@pytest.fixture(scope="module")
+def train(recipe):
+    return importlib.import_module("train")
+
+
+def stages(train, work: Path, *more: str):
+    words = ["--copiste", "c", "--work", str(work), "--htr", "h", "--pens", "p.jsonl.xz", *more]
+    return {stage.name: stage for stage in train.plan(train.parse(words))}
+
+
+def test_the_phases_of_the_whole_training_are_commands_that_pretrain_takes(train, pretrain, tmp_path):
+    found = stages(train, tmp_path, "--minutes", "9")
+    begun = {}
+    for name in train.PHASES:
+        (command,) = found[name].commands
+        assert Path(command[1]).is_file() and "{" not in " ".join(command)
+        arguments = pretrain.parse(list(command[2:]))
+        assert arguments.out == [tmp_path / name] and arguments.minutes == 9
+        begun[name] = Path(arguments.weights[0]).parent.name
+    assert begun == {"columns": "", "with_real": "columns", "with_parts": "with_real", "with_pens": "with_parts"}
+    assert [source[:2] for source in arguments.real] == [
+        [str(tmp_path / "real"), "22"],
+        [str(tmp_path / "htr_train"), "18"],
+        ["p.jsonl.xz", "60"],
+    ]
+
+
+def test_the_whole_training_has_a_model_of_the_vocabularys_size(train, tmp_path):
+    train.prepare(tmp_path, train.RECIPE / "configuration.json")
+    for name in ("model", *train.PHASES):
+        files = ModelDir.open(tmp_path / name)
+        assert files.configuration.network.num_classes == files.vocabulary.classes
+
+
+def test_a_stage_is_done_where_what_it_makes_is_there(train, tmp_path):
+    assert not any(stage.done() for stage in stages(train, tmp_path).values())
+    (tmp_path / "cuts.json").write_text("[]")
+    (tmp_path / "columns").mkdir()
+    log = tmp_path / "columns" / "pretrain_log.jsonl"
+    log.write_text('{"step": 100}\n{"step": 4999}\n')
+    assert [name for name, stage in stages(train, tmp_path).items() if stage.done()] == ["cuts"]
+    with open(log, "a") as file:
+        file.write('{"step": 5000}\n')
+    assert [name for name, stage in stages(train, tmp_path).items() if stage.done()] == ["columns", "cuts"]
+
+
+def test_the_whole_training_goes_on_with_what_is_to_be_done(train, tmp_path, monkeypatch, capsys):
+    """Run with stages of one command each that leaves a mark, one of them done before."""
+    marks = [tmp_path / name for name in ("one", "two", "three")]
+    marks[0].touch()
+
+    def plan(arguments):
+        for mark in marks:
+            program = f"open({str(mark)!r}, 'x')" if mark.name != "three" else "pass"
+            yield train.Stage(mark.name, ((sys.executable, "-c", program),), mark.exists)
+
+    monkeypatch.setattr(train, "plan", plan)
+    with pytest.raises(SystemExit, match="three: to be continued"):
+        train.main(["--copiste", "c", "--work", str(tmp_path)])
+    assert [mark.exists() for mark in marks] == [True, True, False] and "one: done" in capsys.readouterr().out

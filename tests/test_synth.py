@@ -14,7 +14,7 @@ cv2 = pytest.importorskip("cv2", reason="the synthesiser draws with OpenCV")
 pytest.importorskip("PIL", reason="the synthesiser reads fonts with Pillow")
 
 from ms_ocr_handwritten.errors import ConfigurationError, ImageError, LabelError  # noqa: E402
-from ms_ocr_handwritten.synth import charset, digits, fetch, glyphs, latin, line, text, writer  # noqa: E402
+from ms_ocr_handwritten.synth import charset, digits, fetch, glyphs, latin, line, running, text, writer  # noqa: E402
 from ms_ocr_handwritten.synth.line import LineSynthesizer, generate  # noqa: E402
 from ms_ocr_handwritten.training.augment import augment  # noqa: E402
 
@@ -66,11 +66,35 @@ def assert_sound(line, allowed: set[str]) -> None:
 def test_vocabulary_is_in_the_documented_order(tmp_path: Path):
     found = charset.characters()
     assert found[:3] == (" ", "!", '"') and found[94] == "~" and len(found) == len(set(found))
-    assert "".join(found[-6763:]) == charset.hanzi() and charset.hanzi()[0] == "啊" and charset.hanzi()[-1] == "齄"
+    others = charset.other_forms()
+    assert "".join(found[-6763 - len(others) :]) == charset.hanzi() + others
+    assert charset.hanzi()[0] == "啊" and charset.hanzi()[-1] == "齄"
     assert all(text.fold(c) == c for c in found[1:]), "a character that folding changes can never be a label"
     charset.write_vocabulary(tmp_path / "vocab.txt")
     raw = (tmp_path / "vocab.txt").read_bytes()
     assert b"\r" not in raw and raw.decode().split("\n")[:-1] == list(found)
+
+
+def test_other_forms_are_traditional_and_japanese_and_no_simplified_ones():
+    others = charset.other_forms()
+    assert len(others) == 2474 and list(others) == sorted(set(others)) and not set(others) & set(charset.hanzi())
+    assert set("國學語見們這個讀寫龍龜") <= set(others)  # traditional
+    assert set("図駅気売読広円沢桜働込畑") <= set(others)  # Japanese
+
+
+def test_words_are_written_in_traditional_and_in_japanese_forms(tmp_path: Path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "dict.txt").write_text("国学 9 n\n龙 9 n\n", encoding="utf-8")
+    source = text.TextSource(tmp_path, set(charset.characters()))
+    rng = np.random.default_rng(0)
+    without = {source.sample(rng, 2, {"forms": 1.0}) for _ in range(60)}
+    assert not any("國" in label for label in without)
+    (tmp_path / "text" / "STCharacters.txt").write_text("# OpenCC\n国\t國\n学\t學\n龙\t龍 竜\n", encoding="utf-8")
+    (tmp_path / "text" / "JPShinjitaiCharacters.txt").write_text("国\t國\n学\t學\n竜\t龍\n", encoding="utf-8")
+    source = text.TextSource(tmp_path, set(charset.characters()))
+    labels = [source.sample(rng, 2, {"forms": 1.0}) for _ in range(300)]
+    assert {"國學", "国学", "龍", "竜"} <= set(labels)
+    assert any(set(label) <= set(charset.other_forms()) - set("國學龍竜") for label in labels)  # by chance, of all
 
 
 def test_fold():
@@ -250,6 +274,52 @@ def test_strokes_move_apart_as_wholes_about_the_middle_of_their_character():
     assert all(np.allclose(m[2], strokes[2], atol=1e-5) for m in moved)  # alone, it has nothing to move from
     gaps = [(m[1, 0, 0] - m[0, 0, 0]) / 0.6 for m in moved]
     assert np.median(gaps) == pytest.approx(1.2, abs=0.02) and 0.03 < np.std(gaps) < 0.09
+
+
+def ink_of(*points: tuple[float, float]) -> np.ndarray:
+    return glyphs.resample(np.array(points))
+
+
+BOX = [
+    ink_of((0.2, -0.6), (0.22, -0.1)),
+    ink_of((0.21, -0.6), (0.8, -0.62), (0.78, -0.1)),
+    ink_of((0.23, -0.1), (0.78, -0.1)),
+]
+DOTS = [ink_of((x, -0.1), (x + 0.05, 0.05)) for x in (0.1, 0.3, 0.5, 0.7)]
+WATER = [ink_of((0.1, -0.75), (0.22, -0.68)), ink_of((0.05, -0.5), (0.18, -0.45)), ink_of((0.06, 0.0), (0.25, -0.3))]
+BAR = ink_of((0.1, -0.4), (0.9, -0.42))
+
+
+@pytest.mark.parametrize(
+    "strokes, count",
+    [(BOX, 2), (DOTS, 1), (WATER, 2), ([BAR, BAR + (0, 0.3)], 2), ([*BOX, *DOTS], 3), ([BAR, *BOX, BAR + (0, 0.4)], 4)],
+    ids=["box", "dots", "water", "bars", "box over dots", "box between bars"],
+)
+def test_running_hand_writes_some_shapes_in_fewer_moves(strokes: list[np.ndarray], count: int):
+    found = list(running.shortened(strokes))
+    assert len(found) == count and all(stroke.shape == (glyphs.STROKE_POINTS, 2) for stroke in found)
+    before, after = np.concatenate(strokes), np.concatenate(found)
+    assert np.allclose(after.min(0), before.min(0), atol=0.1) and np.allclose(after.max(0), before.max(0), atol=0.1)
+
+
+def test_the_bottom_of_a_box_is_written_on_from_its_right_side():
+    left, rest = running.shortened(BOX)
+    assert np.array_equal(left, BOX[0]) and np.allclose(rest[-1], (0.23, -0.1), atol=1e-5)
+
+
+def test_a_quick_writer_uses_the_running_forms(small: LineSynthesizer):
+    source = next(s for s in small.sets if s.name == "strokes")
+    hand = running.RunningHand(source)
+    assert "口" in hand and "王" not in hand
+    points, lengths, advance = hand.glyph("口")
+    assert lengths.tolist() == [glyphs.STROKE_POINTS] * 2 and len(points) == 2 * glyphs.STROKE_POINTS and advance == 1
+    assert np.array_equal(hand.glyph("二")[0], source.glyph("二")[0])
+    rng, style = np.random.default_rng(0), writer.draw_style(np.random.default_rng(0))
+    chosen = [
+        [small._or_running(source, dataclasses.replace(style, running=share), rng).name for _ in range(200)]
+        for share in (0.0, 0.4, 1.0)
+    ]
+    assert [names.count("running") for names in chosen] == [0, pytest.approx(80, abs=25), 200]
 
 
 def test_chains_join_and_space_evenly():

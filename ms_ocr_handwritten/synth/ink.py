@@ -8,7 +8,8 @@ from ms_ocr_handwritten.synth.glyphs import STROKE_POINTS
 from ms_ocr_handwritten.synth.layout import Placed
 
 _LETTER_SMOOTH = 3  # letters are small: more passes of corner cutting would close them
-_MERGED_SMOOTH = 5  # more passes for characters that are drawn in few moves
+_MERGED_SMOOTH = 4  # more passes for characters that are drawn in few moves
+_INK_HEIGHT = 128  # px, about: ink is drawn as high as this and scaled down
 _LEAST_PEN = 0.022  # of the height of the image: 0.7 px of 32, below that ink is only a shade
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
@@ -42,8 +43,8 @@ def draw_ink(
         passes = np.where(merged[last], style.smooth + _MERGED_SMOOTH, style.smooth)
         passes = np.where(placed.han[last], passes, np.minimum(passes, _LETTER_SMOOTH))
         points = writer.smooth_chains(points, lengths, passes)
-        widths = np.maximum(writer.pen_widths(points, lengths, moves, style, rng) * scale[1], _LEAST_PEN * shape[0])
-        _draw_chains(ink, (points + shift) * scale, lengths, widths)
+        widths = writer.pen_widths(points, lengths, moves, style, rng) * scale[1]
+        draw_chains(ink, (points + shift) * scale, lengths, widths)
     return ink
 
 
@@ -62,8 +63,17 @@ def _fill_outlines(
             cv2.polylines(ink, polygons, True, 255, bold, cv2.LINE_8, _SHIFT)
 
 
-def _draw_chains(ink: np.ndarray, points: np.ndarray, lengths: np.ndarray, widths: np.ndarray) -> None:
-    """Draw every chain in pieces of constant whole width (px)."""
+def over_sampling(height: int) -> int:
+    """How many times as high as the image its ink is drawn."""
+    return max(1, round(_INK_HEIGHT / height))
+
+
+def draw_chains(ink: np.ndarray, points: np.ndarray, lengths: np.ndarray, widths: np.ndarray) -> None:
+    """Draw chains of points (M, 2) px, `lengths` (K,) of them each, in pieces of constant whole width (M,) px.
+
+    No pen is drawn finer than what is seen when the image is scaled down.
+    """
+    widths = np.maximum(widths, _LEAST_PEN * ink.shape[0])
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
     level = np.maximum(0, np.round(0.5 * (widths - 1))).astype(int)  # OpenCV draws 1, 3, 5 .. px for 1, 2, 4 ..
     new = np.zeros(len(points), bool)

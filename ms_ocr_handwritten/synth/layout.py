@@ -4,12 +4,15 @@ import numpy as np
 
 from ms_ocr_handwritten.synth import latin, writer
 from ms_ocr_handwritten.synth.glyphs import STROKE_POINTS, GlyphSet
+from ms_ocr_handwritten.synth.running import RunningHand
+
+Source = GlyphSet | RunningHand
 
 
 class Placed:
     """The characters of a line laid out in em: flat points with their character, and where each contour begins."""
 
-    def __init__(self, label: str, sources: list[GlyphSet | None], style: writer.Style, rng: np.random.Generator):
+    def __init__(self, label: str, sources: list[Source | None], style: writer.Style, rng: np.random.Generator):
         self.label, self.style = label, style
         found = [None if s is None else s.glyph(c) for c, s in zip(label, sources)]
         glyphs = [f for f in found if f is not None]
@@ -41,11 +44,12 @@ class Placed:
         free = np.where(self.is_stroke | han, 1.0, 0.5).astype(np.float32)  # letters of fonts keep their joints
         warped = writer.warp_characters(self.points, self.owner, len(self.inked), style.warp, rng)
         self.points += (warped - self.points) * free[self.owner][:, None]
-        scale = np.where(han, 1.0, style.latin_scale).astype(np.float32)
+        along = np.linspace(-0.5, 0.5, len(han)) if len(han) > 1 else np.zeros(1)
+        scale = (np.where(han, 1.0, style.latin_scale) * np.exp(style.growth * along)).astype(np.float32)
         strength = float(0.4 + 0.6 * (free.mean() - 0.5) * 2)
-        self.points = writer.shape_characters(self.points, self.owner, scale, han, style, strength, rng).astype(
-            np.float32
-        )
+        shaped = writer.shape_characters(self.points, self.owner, scale, han, style, strength, rng)
+        shaped[:, 0] -= style.lean * along[self.owner] * shaped[:, 1]
+        self.points = shaped.astype(np.float32)
 
     def _lay_out(self, label: str, found: list, style: writer.Style, rng: np.random.Generator) -> None:
         """Put the characters side by side on a baseline that drifts."""
@@ -96,13 +100,15 @@ class Placed:
         self.low, self.high = self.low[:kept], self.high[:kept]
 
 
-def frame(placed: Placed, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """The part of the plane that becomes the image: left, top, right, bottom in em."""
-    half = 0.5 * placed.style.pen
-    left, right = placed.points[:, 0].min() - half, placed.points[:, 0].max() + half
-    top, bottom = placed.points[:, 1].min() - half, placed.points[:, 1].max() + half
+def frame(
+    points: np.ndarray, pen: float, characters: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """The part of the plane that becomes the image of so many characters: left, top, right, bottom in em."""
+    half = 0.5 * pen
+    left, right = points[:, 0].min() - half, points[:, 0].max() + half
+    top, bottom = points[:, 1].min() - half, points[:, 1].max() + half
     kind = rng.random()
-    if len(placed.inked) <= 2:
+    if characters <= 2:
         least = (
             rng.uniform(0.45, 0.75) if kind < 0.35 else rng.uniform(0.9, 1.15) if kind < 0.8 else rng.uniform(1.1, 1.7)
         )

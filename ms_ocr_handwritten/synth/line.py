@@ -12,11 +12,11 @@ from ms_ocr_handwritten.errors import ConfigurationError, LabelError
 from ms_ocr_handwritten.geometry import COLUMN_WIDTH, LINE_HEIGHT
 from ms_ocr_handwritten.synth import digits, glyphs, latin, text, writer
 from ms_ocr_handwritten.synth.glyphs import GlyphSet
-from ms_ocr_handwritten.synth.ink import draw_ink
-from ms_ocr_handwritten.synth.layout import Placed, frame
+from ms_ocr_handwritten.synth.ink import draw_ink, over_sampling
+from ms_ocr_handwritten.synth.layout import Placed, Source, frame
+from ms_ocr_handwritten.synth.running import RunningHand
 from ms_ocr_handwritten.training import paper
 
-_INK_HEIGHT = 128  # px, about: ink is drawn as high as this and scaled down
 _HAN_WEIGHTS = {
     "strokes": 62,
     "long-cang": 9,
@@ -83,6 +83,8 @@ class LineSynthesizer:
         self._latin = _Weighted(latin_hands)
         self._mixed_case = _Weighted((s, w) for s, w in latin_hands if not s.name.startswith(_CAPITALS_ONLY))
         self._digits = _Weighted((s, 1.0) for s in digits.hands(inputs / "digits"))
+        strokes = [s for s in self.sets if s.kind == "stroke" and "一" in s]
+        self._running = RunningHand(strokes[0]) if strokes else None
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
     def sample(self, index: int, max_width: int | None = None) -> SynthLine:
@@ -108,8 +110,14 @@ class LineSynthesizer:
     def _draw(self, label: str, settings: Settings, rng: np.random.Generator) -> SynthLine:
         style = writer.draw_style(rng)
         sources = self._choose(label, rng)
+        sources = [self._or_running(source, style, rng) for source in sources]
         placed = Placed(label, sources, style, rng)
         return _render(placed, style, settings, rng)
+
+    def _or_running(self, source: Source | None, style: writer.Style, rng: np.random.Generator) -> Source | None:
+        """The running forms of `source` now and then, where there are such."""
+        running = self._running if source is not None and source.name == "strokes" else None
+        return running if running and rng.random() < style.running else source
 
     def _choose(self, label: str, rng: np.random.Generator) -> list[GlyphSet | None]:
         """The source of each character: the writer's own, else one that has it. None for the space."""
@@ -166,7 +174,7 @@ def _covering(weighted: _Weighted, characters: list[str], rng: np.random.Generat
 
 
 def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.random.Generator) -> SynthLine:
-    left, top, right, bottom = frame(placed, rng)
+    left, top, right, bottom = frame(placed.points, style.pen, len(placed.inked), rng)
     limit = settings.max_width / LINE_HEIGHT * (bottom - top)  # em that fit
     if right - left > limit and len(placed.inked) > 1:
         fits = np.flatnonzero(placed.high - left <= limit)
@@ -179,7 +187,7 @@ def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.ran
     needed = (1.4 * (len(placed.label) + repeats) + 1) * COLUMN_WIDTH * height / LINE_HEIGHT
     wide = max(1.0, needed / max(1e-3, (right - left) * scale))  # CTC needs columns enough
     width = max(8, round((right - left) * scale * wide))
-    over = max(1, round(_INK_HEIGHT / height))
+    over = over_sampling(height)
     ink = draw_ink(placed, style, (scale * over * wide, scale * over, -left, -top), (height * over, width * over), rng)
     if over > 1:
         ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
@@ -192,7 +200,7 @@ def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.ran
         int(i): (to_px(a - half), to_px(b + half)) for i, a, b in zip(placed.inked, placed.low, placed.high)
     }
     boxes = _with_spaces(placed.label, by_character)
-    image = _scan(ink, -top * scale, scale, [by_character[i] for i in sorted(by_character)], settings, rng)
+    image = scan(ink, -top * scale, scale, [by_character[i] for i in sorted(by_character)], settings, rng)
     return SynthLine(image, placed.label, boxes)
 
 
@@ -209,7 +217,7 @@ def _with_spaces(label: str, found: dict[int, tuple[float, float]]) -> list[tupl
     return boxes
 
 
-def _scan(
+def scan(
     ink: np.ndarray, baseline: float, em: float, boxes: list, settings: Settings, rng: np.random.Generator
 ) -> np.ndarray:
     """Ink on paper as a scanner sees it. baseline and em in px of the image."""
@@ -217,14 +225,14 @@ def _scan(
         return 255 - ink
     if rng.random() < 0.08:
         return paper.binarise(255 - ink, rng)
-    if rng.random() < 0.30:
+    if rng.random() < 0.18:
         ink = paper.pencil(ink, rng)
     if rng.random() < 0.15:
         ink = np.maximum(ink, paper.neighbours(ink, rng))
     sheet = paper.make_paper(ink.shape, rng)
-    if rng.random() < 0.22:
+    if rng.random() < 0.15:
         paper.add_rules(sheet, baseline + 0.1 * em, em, boxes, rng)
-    harm = settings.degrade * (0.35 if rng.random() < 0.4 else 1.0)  # four in ten are fairly clean
+    harm = settings.degrade * (0.35 if rng.random() < 0.55 else 1.0)  # more than half are fairly clean
     return paper.degrade(paper.put_ink(sheet, ink, rng), rng, harm)
 
 

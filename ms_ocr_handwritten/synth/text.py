@@ -1,4 +1,5 @@
-"""Labels: Chinese words and prose, rare characters, English, accented Latin, numbers, marks, single characters.
+"""Labels: Chinese words and prose, rare characters, English, accented Latin, numbers, marks, single characters, and
+words in traditional and Japanese forms.
 
 Every label is NFC, holds only characters of the vocabulary, and neither starts nor ends with a space.
 Weights of the kinds are in `KINDS`; a label is cut to `max_units`, where a hanzi counts 1 and a Latin letter 0.5.
@@ -25,6 +26,7 @@ KINDS = {
     "numbers": 0.09,
     "mixed": 0.055,
     "single": 0.12,
+    "forms": 0.08,
 }  # share of each kind of label
 _NUMERALS = "零一二三四五六七八九十百千万亿"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
@@ -59,6 +61,12 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
+def _mapping(path: Path) -> dict[int, str]:
+    """A table of OpenCC (one character, a tab, what stands for it, the usual one first) for str.translate."""
+    rows = [line.split("\t") for line in _lines(path) if "\t" in line]
+    return {ord(row[0]): row[1].split(" ")[0] for row in rows if len(row[0]) == 1}
+
+
 class TextSource:
     """Draws labels. `inputs` holds text/ as the fetch script leaves it; dict.txt is needed, the rest may be missing."""
 
@@ -73,6 +81,10 @@ class TextSource:
         self._word_sums = np.cumsum(np.sqrt([float(row[1]) for row in rows]))
         self.rare = [c for c in charset.characters() if c != " " and c in self.allowed]
         self._hanzi = [c for c in charset.hanzi() if c in self.allowed]
+        self._other_forms = [c for c in charset.other_forms() if c in self.allowed]
+        self._traditional = _mapping(folder / "STCharacters.txt")
+        forms = _mapping(folder / "JPShinjitaiCharacters.txt")  # of today to the former ones
+        self._japanese = {ord(former): chr(today) for today, former in forms.items() if len(former) == 1}
         self._letters = [c for c in charset.ACCENTED if c in self.allowed]
         prose = _pages(folder / "handbook") + _pages(folder / "reference")
         prose = prose.replace("|", "")  # rules of tables, which nobody writes by hand: they would pass for ones
@@ -130,6 +142,18 @@ class TextSource:
         text = "".join(_pick(rng, pool) for _ in range(max(1, count)))
         if rng.random() < 0.3:
             text = text[: count // 2] + self._word(rng) + text[count // 2 :]
+        return text
+
+    def _forms(self, rng: np.random.Generator, limit: float) -> str:
+        """Words as they are written with traditional or with Japanese forms, and such forms in any order."""
+        kind, target = rng.random(), _length(rng, limit)
+        if not self._other_forms or kind < 0.15:
+            return self._words(rng, limit)
+        text = ""
+        while units(text) < target:
+            word = self._word(rng).translate(self._traditional) if kind < 0.8 else _pick(rng, self._other_forms)
+            word = word.translate(self._japanese) if 0.55 < kind < 0.8 else word
+            text += word if all(c in self.allowed for c in word) else _pick(rng, self._other_forms)
         return text
 
     def _english(self, rng: np.random.Generator, limit: float) -> str:

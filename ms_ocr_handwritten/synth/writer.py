@@ -37,6 +37,9 @@ class Style:
     space: float  # width of the space
     latin_scale: float
     drift: float  # slope of the baseline
+    growth: float  # logarithm of the size of the last character over that of the first
+    lean: float  # how far the slant changes from the first character to the last
+    running: float  # probability per character that it is written in its running form
     tilt: float  # how far horizontal strokes rise to the right
     spread: tuple[float, float]  # how much farther apart (> 1) or closer the strokes of a character lie, in x and y
     balance: tuple[float, float]  # more room for the left (> 0) or right, for the top or bottom of characters
@@ -49,7 +52,7 @@ def draw_style(rng: np.random.Generator) -> Style:
     return Style(
         slant=float(np.clip(normal(0.03, 0.10 + 0.08 * speed), -0.35, 0.55)),
         aspect=float(np.exp(normal(0, 0.12))),
-        pen=float(np.clip(np.exp(normal(np.log(0.048), 0.48)), 0.016, 0.16)),
+        pen=float(np.clip(np.exp(normal(np.log(0.046), 0.40)), 0.016, 0.125)),
         pressure=float(rng.random() ** 2),
         taper=float(rng.random() ** 1.5),
         warp=0.012 + 0.032 * float(rng.random()) + 0.020 * speed,
@@ -58,9 +61,9 @@ def draw_style(rng: np.random.Generator) -> Style:
         stretch=0.04 + 0.10 * float(rng.random()),
         bow=0.02 + 0.06 * float(rng.random()),
         smooth=int(rng.integers(0, 3) + round(9 * speed * rng.random())),
-        join=0.75 * speed * float(rng.random()),
+        join=0.85 * speed * float(rng.random()),
         omit=0.25 * max(0.0, speed - 0.4),
-        merge=0.9 * max(0.0, speed - 0.3) * float(rng.random()),
+        merge=0.6 * max(0.0, speed - 0.3) * float(rng.random()),
         link=0.25 * max(0.0, speed - 0.5) * float(rng.random()),
         size_jitter=0.02 + 0.07 * float(rng.random()),
         rise_jitter=0.01 + 0.035 * float(rng.random()),
@@ -69,6 +72,9 @@ def draw_style(rng: np.random.Generator) -> Style:
         space=float(uniform(0.28, 0.8)),
         latin_scale=float(uniform(0.8, 1.25)),
         drift=float(normal(0, 0.008)),
+        growth=float(normal(0, 0.08)),
+        lean=float(normal(0, 0.05)),
+        running=float(rng.random()) if rng.random() < 0.25 + 0.5 * speed else 0.0,
         tilt=float(np.clip(normal(0.05, 0.06), -0.08, 0.22)),
         spread=(float(np.exp(normal(0, 0.10))), float(np.exp(normal(0, 0.07)))),
         balance=(float(normal(0, 0.12)), float(normal(0, 0.10))),

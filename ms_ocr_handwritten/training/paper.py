@@ -96,7 +96,7 @@ def pencil(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def put_ink(paper: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Darken the paper where there is ink; float32 in, uint8 out. Contrast from faint to full."""
     level = float(paper.mean())
-    contrast = float(rng.uniform(0.6, 1.0) if rng.random() < 0.82 else rng.uniform(0.25, 0.6))
+    contrast = float(rng.uniform(0.6, 1.0) if rng.random() < 0.9 else rng.uniform(0.3, 0.6))
     dark = level * (1 - contrast)
     return np.clip(paper + (np.minimum(dark, paper) - paper) * (ink * np.float32(1 / 255)), 0, 255).astype(np.uint8)
 
