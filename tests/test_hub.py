@@ -201,7 +201,7 @@ def test_revisions_from_a_hub_that_is_three_seconds_late(hub, repositories, tmp_
     assert (got["texts"], got["lines"]) == ([[older], [older], [newest]], 48)
     assert got["waited"] > 3
     unknown_revision, unknown_model, *no_oss2 = got["errors"]
-    assert len(no_oss2) == NEW_CACHE, "before 1.38, ModelScope cannot be imported without it"
+    assert no_oss2 or not NEW_CACHE, "some before 1.38 have imported it by then"
     assert not no_oss2 or no_oss2[0].startswith(
         f"data set {DATA_SET}: ModelScope needs oss2 to fetch it; `pip install 'modelscope["
     )
