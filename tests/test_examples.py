@@ -1,6 +1,7 @@
 """The examples run as they stand, one after the other, without the network."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from conftest import ALPHABET, ROOT, TINY_NETWORK, make_model_dir, png, render
 from fresh import fresh
@@ -36,13 +37,14 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
         ["reload.py", str(line), "--epoch", "1"],
         ["onnx_inference.py", "./work_dir/output", str(line)],
         ["new_hand.py", str(font), "hand", "--lines", "5", "--held-out", "2"],
+        ["confidences.py", str(line), "line.svg", "--model", str(model)],
     ]
     of_the_hub = {"card.py"}  # which test_hub.py runs
     assert {run[0] for run in runs} == {path.name for path in Path(EXAMPLES).glob("*.py")} - of_the_hub
     got = fresh(RUN, tmp_path, examples=EXAMPLES, runs=runs)
     assert got["attempts"] == []
 
-    by_path, by_url, scores, reloaded, by_onnx, drawn = got["printed"]
+    by_path, by_url, scores, reloaded, by_onnx, drawn, shown = got["printed"]
     assert by_path == by_url
     assert by_path.splitlines()[0] == f"{first.text} {first.score:.3f}"
     assert len(by_path.splitlines()) == 1 + len(first.chars)
@@ -57,6 +59,9 @@ def test_examples_run_in_order(tmp_path, lines_lmdb, served):
         "vocab.txt",
     ]
     assert drawn == f"{Path('hand/train')}: 5 lines\n{Path('hand/test')}: 2 lines\n"
+    assert shown == f"{first.text} {first.score:.3f}\n"
+    letters = ElementTree.parse(tmp_path / "line.svg").findall("{http://www.w3.org/2000/svg}text")
+    assert [letter.text for letter in letters] == [char.character for char in first.chars]
     words = set((Path(EXAMPLES).parent / "LICENSE").read_text(encoding="utf-8").split())
     reader = LmdbReader(tmp_path / "hand" / "train")
     assert all(word in words for index in range(5) for word in reader.label(index).split()[:-1])  # the last may be cut
