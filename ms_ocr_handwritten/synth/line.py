@@ -109,8 +109,7 @@ class LineSynthesizer:
 
     def _draw(self, label: str, settings: Settings, rng: np.random.Generator) -> SynthLine:
         style = writer.draw_style(rng)
-        sources = self._choose(label, rng)
-        sources = [self._or_running(source, style, rng) for source in sources]
+        sources = [self._or_running(source, style, rng) for source in self._choose(label, rng)]
         placed = Placed(label, sources, style, rng)
         return _render(placed, style, settings, rng)
 

@@ -83,7 +83,8 @@ class PenLines:
 
     def _words(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
         """Words of one writer with what stands between them: (ink, em of space before it, text before it)."""
-        by, parts, room = self.pens.writer("word", rng), [], limit
+        by, room = self.pens.writer("word", rng), limit
+        parts: list[tuple[Ink, float, str]] = []
         while not parts or room > 0:
             word = self.pens.draw("word", by, rng)
             gap = hand.space * float(np.exp(rng.normal(0, 0.15))) if parts else 0.0
@@ -112,7 +113,8 @@ class PenLines:
         """Words of a list, spelt with single letters of one writer; nothing where the writer lacks a letter."""
         if not self.words or "lower" not in self.pens.kinds:
             return []
-        by, parts = self.pens.writer("lower", rng), []
+        by = self.pens.writer("lower", rng)
+        parts: list[tuple[Ink, float, str]] = []
         for number in range(int(rng.integers(1, 4))):
             word = self.words[int(rng.integers(len(self.words)))]
             for k, character in enumerate(word):
@@ -185,6 +187,6 @@ def _draw(
     to_px = np.array([scale * over * wide, scale * over], np.float32)
     draw_chains(ink, (points - (left, top)).astype(np.float32) * to_px, lengths, widths * to_px[1])
     if over > 1:
-        ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
+        ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     in_px = [((a - left) * scale * wide, (b - left) * scale * wide) for a, b in boxes]
     return scan(ink, -top * scale, scale, in_px, settings, rng)
