@@ -122,7 +122,7 @@ from ms_ocr_handwritten.backends.openvino import open_openvino
 from ms_ocr_handwritten.image import line_canvas, load_image
 folder = Path(VALUES["folder"])
 backend = open_openvino(folder / "model.onnx", "fp32", 1)
-((ids, _),) = backend.read([line_canvas(load_image(str(folder / "line.png")))])
+((ids, _, _),) = backend.read([line_canvas(load_image(str(folder / "line.png")))])
 answer(ids=ids.tolist(), onnxruntime="onnxruntime" in sys.modules)
 """
 
@@ -133,7 +133,7 @@ def test_neither_torch_nor_the_network_is_needed(model_dir, tmp_path):
     shutil.copy(model_dir / "model.onnx", tmp_path)
     cv2.imwrite(str(tmp_path / "line.png"), render("b4d"))
     got = fresh(WITHOUT_TORCH, tmp_path, folder=tmp_path)
-    ((ids, _),) = open_openvino(model_dir / "model.onnx", "fp32", 1).read([line_canvas(load_image(render("b4d")))])
+    ((ids, _, _),) = open_openvino(model_dir / "model.onnx", "fp32", 1).read([line_canvas(load_image(render("b4d")))])
     assert got == {"ids": ids.tolist(), "onnxruntime": False, "attempts": []}
 
 
