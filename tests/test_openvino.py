@@ -134,7 +134,7 @@ def test_neither_torch_nor_the_network_is_needed(model_dir, tmp_path):
     cv2.imwrite(str(tmp_path / "line.png"), render("b4d"))
     got = fresh(WITHOUT_TORCH, tmp_path, folder=tmp_path)
     ((ids, _, _),) = open_openvino(model_dir / "model.onnx", "fp32", 1).read([line_canvas(load_image(render("b4d")))])
-    assert got == {"ids": ids.tolist(), "onnxruntime": False, "attempts": []}
+    assert got == {"ids": ids.tolist(), "onnxruntime": False, "attempts": [], "stderr": ""}
 
 
 def test_what_is_missing_or_damaged_is_named(model_dir, tmp_path, monkeypatch):
