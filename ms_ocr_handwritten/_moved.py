@@ -22,6 +22,14 @@ MOVED = {
     "nets.precision": "backends.precision",
     "synth.augment": "training.augment",
     "synth.paper": "training.paper",
+    "image_file": "image.file",
+    "image_structure": "image.structure",
+    "limits": "image.limits",
+    "source": "image.source",
+    "download": "image.download",
+    "margins": "image.margins",
+    "loading": "image.loading",
+    "straighten": "image.straighten",
 }
 
 

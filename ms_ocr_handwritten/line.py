@@ -9,7 +9,7 @@ from .decoding.candidates import Candidates
 from .decoding.decoder import Decoder
 from .geometry import COLUMN_WIDTH
 from .image import LineCanvas
-from .margins import inked_columns
+from .image.margins import inked_columns
 from .vocab import Vocabulary
 
 

@@ -26,9 +26,9 @@ from .decoding.decoder import Decoder, Decoding
 from .errors import CheckpointError, ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT
 from .image import Limits, LineCanvas, line_canvas, load_image
+from .image.loading import Loaded, Stop, load_canvases
+from .image.margins import advice, find_ink, trimmed
 from .line import Character, Line, greedy_line, searched_line
-from .loading import Loaded, Stop, load_canvases
-from .margins import advice, find_ink, trimmed
 from .model_dir import ModelDir
 from .model_id import local_directory
 from .vocab import Vocabulary

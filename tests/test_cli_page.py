@@ -14,10 +14,10 @@ from PIL import Image
 
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.data.transcripts import read_transcripts
+from ms_ocr_handwritten.image.straighten import cut_line
 from ms_ocr_handwritten.lmdb.store import LmdbReader
 from ms_ocr_handwritten.page import detector
 from ms_ocr_handwritten.page.formats import suffix_of
-from ms_ocr_handwritten.straighten import cut_line
 
 pytest.importorskip("rapidocr")
 pypdfium2 = pytest.importorskip("pypdfium2")

@@ -13,9 +13,9 @@ import pytest
 from conftest import encoded, noise
 from PIL import Image, ImageFile
 
-from ms_ocr_handwritten import image as image_module
 from ms_ocr_handwritten.errors import ImageError
 from ms_ocr_handwritten.image import Limits, load_image
+from ms_ocr_handwritten.image import load as image_module
 
 
 def png_header(width, height):

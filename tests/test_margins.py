@@ -11,7 +11,7 @@ from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.image import load_image
-from ms_ocr_handwritten.margins import advice, find_ink, trimmed
+from ms_ocr_handwritten.image.margins import advice, find_ink, trimmed
 
 LINES = {name: load_image(ROOT / "examples" / "lines" / f"{name}.png") for name in ("english", "chinese")}
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ms_ocr_handwritten.image.straighten import cut_line_picture
 from ms_ocr_handwritten.page.join import join_boxes
 from ms_ocr_handwritten.page.order import reading_order
 from ms_ocr_handwritten.page.tall import laid_out
-from ms_ocr_handwritten.straighten import cut_line_picture
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:

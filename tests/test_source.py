@@ -11,10 +11,9 @@ import pytest
 from conftest import encoded, noise
 from PIL import Image
 
-from ms_ocr_handwritten import download
-from ms_ocr_handwritten.download import is_public
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.image import Limits, load_image
+from ms_ocr_handwritten.image import Limits, download, load_image
+from ms_ocr_handwritten.image.download import is_public
 
 LINE_PNG = encoded(Image.fromarray(noise(8, 20)))
 

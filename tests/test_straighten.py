@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.straighten import cut_line, cut_line_picture
+from ms_ocr_handwritten.image.straighten import cut_line, cut_line_picture
 
 PAPER, INK = 230, 20
 

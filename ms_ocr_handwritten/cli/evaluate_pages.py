@@ -16,7 +16,7 @@ from .reading import open_recognizer, recognizer_options
 
 if TYPE_CHECKING:
     from ..data.transcribed_page import TranscribedPage
-    from ..straighten import Points
+    from ..image.straighten import Points
 
 GIVEN = "own polygons"
 

@@ -12,8 +12,8 @@ from ..errors import BackendError, ImageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..image.straighten import Points
     from ..recognizer import Line
-    from ..straighten import Points
     from ..vocab import Vocabulary
 
 PEERS = ("rapidocr",)

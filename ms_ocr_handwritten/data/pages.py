@@ -12,9 +12,9 @@ from PIL import ExifTags
 
 from ..errors import DataError, ImageError
 from ..image import load_image
-from ..image_file import open_image
-from ..limits import Limits
-from ..straighten import Points, cut_line
+from ..image.file import open_image
+from ..image.limits import Limits
+from ..image.straighten import Points, cut_line
 
 
 class PageImage:

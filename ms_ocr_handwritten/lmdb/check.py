@@ -15,8 +15,8 @@ import numpy as np
 from ..errors import ImageError, LmdbError
 from ..geometry import canvas_columns
 from ..image import line_canvas, load_image
-from ..image_file import open_image
-from ..limits import Limits
+from ..image.file import open_image
+from ..image.limits import Limits
 from ..vocab import Vocabulary
 from .child import ChildDied, events_of_child
 from .labels import label_faults, vocabulary_faults

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import ImageError, LmdbError
 from ..geometry import CHUNK_STEP, scaled_width
-from ..image_file import open_image
-from ..limits import Limits
+from ..image.file import open_image
+from ..image.limits import Limits
 from ..vocab import Vocabulary, fold_full_width
 from .check import Summary, inspect_lmdb
 from .resumable import SkippedSample

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..data.transcribed_page import TranscribedLine
+from ..image.straighten import Points
 from ..metrics import Scores
-from ..straighten import Points
 
 LEAST_IOU = 0.5  # of two polygons that enclose the same line: their common area by the area of both
 

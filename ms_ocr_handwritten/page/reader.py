@@ -14,10 +14,10 @@ import numpy as np
 
 from ..errors import ConfigurationError, ImageError
 from ..image import load_image
-from ..limits import Limits
+from ..image.limits import Limits
+from ..image.straighten import LinePicture, Points, corners_of, cut_line_picture
 from ..model_dir import default_model_dir
 from ..recognizer import Line, Recognizer
-from ..straighten import LinePicture, Points, corners_of, cut_line_picture
 from .detector import RAPIDOCR, Detector, checked_polygons, open_detector
 from .join import join_boxes
 from .order import HORIZONTAL, VERTICAL, reading_order

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from ..errors import BackendError, ImageError
-from ..limits import Limits
-from ..source import read_source
+from ..image.limits import Limits
+from ..image.source import read_source
 from .reader import PAGE_LIMITS
 
 PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more

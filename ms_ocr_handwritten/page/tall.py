@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..straighten import LinePicture
+from ..image.straighten import LinePicture
 
 _SHORTEST, _LONGEST = 0.5, 1.6  # widths of the column that one character may be high
 _SQUARE = 1.0  # weight of a character's squareness beside the ink that a cut goes through

@@ -8,7 +8,7 @@ from modelscope.pipelines.builder import PIPELINES
 from modelscope.utils.config import Config
 
 from ..errors import ConfigurationError
-from ..limits import Limits
+from ..image.limits import Limits
 from ..model_dir import ModelDir
 from ..page.detector import RAPIDOCR, Detector
 from ..page.order import HORIZONTAL

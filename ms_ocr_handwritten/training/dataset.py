@@ -29,8 +29,8 @@ from ..geometry import (
     scaled_width,
 )
 from ..image import line_canvas, load_image
-from ..image_file import open_image
-from ..limits import Limits
+from ..image.file import open_image
+from ..image.limits import Limits
 from ..vocab import Vocabulary, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names

@@ -9,7 +9,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from ms_ocr_handwritten.image import load_image
-from ms_ocr_handwritten.limits import Limits
+from ms_ocr_handwritten.image.limits import Limits
 
 from .case import READ, REFUSED, Case
 from .images import encoded, picture

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from .errors import ImageError
+from ..errors import ImageError
 
 Points: TypeAlias = Sequence[tuple[float, float]] | np.ndarray  # (n, 2)
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from PIL import Image, ImageFile
 
-from .errors import ImageError
-from .image_structure import FORMATS, StructureError, simplified, sound_exif
+from ..errors import ImageError
 from .limits import Limits, check_bytes, check_size, size_text
+from .structure import FORMATS, StructureError, simplified, sound_exif
 
 _COSTLY = {"JPEG2000": 4}  # pixels of these count so many times: their decoder holds 16 bytes for each
 

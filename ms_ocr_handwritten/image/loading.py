@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from .errors import BackendError, ImageError
-from .image import LineCanvas
+from ..errors import BackendError, ImageError
+from .canvas import LineCanvas
 
 LOADERS = 4  # threads that load and scale images: more than cores, since URLs are waited for
 

@@ -11,9 +11,9 @@ import os
 import re
 from typing import Any
 
+from ..errors import ImageError
+from ..files import NotRegularError, current_folder, read_regular
 from .download import download
-from .errors import ImageError
-from .files import NotRegularError, current_folder, read_regular
 from .limits import Limits, check_bytes, shortened
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

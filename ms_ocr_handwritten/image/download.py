@@ -18,7 +18,7 @@ import urllib.request
 from base64 import b64encode
 from typing import Any
 
-from .errors import ImageError
+from ..errors import ImageError
 from .limits import Limits, check_bytes, shortened
 
 MAX_REDIRECTS = 10

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .errors import ImageError
+from ..errors import ImageError
 
 
 @dataclass(frozen=True)
