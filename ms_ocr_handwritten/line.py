@@ -62,10 +62,11 @@ def searched_line(canvas: LineCanvas, columns: Candidates, decoder: Decoder, voc
 
 
 def _inked(canvas: LineCanvas, runs: list[Run]) -> float:
-    """The share of the columns that hold ink, which is looked for where nothing was read alone."""
-    if canvas.ink is None and not runs:
-        return inked_columns(canvas.grey[:, : canvas.width])
-    return canvas.ink or 0.0
+    """The share of the columns that hold ink, which is looked for where nothing was read alone; else 0."""
+    if runs:
+        return 0.0
+    grey = (canvas.grey[:, : canvas.width] * 255).astype(np.uint8) if canvas.thumbnail is None else canvas.thumbnail
+    return inked_columns(grey)
 
 
 def _characters(runs: list[Run], canvas: LineCanvas, vocabulary: Vocabulary) -> tuple[Character, ...]:

@@ -27,7 +27,7 @@ from .errors import CheckpointError, ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .image.loading import Loaded, Stop, load_canvases
-from .image.margins import advice, find_ink, trimmed
+from .image.margins import advice, find_ink, thumbnail, trimmed
 from .line import Character, Line, greedy_line, searched_line
 from .model_dir import ModelDir
 from .model_id import local_directory
@@ -44,7 +44,7 @@ Lexicon = str | os.PathLike[str] | Iterable[str]
 
 TRIM = ("never", "auto")
 LOOKED_AT = 100  # first images whose ink is looked for, to warn of wide margins and several lines
-SHRUNK = 4 * LINE_HEIGHT  # px of height from which ink may fade where the picture is scaled: it is looked for before
+SHRUNK = 4 * LINE_HEIGHT  # px of height from which faint ink may be lost where the picture is scaled: a thumbnail keeps it
 
 
 class Recognizer:
@@ -303,13 +303,16 @@ class Recognizer:
 
     def _canvas(self, image: object) -> LineCanvas:
         rgb = load_image(image, limits=self.limits)
-        if self.trim == "never" and self._looked_at >= LOOKED_AT and len(rgb) < SHRUNK:
-            return line_canvas(rgb)
-        self._looked_at += 1
-        ink = find_ink(rgb)
-        crop, left = trimmed(rgb, ink) if self.trim == "auto" else (rgb, 0)
-        self._warn(rgb, None if crop is not rgb else advice(ink))
-        return replace(line_canvas(crop), source_left=left, ink=ink.columns if ink else 0.0)
+        crop, left = rgb, 0
+        if self.trim == "auto" or (self._looked_at < LOOKED_AT and not self._warned):
+            self._looked_at += 1
+            ink = find_ink(rgb)
+            if self.trim == "auto":
+                crop, left = trimmed(rgb, ink)
+            self._warn(rgb, None if crop is not rgb else advice(ink))
+        return replace(
+            line_canvas(crop), source_left=left, thumbnail=thumbnail(crop) if len(crop) >= SHRUNK else None
+        )
 
     def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""

@@ -36,7 +36,7 @@ class LineCanvas:
     width: px of the canvas that the line covers
     source_width, source_height: px of the part of the upright image that the line came from
     source_left: px of that image left of this part
-    ink: the share of its columns that hold ink, in [0, 1], where they were looked at before the line was scaled
+    thumbnail: grey uint8 (h, w) of a picture so high that faint ink may be lost when it is scaled to the canvas
     chunks: of the whole canvas, 3 up to 25:1
     """
 
@@ -46,7 +46,7 @@ class LineCanvas:
     source_height: int
     chunks: int
     source_left: int = 0
-    ink: float | None = None
+    thumbnail: np.ndarray | None = None
 
     @property
     def inked(self) -> int:

@@ -33,7 +33,6 @@ class Ink:
     stroke: float  # thickness of its strokes
     bands: tuple[int, ...]  # heights of rows of ink with paper between them, top to bottom
     picture_height: int
-    columns: float  # the share of the picture's columns that hold some, in (0, 1]
 
     @property
     def width(self) -> int:
@@ -62,13 +61,20 @@ class Ink:
         return max(1, sum(height >= least for height in self.bands))
 
 
+def thumbnail(rgb: np.ndarray) -> np.ndarray:
+    """An RGB uint8 (H, W, 3) picture in grey, uint8 (h, w), shrunk to WORKING_PIXELS at most."""
+    height, width = rgb.shape[:2]
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    scale = (WORKING_PIXELS / (height * width)) ** 0.5
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+
+
 def find_ink(rgb: np.ndarray) -> Ink | None:
     """The ink of an RGB uint8 (H, W, 3) picture, dark on light or light on dark; None where there is none."""
     height, width = rgb.shape[:2]
-    scale = min(1.0, (WORKING_PIXELS / (height * width)) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    mask = ink_mask(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+    grey = thumbnail(rgb)
+    mask = ink_mask(grey)
     count, labels, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     kept = [index for index in range(1, count) if found[index, cv2.CC_STAT_AREA] >= SPECK]
     if not kept:
@@ -77,7 +83,7 @@ def find_ink(rgb: np.ndarray) -> Ink | None:
     boxes = found[kept]
     left, top = boxes[:, :2].min(0)
     right, bottom = (boxes[:, :2] + boxes[:, 2:4]).max(0)
-    x, y = width / size[0], height / size[1]
+    x, y = width / grey.shape[1], height / grey.shape[0]
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rows, [0]])))
     thickness = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     stroke = float(np.percentile(thickness[mask > 0], 75))
@@ -89,7 +95,6 @@ def find_ink(rgb: np.ndarray) -> Ink | None:
         stroke * y,
         tuple(round(float(end - start) * y) for start, end in zip(edges[::2], edges[1::2])),
         height,
-        float(mask.any(axis=0).mean()),
     )
 
 
@@ -108,8 +113,8 @@ def ink_mask(grey: np.ndarray) -> np.ndarray:
 
 
 def inked_columns(grey: np.ndarray) -> float:
-    """The share of the columns of a grey float32 (H, W) picture in [0, 1] that hold ink."""
-    return float(ink_mask((grey * 255).astype(np.uint8)).any(axis=0).mean())
+    """The share of the columns of a grey uint8 (H, W) picture that hold ink, in [0, 1]."""
+    return float(ink_mask(grey).any(axis=0).mean())
 
 
 def advice(ink: Ink | None) -> str | None:
