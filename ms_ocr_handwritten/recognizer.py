@@ -44,7 +44,7 @@ Lexicon = str | os.PathLike[str] | Iterable[str]
 
 TRIM = ("never", "auto")
 LOOKED_AT = 100  # first images whose ink is looked for, to warn of wide margins and several lines
-SHRUNK = 4 * LINE_HEIGHT  # px of height from which faint ink may be lost where the picture is scaled: a thumbnail keeps it
+SHRUNK = 4 * LINE_HEIGHT  # px of height from which scaling may lose faint ink, so that a thumbnail is kept
 
 
 class Recognizer:
@@ -310,9 +310,7 @@ class Recognizer:
             if self.trim == "auto":
                 crop, left = trimmed(rgb, ink)
             self._warn(rgb, None if crop is not rgb else advice(ink))
-        return replace(
-            line_canvas(crop), source_left=left, thumbnail=thumbnail(crop) if len(crop) >= SHRUNK else None
-        )
+        return replace(line_canvas(crop), source_left=left, thumbnail=thumbnail(crop) if len(crop) >= SHRUNK else None)
 
     def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""

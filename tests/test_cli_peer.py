@@ -178,7 +178,7 @@ def test_a_missing_package_names_the_extra(always_a, sets, monkeypatch, missing)
 
 @needs_rapidocr
 def test_missing_weights_are_not_fetched(always_a, sets, monkeypatch, blocked_network):  # noqa: F811
-    monkeypatch.setattr(peer, "_WEIGHTS", "none.onnx")
+    monkeypatch.setitem(peer._WEIGHTS, "Rec", "none.onnx")
     result = evaluate("--model", always_a, "--peer", "rapidocr", "lines")
     assert (result.exit_code, result.stdout, blocked_network) == (1, "", [])
     assert "none.onnx is missing, which rapidocr brings from 3.10 on; `pip install --upgrade" in result.stderr

@@ -1,12 +1,12 @@
 """Where the lines of a page are: polygons, by RapidOCR's detector or by any callable."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..errors import BackendError, ConfigurationError, ImageError
+from ..errors import ConfigurationError, ImageError
+from .rapidocr import open_rapidocr
 
 # uint8 (H, W, 3), BGR as OpenCV has it -> for each line its polygon, (n, 2) or flat (2 n,), in px of that page.
 Detector = Callable[[np.ndarray], Iterable]
@@ -36,22 +36,8 @@ class RapidOcrDetector:
 
     def __init__(self, longest_side: int = LONGEST_SIDE, unclip: float = UNCLIP) -> None:
         """Raises BackendError where rapidocr, onnxruntime or the weights are missing, or do not work."""
-        try:
-            import onnxruntime  # noqa: F401  (what rapidocr computes with, but does not install)
-            import rapidocr
-        except ImportError as error:
-            raise BackendError(
-                f"finding the lines of a page needs the packages rapidocr and onnxruntime ({error}); "
-                "`pip install ms_ocr_handwritten[page]`"
-            ) from None
-        weights = Path(rapidocr.__file__).parent / "models" / _WEIGHTS
-        if not weights.is_file():
-            raise BackendError(
-                f"{weights} is missing, which rapidocr brings from 3.10 on; `pip install --upgrade rapidocr`"
-            )
         self.longest_side = longest_side
         parameters = {
-            "Global.log_level": "critical",
             "Global.use_cls": False,
             "Global.use_rec": False,
             # The page is shrunk here alone, never enlarged: these are the sides that leave it as it comes.
@@ -59,15 +45,9 @@ class RapidOcrDetector:
             "Global.min_side_len": 1,
             "Det.limit_side_len": 1,
             "Det.unclip_ratio": unclip,
-            "Det.model_path": str(weights),  # a path is neither checked against the hub nor replaced by a download
         }
-        try:
-            self._engine = rapidocr.RapidOCR(params=parameters)
-            self._engine(np.full((_MULTIPLE, _MULTIPLE, 3), 255, np.uint8))  # which loads the weights
-        except Exception as error:  # rapidocr has no common base of what it raises
-            raise BackendError(
-                f"rapidocr cannot be opened ({type(error).__name__}: {error}); `pip install --force-reinstall rapidocr`"
-            ) from error
+        blank = np.full((_MULTIPLE, _MULTIPLE, 3), 255, np.uint8)
+        self._engine = open_rapidocr("finding the lines of a page", "page", {"Det": _WEIGHTS}, parameters, blank, {})
 
     def __call__(self, page: np.ndarray) -> list[np.ndarray]:
         """The boxes of lines or parts of lines, float64 (4, 2) each."""
