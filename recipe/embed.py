@@ -1,4 +1,7 @@
-"""Turn a training's output/ into the embedded model: fp16 weights, the same as ONNX, configuration and vocabulary.
+"""Turn a training's output/ into the embedded model: fp16 weights, configuration and vocabulary, and an ONNX graph.
+
+The graph holds no weights: it says where in pytorch_model.pt they lie, which both runtimes map into memory, so that the
+package brings them once.
 
 How to train goes with the recipe; what the embedded configuration says of training is the repository's default, meant
 for fine-tuning.
@@ -6,17 +9,67 @@ for fine-tuning.
     python recipe/embed.py WORK_DIR/output ms_ocr_handwritten/assets
 """
 
+import struct
 import sys
+import zipfile
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from ms_ocr_handwritten.atomic import write_atomically
 from ms_ocr_handwritten.config import read_json
 from ms_ocr_handwritten.model_dir import ONNX_FILE, ModelDir
 from ms_ocr_handwritten.nets.convnextvit import load_network, read_weights
-from ms_ocr_handwritten.onnx.export import export_onnx
+from ms_ocr_handwritten.onnx.export import check_onnx, export_onnx
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch
+
+HEADER = struct.Struct("<26xHH")  # of a file in a zip archive: the lengths of its name and of what is added to it
+LEAST = 256  # bytes of a tensor that is looked for among the weights
+
+
+def where_tensors_lie(weights: Path) -> dict[bytes, tuple[int, bool]]:
+    """Bytes of each tensor of a file of weights, and of each matrix turned around -> (offset, whether turned)."""
+    content, places = weights.read_bytes(), {}
+    stored = {}
+    with zipfile.ZipFile(weights) as archive:
+        for entry in archive.infolist():
+            if "/data/" in entry.filename:
+                start = entry.header_offset + HEADER.size + sum(HEADER.unpack_from(content, entry.header_offset))
+                stored[content[start : start + entry.file_size]] = start
+    for value in torch.load(weights, weights_only=True).values():
+        array = value.numpy()
+        places[array.tobytes()] = stored[array.tobytes()], False
+        if array.ndim == 2:
+            places.setdefault(array.T.tobytes(), (stored[array.tobytes()], True))
+    return places
+
+
+def share_weights(path: Path, weights: Path) -> None:
+    """Take the tensors out of the ONNX file at `path` that `weights` holds, too."""
+    model, places = onnx.load(path), where_tensors_lie(weights)
+    turned = {}
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.nbytes < LEAST or array.tobytes() not in places:
+            continue  # a constant of the graph, or a part of a tensor
+        offset, turn = places[array.tobytes()]
+        if turn:
+            del tensor.dims[:]
+            tensor.dims.extend(array.T.shape)
+            turned[tensor.name] = f"{tensor.name}.turned"
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", offset), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+    nodes = [helper.make_node("Transpose", [name], [new], name=new, perm=[1, 0]) for name, new in turned.items()]
+    for node in model.graph.node:
+        node.input[:] = [turned.get(name, name) for name in node.input]
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    write_atomically(path, model.SerializeToString())
 
 
 def main(source: Path, assets: Path) -> None:
@@ -29,6 +82,8 @@ def main(source: Path, assets: Path) -> None:
     write_atomically(assets / "configuration.json", as_json(raw).encode("utf-8"))
     network = load_network(ModelDir.open(assets).configuration.network, assets / "pytorch_model.pt")
     export_onnx(network, assets / ONNX_FILE, half_weights=True, weights=assets / "pytorch_model.pt")
+    share_weights(assets / ONNX_FILE, assets / "pytorch_model.pt")
+    check_onnx(network, assets / ONNX_FILE)
     sizes = ", ".join(
         f"{name} {(assets / name).stat().st_size / 1e6:.1f} MB" for name in ("pytorch_model.pt", ONNX_FILE)
     )

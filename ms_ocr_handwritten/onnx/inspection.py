@@ -25,6 +25,7 @@ INPUT_SHAPE = (None, 3, LINE_HEIGHT, CHUNK_WIDTH)  # RGB chunks; None for any nu
 _FLOAT = 1  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _MOST_NODES = 100_000
+_BESIDE = b"pytorch_model.pt"  # the one file in which data may lie, as those of the embedded model do
 
 Part = tuple[int, int]  # where the bytes of a message begin and end
 
@@ -33,7 +34,7 @@ def check_onnx_file(path: str | os.PathLike[str]) -> None:
     """Raise CheckpointError unless a runtime may have the ONNX file at `path`.
 
     Refused are operators beyond OPERATORS (loops, branches and those of other vendors among them), functions, data in
-    other files, and any other inputs than one of INPUT_SHAPE in float32.
+    other files than the weights beside it, and any other inputs than one of INPUT_SHAPE in float32.
     """
     try:
         check_regular(path)
@@ -114,9 +115,16 @@ def _check_tensor(content: mmap.mmap, tensor: Part) -> bytes:
     for number, (start, stop) in _fields(content, tensor):
         if number == 8:
             name = content[start:stop]
-        elif number == 13 or (number == 14 and start):
-            raise _UnsafeError("its data lie in other files")
+        elif number == 13:
+            _check_entry(content, (start, stop))
     return name
+
+
+def _check_entry(content: mmap.mmap, entry: Part) -> None:
+    """One key and value of what says where data lie: no path but one name; the runtime itself holds to its length."""
+    key, value = (content[slice(*next(_numbered(content, entry, number), (0, 0)))] for number in (1, 2))
+    if key not in (b"location", b"offset", b"length") or (key == b"location" and value != _BESIDE):
+        raise _UnsafeError(f"its data lie in other files than {_BESIDE.decode()}")
 
 
 def _value(content: mmap.mmap, value: Part) -> tuple[bytes, int, list[int | None]]:

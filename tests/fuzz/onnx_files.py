@@ -112,6 +112,8 @@ SEEDS: list[tuple[str, Callable[[], bytes], str | None]] = [
     ("function that calls itself", function, REFUSED),
     ("data in /etc/passwd", lambda: external("/etc/passwd"), REFUSED),
     ("data beside it", lambda: external("weights.bin"), REFUSED),
+    ("data in weights that are not there", lambda: external("pytorch_model.pt"), REFUSED),
+    ("data in weights above it", lambda: external("../pytorch_model.pt"), REFUSED),
     ("a constant's data in /etc/passwd", constant_of_external, REFUSED),
     ("another vendor's operator", lambda: model([helper.make_node("Gelu", ["images"], ["logits"], domain="com.microsoft")]), REFUSED),
     ("an operator nobody has", lambda: model([helper.make_node("Teleport", ["images"], ["logits"])]), REFUSED),
