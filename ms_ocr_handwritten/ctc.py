@@ -29,7 +29,11 @@ class Run:
 
 
 def best_path(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (..., T, C), any float dtype, to the best id (..., T) int64 and its log-probability (..., T) float32."""
+    """Logits (..., T, C), any float dtype, to the best id (..., T) int64 and its log-probability (..., T) float32.
+
+    >>> best_path(np.zeros((2, 4)))
+    (array([0, 0]), array([-1.3862944, -1.3862944], dtype=float32))
+    """
     logits = np.asarray(logits, np.float32)
     top = logits.max(-1)
     normaliser = np.log(np.exp(logits - top[..., None]).sum(-1, dtype=np.float32))  # log-sum-exp, less top
@@ -37,7 +41,11 @@ def best_path(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
-    """Merge repeats and drop blanks: ids (T,) and their log-probabilities (T,) to the runs, left to right."""
+    """Merge repeats and drop blanks: ids (T,) and their log-probabilities (T,) to the runs, left to right.
+
+    >>> collapse(np.array([7, 7, 0, 7, 9]), np.log([0.5, 0.75, 1, 1, 0.5]))
+    [Run(id=7, score=0.75, start=0, end=2), Run(id=7, score=1.0, start=3, end=4), Run(id=9, score=0.5, start=4, end=5)]
+    """
     if len(ids) == 0:
         return []
     changes = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
@@ -50,6 +58,9 @@ def line_score(runs: Sequence[Run], log_probs: np.ndarray, inked: float = 0.0) -
     """Confidence of a line in [0, 1]; for one without characters of `log_probs` (T,) and `inked`.
 
     inked: the share of its columns that hold ink.
+
+    >>> round(line_score([Run(7, 0.5, 0, 2), Run(9, 0.98, 3, 4)], np.zeros(4)), 6)
+    0.7
     """
     if runs:
         return float(np.exp(np.log(np.maximum([run.score for run in runs], LEAST_SCORE)).mean()))
@@ -57,5 +68,9 @@ def line_score(runs: Sequence[Run], log_probs: np.ndarray, inked: float = 0.0) -
 
 
 def required_columns(ids: Sequence[int]) -> int:
-    """Least number of columns to which a label can be aligned: one a character, one blank between equal neighbours."""
+    """Least number of columns to which a label can be aligned: one a character, one blank between equal neighbours.
+
+    >>> required_columns([5, 5, 6])
+    4
+    """
     return len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))

@@ -15,14 +15,25 @@ from .vocab import fold_full_width
 
 
 def loose(text: str) -> str:
-    """NFKC, without spaces, punctuation (P*) and symbols (S*), case folded: what is left when only words count."""
+    """NFKC, without spaces, punctuation (P*) and symbols (S*), case folded: what is left when only words count.
+
+    >>> loose("Ｅn 2026, l'été!")
+    'en2026lété'
+    """
     kept = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c)[0] not in "PSZC")
     return "".join(kept).casefold()
 
 
 @dataclass
 class Counts:
-    """Sums over lines; `a + b` is the sum over both. Rates are nan where there is nothing to divide by."""
+    """Sums over lines; `a + b` is the sum over both. Rates are nan where there is nothing to divide by.
+
+    >>> counts = Counts()
+    >>> counts.add("helo", "hello")
+    >>> counts.add("25", "25")
+    >>> counts.errors, counts.characters, round(counts.cer, 3), counts.line_accuracy
+    (1, 7, 0.143, 0.5)
+    """
 
     lines: int = 0
     right: int = 0
@@ -70,7 +81,14 @@ class Counts:
 
 @dataclass
 class Scores:
-    """The figures of an evaluation: folded (full-width as half-width, as labels are trained), raw, and loose."""
+    """The figures of an evaluation: folded (full-width as half-width, as labels are trained), raw, and loose.
+
+    >>> scores = Scores.empty()
+    >>> scores.add("１2", "12")
+    >>> summary = scores.summary()
+    >>> summary["cer"], summary["cer_raw"]
+    (0.0, 0.5)
+    """
 
     folded: Counts
     raw: Counts

@@ -17,7 +17,11 @@ VOCABULARY_FILE = "vocab.txt"
 
 
 def default_model_dir() -> str:
-    """The embedded model, usable as `model=` everywhere. Raises CheckpointError if this installation has none."""
+    """The embedded model, usable as `model=` everywhere. Raises CheckpointError if this installation has none.
+
+    >>> sorted(os.listdir(default_model_dir()))
+    ['README.md', 'configuration.json', 'model.onnx', 'pytorch_model.pt', 'vocab.txt']
+    """
     folder = Path(__file__).parent / "assets"
     if not (folder / CONFIGURATION_FILE).exists():
         raise CheckpointError(

@@ -199,6 +199,13 @@ class Recognizer:
         Raises:
             ImageError: it cannot be read as an image.
             LexiconError: nothing could be read so.
+
+        >>> import cv2
+        >>> from ms_ocr_handwritten import Recognizer, default_model_dir
+        >>> picture = cv2.putText(np.full((48, 130), 255, np.uint8), "2026", (12, 38), 0, 1.3, 0, 2)
+        >>> line = Recognizer.from_pretrained(default_model_dir()).read(picture)
+        >>> line.text, round(line.score, 1), [char.character for char in line.chars]
+        ('2026', 1.0, ['2', '0', '2', '6'])
         """
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
         (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self._canvas(image)]).result()
@@ -250,6 +257,14 @@ class Recognizer:
         errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
         ImageError in its place. What `images` itself raises comes after the lines of the images before.
         n_best, allowed, lexicon, lexicon_mode: as for `read`.
+
+        >>> import cv2
+        >>> from ms_ocr_handwritten import Recognizer, default_model_dir
+        >>> paper = np.full((48, 130), 255, np.uint8)
+        >>> pictures = [cv2.putText(paper.copy(), text, (12, 38), 0, 1.3, 0, 2) for text in ("25", "70")]
+        >>> recognizer = Recognizer.from_pretrained(default_model_dir())
+        >>> [line.text for line in recognizer.read_many(pictures)]
+        ['25', '70']
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; at least 1 expected")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .atomic import naming_what_cannot_be_written, write_atomically
 from .errors import LabelError, VocabularyError
 from .files import read_regular
 
@@ -28,6 +29,9 @@ def fold_full_width(text: str) -> str:
 
     Labels are folded so before they are encoded, at training and at evaluation alike.
     Source: `Q2B` of ModelScope `msdatasets/dataset_cls/custom_datasets/ocr_recognition_dataset.py`.
+
+    >>> fold_full_width("ＡＢ　１２！")
+    'AB 12!'
     """
     return text.translate(_FOLDED)
 
@@ -38,6 +42,12 @@ class Vocabulary:
 
     `characters` holds the lines of vocab.txt in order, '' for an empty line; `characters[i]` has id `i + FIRST_ID`.
     Raises VocabularyError where an entry is longer than one code point, is a line break, or comes twice.
+
+    >>> vocabulary = Vocabulary(("一", "a", " "))
+    >>> vocabulary.encode("a 一"), vocabulary.decode([3, 0, 2])
+    ([3, 4, 2], 'a一')
+    >>> vocabulary.grow("ba").characters, vocabulary.unknown("abc")
+    (('一', 'a', ' ', 'b'), ['b', 'c'])
     """
 
     characters: tuple[str, ...]
@@ -76,25 +86,17 @@ class Vocabulary:
         """Write vocab.txt so that `load` gives an equal vocabulary; the file appears whole or not at all.
 
         A file that already holds the same is left alone. Raises VocabularyError where another one is in the way,
-        or the file cannot be written.
+        OutputError where the file cannot be written.
         """
-        path = Path(path)
-        data = self.text.encode("utf-8")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        path, data = Path(path), self.text.encode("utf-8")
+        with naming_what_cannot_be_written(path):
             if path.exists():
                 if path.read_bytes() == data:
                     return
                 raise VocabularyError(
                     f"{path}: exists and holds another vocabulary; choose another path, or move that file away first"
                 )
-            _write_durably(temporary, data)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise VocabularyError(
-                f"{path}: cannot be written ({error.strerror}); check the folder, its permissions and its free space"
-            ) from error
+            write_atomically(path, data)
 
     @property
     def text(self) -> str:
@@ -234,10 +236,3 @@ def _read_text(path: str | os.PathLike) -> str:
         if isinstance(error, VocabularyError):
             raise
         raise VocabularyError(f"{path!r}: not a path ({error})") from error
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

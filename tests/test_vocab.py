@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_ocr_handwritten.errors import LabelError, VocabularyError
+from ms_ocr_handwritten.errors import LabelError, OutputError, VocabularyError
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "official" / "vocab.txt"
@@ -147,8 +147,8 @@ def test_saving_gives_the_same_bytes_and_overwrites_nothing(tmp_path):
     with pytest.raises(VocabularyError, match="copy.txt: exists and holds another vocabulary; choose another path"):
         vocabulary.grow("z").save(copy)
     assert copy.read_text(encoding="utf-8") == SMALL
-    with pytest.raises(VocabularyError, match="no_folder.*cannot be written.*check the folder"):
-        vocabulary.save(tmp_path / "no_folder" / "vocab.txt")
+    with pytest.raises(OutputError, match="copy.txt/vocab.txt: cannot be written.*mend the permissions"):
+        vocabulary.save(copy / "vocab.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.txt", "vocab.txt"]
 
 

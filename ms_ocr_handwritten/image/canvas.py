@@ -63,7 +63,12 @@ class LineCanvas:
 
 
 def line_canvas(rgb: np.ndarray) -> LineCanvas:
-    """The canvas of an RGB uint8 (H, W, 3) line. Raises ImageError if it is far too tall or too long to be one."""
+    """The canvas of an RGB uint8 (H, W, 3) line. Raises ImageError if it is far too tall or too long to be one.
+
+    >>> canvas = line_canvas(np.full((64, 1000, 3), 255, np.uint8))
+    >>> canvas.width, canvas.inked, canvas.chunk_array().shape
+    (500, 2, (2, 32, 300))
+    """
     scaled, chunks = _scaled_line(rgb)
     height, width = rgb.shape[:2]
     red, green, blue = map(cv2.LUT, cv2.split(scaled), _SHARES)
@@ -78,6 +83,9 @@ def rgb_chunks(rgb: np.ndarray) -> np.ndarray:
     """All chunks of an RGB uint8 (H, W, 3) line, padding included: float32 (N, 3, 32, 300) in [0, 1].
 
     N is 3 up to 25:1, and the values are then those of upstream's preprocessor. Raises ImageError as `line_canvas`.
+
+    >>> rgb_chunks(np.full((64, 1000, 3), 255, np.uint8)).shape
+    (3, 3, 32, 300)
     """
     scaled, chunks = _scaled_line(rgb)
     canvas = np.zeros((3, LINE_HEIGHT, canvas_width(chunks)), np.float32)

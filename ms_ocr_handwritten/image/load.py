@@ -35,6 +35,9 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
     A truncated file is an error unless the process has set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 
     Raises ImageError naming the source and the remedy.
+
+    >>> load_image(np.zeros((40, 200), np.float32)).shape  # grey in [0, 1]
+    (40, 200, 3)
     """
     if isinstance(source, np.ndarray):
         name = f"array {source.shape} {source.dtype}"

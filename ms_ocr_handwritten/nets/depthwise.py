@@ -1,8 +1,8 @@
 """A depthwise convolution that costs no more than it must, when a network learns on a CPU above all.
 
 - Its weight gradient: oneDNN takes three times as long for it in bfloat16 as in float32.
-- Over fewer rows than its kernel has, the libraries go through rows that meet padding alone. cuDNN is quick with a kernel
-  of seven rows or of one, and takes five times as long for the three that meet two rows of a map.
+- Over fewer rows than its kernel has, the libraries go through rows that meet padding alone. cuDNN is quick with a
+  kernel of seven rows or of one, and takes five times as long for the three that meet two rows of a map.
 """
 
 from typing import Any

@@ -136,6 +136,12 @@ class PageReader:
 
         Raises:
             ImageError: there is no page to be had of the image.
+
+        >>> from ms_ocr_handwritten import PageReader
+        >>> page = cv2.putText(np.full((200, 300), 255, np.uint8), "2026", (92, 108), 0, 1.3, 0, 2)
+        >>> box = [(80, 70), (205, 70), (205, 115), (80, 115)]
+        >>> PageReader(detector=lambda picture: [box]).read(page).text
+        '2026'
         """
         (page,) = self._read([image], 32, polygons)
         if isinstance(page, ImageError):
