@@ -134,6 +134,7 @@ class _Bigrams:
 
     def __init__(self, seed: int) -> None:
         self.table = np.random.default_rng(seed).normal(0, 1.5, (8, 8))
+        self.most = float(self.table.max())
 
     def start(self) -> int:
         return 0

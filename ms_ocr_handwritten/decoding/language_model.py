@@ -146,6 +146,11 @@ class Scorer:
         self._begin = state()
         model.BeginSentenceWrite(self._begin)
 
+    @property
+    def most(self) -> float:
+        """More than that no character adds, in nats."""
+        return max(0.0, self._alpha * LEAST) + self._beta
+
     def start(self) -> object:
         return self._begin
 
