@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ms_ocr_handwritten.backends.columns import candidate_columns, highest_many
+from ms_ocr_handwritten.backends.columns import BLOCK, candidate_columns, highest_many
 from ms_ocr_handwritten.ctc import best_path, collapse
 from ms_ocr_handwritten.decoding.alignment import align
 from ms_ocr_handwritten.decoding.beam import beam_search
@@ -134,11 +134,14 @@ class _Bigrams:
 
     def __init__(self, seed: int) -> None:
         self.table = np.random.default_rng(seed).normal(0, 1.5, (8, 8))
+        self.most = float(self.table.max())
+        self.asked = 0
 
     def start(self) -> int:
         return 0
 
     def extend(self, state, class_id):
+        self.asked += 1
         return float(self.table[state, class_id]), class_id
 
     def end(self, state):
@@ -156,6 +159,37 @@ def test_a_language_model_weighs_every_string(seed):
     searched = beam_search(*found, 400, language).hypotheses[:5]
     assert [one.ids for one in searched] == best
     assert [one.score for one in searched] == pytest.approx([texts[text] for text in best], abs=1e-3)
+
+
+def textbook_beam(found: Candidates, width: int, language: _Bigrams) -> list[tuple[tuple[int, ...], float]]:
+    """Texts and scores of a beam that keeps `width` texts a column, every one of them extended by every class."""
+    beam = {(): (1.0, 0.0)}  # mass that ends in a blank, and in the last class
+    for ids, log_probs in zip(*found):
+        probs, grown = dict(zip(ids.tolist(), np.exp(log_probs).tolist())), {}
+        for text, (blank, last) in beam.items():
+            grown.setdefault(text, [0.0, 0.0])[0] += (blank + last) * probs[0]
+            for one, probability in probs.items():
+                if text and one == text[-1]:
+                    grown[text][1] += last * probability
+                if one:
+                    factor = math.exp(language.table[text[-1] if text else 0, one])
+                    before = blank if text and one == text[-1] else blank + last
+                    grown.setdefault((*text, one), [0.0, 0.0])[1] += before * probability * factor
+        beam = {text: tuple(grown[text]) for text in sorted(grown, key=lambda text: sum(grown[text]))[-width:]}
+    scores = {text: math.log(sum(masses)) + language.end(text[-1] if text else 0) for text, masses in beam.items()}
+    return sorted(scores.items(), key=lambda one: -one[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_narrow_beam_drops_what_a_textbook_drops(seed):
+    """And it asks the language model about few of the characters that the columns offer."""
+    found, language = random_columns(12, 5, seed), _Bigrams(seed)
+    for width in (1, 2, 3, 7):
+        language.asked = 0
+        searched, expected = beam_search(*found, width, language), textbook_beam(found, width, language)
+        assert [one.ids for one in searched.hypotheses] == [text for text, _ in expected]
+        assert [one.score for one in searched.hypotheses] == pytest.approx([score for _, score in expected], abs=1e-3)
+        assert language.asked < 0.75 * 12 * width * 5
 
 
 def test_equal_neighbours_need_a_blank_between():
@@ -243,10 +277,11 @@ def test_torch_and_numpy_find_the_same_candidates(classes):
 
 
 def test_the_highest_of_many_lie_in_the_highest_blocks():
-    scores = torch.from_numpy(LOGITS)
+    scores = torch.from_numpy(LOGITS)[:, : 10 * BLOCK].contiguous()
+    peaks, rows = scores.unflatten(-1, (-1, BLOCK)).amax(-1), torch.tensor([2, 40, 74])
     for count in (1, 3, 10, 20):
-        top, places = highest_many(scores, count)
-        expected = scores.topk(count, -1)
+        top, places = highest_many(scores, peaks, rows, count)
+        expected = scores[rows].topk(count, -1)
         assert (top == expected.values).all() and (places == expected.indices).all()
 
 

@@ -173,6 +173,17 @@ def test_the_beams_scorer_adds_up_to_kenlms_sentence_score(arpa):
     assert total == pytest.approx(0.7 * LanguageModel(arpa).log_prob(text) + 0.25 * len(text))
 
 
+def test_what_a_model_does_not_know_is_left_to_the_ink(tmp_path):
+    """Else a character that is written clearly is dropped, since its log-probability outweighs the columns'."""
+    path = tmp_path / "lm.arpa"
+    write_arpa(estimate(["abab"] * 20_000 + ["c"], 2, "abc"), str(path))
+    scorer = LanguageModel(path).scorer(Vocabulary(tuple("abc")), Weights(0.5, 1.5))
+    rare, _ = scorer.extend(scorer.start(), Vocabulary(tuple("abc")).encode("c")[0])
+    assert rare == pytest.approx(0.5 * -3.5 * math.log(10) + 1.5)
+    common, _ = scorer.extend(scorer.start(), Vocabulary(tuple("abc")).encode("a")[0])
+    assert rare < common <= scorer.most == 1.5
+
+
 @pytest.mark.parametrize("order", [2, 4, 5, 6, 8])
 def test_blocks_of_text_count_as_the_whole(order, monkeypatch):
     tokens = ngrams.Tokens()

@@ -9,6 +9,7 @@ from ..decoding.beam import QUIET
 
 LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
 COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
+SEARCHED_AT_ONCE = 32  # and where many of their classes are looked for, which takes a second buffer
 BLOCK = 64  # classes
 NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
 
@@ -70,33 +71,48 @@ def candidate_columns(logits: Tensor, count: int, classes: Tensor | None) -> tup
     count, classes: as `decoding.candidates.Wanted` has them, here with the blank as the first class.
     On a CPU quiet columns get the blank alone, since most columns are quiet; a GPU must not wait for their number.
     """
-    columns = logits.flatten(0, 1).float()
+    columns = logits.flatten(0, 1)
     if classes is not None:
         columns = columns[:, classes]
-    normaliser = columns.logsumexp(-1, keepdim=True)
-    blanks = columns[:, :1] - normaliser
-    count = min(count, columns.shape[-1] - 1)
-    busy = (blanks[:, 0] <= math.log(QUIET)).nonzero()[:, 0] if logits.device.type == "cpu" else slice(None)
-    top, best = highest_many(columns[busy, 1:], count)
+    on_cpu, width = logits.device.type == "cpu", columns.shape[-1]
+    count = min(count, width - 1)
     ids = torch.zeros(len(columns), 1 + count, dtype=torch.int32, device=logits.device)
     log_probs = torch.full(ids.shape, -math.inf, device=logits.device)
-    log_probs[:, :1] = blanks
-    log_probs[busy, 1:] = top - normaliser[busy]
-    ids[busy, 1:] = (best + 1 if classes is None else classes[best + 1]).int()
+    at_once = SEARCHED_AT_ONCE if on_cpu else len(columns)
+    buffer = columns.new_full((min(at_once, len(columns)), -(-width // BLOCK) * BLOCK), -math.inf, dtype=torch.float32)
+    powers = torch.empty_like(buffer)
+    for start in range(0, len(columns), at_once):
+        part = slice(start, min(start + at_once, len(columns)))
+        scores = buffer[: part.stop - start]
+        scores[:, :width] = columns[part]
+        blanks = scores[:, :1].clone()
+        scores[:, 0] = -math.inf
+        peaks = scores.unflatten(-1, (-1, BLOCK)).amax(-1)
+        top = torch.maximum(peaks.amax(-1, keepdim=True), blanks)
+        whole = torch.sub(scores, top, out=powers[: len(scores)]).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True)
+        normaliser = top + (whole + (blanks - top).exp()).log()
+        blanks -= normaliser
+        log_probs[part, :1] = blanks
+        if on_cpu:
+            busy = (blanks[:, 0] <= math.log(QUIET)).nonzero()[:, 0]
+        else:
+            busy = torch.arange(len(scores), device=logits.device)
+        best, places = highest_many(scores, peaks, busy, count)
+        log_probs[start + busy, 1:] = best - normaliser[busy]
+        ids[start + busy, 1:] = (places if classes is None else classes[places]).int()
     return ids.unflatten(0, logits.shape[:2]), log_probs.unflatten(0, logits.shape[:2])
 
 
-def highest_many(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest of scores (M, C), falling, and their places, (M, count) each.
+def highest_many(scores: Tensor, peaks: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of `rows` (R,) of scores (M, C): falling values and places, (R, count).
 
-    They lie in the blocks that have the highest maxima, so few of the classes need to be sorted.
+    C is a multiple of BLOCK. They lie in the blocks of the highest `peaks` (M, C / BLOCK), so few classes need to be
+    sorted.
     """
-    blocks = -(-scores.shape[-1] // BLOCK)
+    blocks = peaks.shape[-1]
     if blocks <= count:
-        return scores.topk(count, -1)
-    padded = scores.new_full((len(scores), blocks * BLOCK), -math.inf)
-    padded[:, : scores.shape[-1]] = scores
-    chosen = padded.unflatten(-1, (-1, BLOCK)).amax(-1).topk(count, -1, sorted=False).indices
-    places = (chosen[..., None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
-    top, at = padded.gather(1, places).topk(count, -1)
-    return top, places.gather(1, at)
+        return scores[rows].topk(count, -1)
+    chosen = peaks[rows].topk(count, -1, sorted=False).indices
+    near = scores.view(-1, BLOCK).index_select(0, (rows[:, None] * blocks + chosen).flatten())
+    top, at = near.view(-1, count * BLOCK).topk(count, -1)
+    return top, chosen.gather(1, at // BLOCK) * BLOCK + at % BLOCK

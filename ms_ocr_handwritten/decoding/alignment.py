@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from ..ctc import BLANK
+from ..ctc import BLANK, collapse
 from .beam import QUIET
 from .candidates import Candidates
 
@@ -17,40 +18,57 @@ def align(text: Sequence[int], columns: Candidates) -> list[tuple[int, int]]:
 
     The text must have an alignment, as what a search found has.
     """
+    runs = collapse(*columns.best_path())
+    if [run.id for run in runs] == list(text):  # then no alignment is more probable than the best path
+        return [(run.start, run.end) for run in runs]
     if not text:
         return []
-    kept = np.flatnonzero(
-        columns.log_probs[:, 0] <= np.log(QUIET)
-    )  # in a quiet column nothing stands, and all may pause
-    ids, log_probs = columns.ids[kept], np.maximum(columns.log_probs[kept], UNLISTED)
+    # in a quiet column nothing stands, and all may pause
+    kept = np.flatnonzero(columns.log_probs[:, 0] <= np.log(QUIET))
     labels = np.full(2 * len(text) + 1, BLANK)
     labels[1::2] = text
-    listed = ids[:, :, None] == labels  # (T, 1 + k, states)
-    scores = np.where(listed, log_probs[:, :, None], UNLISTED).max(1)  # (T, states)
-    skips = np.zeros(len(labels), bool)  # states that may follow the one before the last: another character's
-    skips[3::2] = labels[3::2] != labels[1:-2:2]
-    behind = np.ones(len(kept), bool)  # columns before which quiet ones were left out, which end every character
-    behind[1:] = np.diff(kept) > 1
-    skips_behind = np.zeros(len(labels), bool)
-    skips_behind[3::2] = True
-    best = np.full(len(labels), NEVER)
-    best[:2] = scores[0, :2]
-    came = np.zeros((len(kept), len(labels)), np.int8)
-    options = np.full((3, len(labels)), NEVER)
+    moves = _moves(labels)
+    behind = [0, *(np.diff(kept) > 1).astype(int).tolist()]  # 1 of columns before which quiet ones were left out
+    scores = _scores(labels, columns.ids[kept], columns.log_probs[kept])
+    best = np.full((len(kept), 2 + len(labels)), NEVER)  # of each column and state, two that are never reached before
+    best[0, 2:4] = scores[0, :2]
+    origins = sliding_window_view(best, len(labels), 1)[:, ::-1]  # (T, 3, states): as it is, and one and two before
+    options = np.empty((3, len(labels)))
     for column in range(1, len(kept)):
-        options[0] = best
-        if behind[column]:
-            options[0, 1::2] = NEVER
-        options[1, 1:] = best[:-1]
-        options[2, 2:] = np.where((skips_behind if behind[column] else skips)[2:], best[:-2], NEVER)
-        came[column] = options.argmax(0)
-        best = options.max(0) + scores[column]
-    state = len(labels) - 1 if best[-1] >= best[-2] else len(labels) - 2
+        np.add(origins[column - 1], moves[behind[column]], out=options)
+        np.maximum.reduce(options, out=best[column, 2:])
+        best[column, 2:] += scores[column]
+    state = len(labels) - 1 if best[-1, -1] >= best[-1, -2] else len(labels) - 2
     spans: list[tuple[int, int]] = [(0, 0)] * len(text)
     for column in range(len(kept) - 1, -1, -1):
         if state % 2:
             at = int(kept[column])
             last = spans[state // 2][1]
             spans[state // 2] = (at, last or at + 1)
-        state -= int(came[column, state])
+        if column:
+            state -= int((origins[column - 1, :, state] + moves[behind[column], :, state]).argmax())
     return spans
+
+
+def _scores(labels: np.ndarray, ids: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+    """What each column gives each state, (T, states)."""
+    known, states = np.unique(labels, return_inverse=True)
+    slots = np.full(max(int(ids.max()), int(known[-1])) + 1, len(known))  # the last: of classes that the text lacks
+    slots[known] = np.arange(len(known))
+    table = np.full((len(ids), len(known) + 1), UNLISTED)
+    table[np.arange(len(ids))[:, None], slots[ids[:, 1:]]] = np.maximum(log_probs[:, 1:], UNLISTED)
+    table[:, slots[BLANK]] = np.maximum(log_probs[:, 0], UNLISTED)  # last, since empty places have its id
+    return table[:, states]
+
+
+def _moves(labels: np.ndarray) -> np.ndarray:
+    """What it costs to stay in a state, to come from the one before, from the one before that: 0 or NEVER.
+
+    float (2, 3, states): from one column to the next, and past quiet columns, which end every character.
+    """
+    moves = np.zeros((2, 3, len(labels)))
+    moves[:, 2] = NEVER
+    moves[0, 2, 3::2] = np.where(labels[3::2] != labels[1:-2:2], 0.0, NEVER)
+    moves[1, 0, 1::2] = NEVER
+    moves[1, 2, 3::2] = 0.0
+    return moves

@@ -14,6 +14,8 @@ Notation: T columns, k classes of each, beside the blank.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heapreplace
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +28,11 @@ ROOT = 0  # the empty text
 
 
 class LanguageScorer(Protocol):
-    """What a language model is to the search; `factor` and `end_factor` are alpha log P + beta, in nats."""
+    """What a language model is to the search: it adds alpha log P + beta, in nats."""
+
+    @property
+    def most(self) -> float:
+        """More than that no character adds."""
 
     def start(self) -> object: ...
 
@@ -74,6 +80,7 @@ class _Tree:
     def __init__(self, language: LanguageScorer | None, grammar: Grammar | None) -> None:
         self.language, self.grammar = language, grammar
         self.negligible = 0.0 if grammar else NEGLIGIBLE  # what a grammar allows may be improbable
+        self.most = math.inf if grammar else math.exp(language.most) if language else 1.0  # above every factor
         self.parents, self.classes, self.factors, self.entries = [ROOT], [-1], [1.0], [0]
         self.language_states = [language.start() if language else None]
         self.grammar_states = [grammar.start() if grammar else 0]
@@ -110,7 +117,9 @@ class _Tree:
         return found[::-1]
 
 
-Beam = list[tuple[int, float, float]]  # node, mass that ends in a blank, mass that ends in the last class
+Beam = dict[int, tuple[float, float]]  # of each node the mass that ends in a blank, and in its last class
+Grown = dict[int, tuple[float, float, float, float]]  # the mass, of it what ends in a blank, what stayed, what came new
+_MASSES = itemgetter(1)
 
 
 def beam_search(
@@ -128,18 +137,16 @@ def beam_search(
     grammar: which texts are allowed.
     """
     tree = _Tree(language, grammar)
-    beam: Beam = [(ROOT, 1.0, 0.0)]
+    beam: Beam = {ROOT: (1.0, 0.0)}
     scale, history = 0.0, []  # of each column that was not quiet: the column, and the beam behind it
     unlikely = 0.0 if grammar else UNLIKELY
     for column, blank, classes in _steps(ids, log_probs, unlikely):
         if classes is None:  # quiet columns: what ended in a character ends in a blank
-            beam = [(node, ends_blank + ends_class, 0.0) for node, ends_blank, ends_class in beam]
+            beam = {node: (ends_blank + ends_class, 0.0) for node, (ends_blank, ends_class) in beam.items()}
             scale += blank
             continue
-        beam = _pruned(_grown(beam, blank, classes, tree), width, tree, column)
-        top = max(ends_blank + ends_class for _, ends_blank, ends_class in beam)
+        beam, top = _pruned(_grown(beam, blank, classes, tree, width), width, tree, column)
         scale += math.log(top)
-        beam = [(node, ends_blank / top, ends_class / top) for node, ends_blank, ends_class in beam]
         history.append((column, beam))
     return _finished(beam, scale, history, tree)
 
@@ -170,57 +177,82 @@ def _steps(
         yield len(quiet), silent, None
 
 
-def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tree) -> dict[int, list[float]]:
-    """The beam after one more column: node to the masses that end in a blank, that stayed, and that came in new."""
-    grown: dict[int, list[float]] = {}
-    children, last_classes, factors, negligible = tree.children, tree.classes, tree.factors, tree.negligible
-    for node, ends_blank, ends_class in beam:
+def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tree, width: int) -> Grown:
+    """The beam after one more column: its texts, with what their parents there give them, then their other children.
+
+    A child whose mass cannot be among the `width` greatest is left out before a language model is asked about it.
+    """
+    grown = _kept(beam, blank, dict(classes), tree)
+    last_classes, factors, children = tree.classes, tree.factors, tree.children
+    negligible, most = tree.negligible, tree.most
+    greatest = [0.0] * (width - len(grown)) + sorted([masses[0] for masses in grown.values()])[-width:]  # a heap
+    floor = max(negligible, greatest[0] / most)
+    for node, (ends_blank, ends_class) in beam.items():
         total, last = ends_blank + ends_class, last_classes[node]
-        stays = 0.0
         for class_id, probability in classes:
+            mass = total * probability
+            if mass <= floor:  # the classes behind are less probable
+                break
             if class_id == last:
-                stays = ends_class * probability
                 mass = ends_blank * probability  # a blank must stand between equal neighbours
-            else:
-                mass = total * probability
-            if mass <= negligible:
-                continue
+                if mass <= floor:
+                    continue
             key = (node, class_id)
             child = children[key] if key in children else tree.grow(node, class_id)
-            if child is None:
+            if child is None or child in beam:
                 continue
             mass *= factors[child]
-            if child in grown:
-                grown[child][2] = mass
-            else:
-                grown[child] = [0.0, 0.0, mass]
-        if node in grown:
-            grown[node][0], grown[node][1] = total * blank, stays
-        else:
-            grown[node] = [total * blank, stays, 0.0]
+            grown[child] = mass, 0.0, 0.0, mass
+            if mass > greatest[0]:
+                heapreplace(greatest, mass)
+                if greatest[0] > floor * most:
+                    floor = greatest[0] / most
     return grown
 
 
-def _pruned(grown: dict[int, list[float]], width: int, tree: _Tree, column: int) -> Beam:
-    """The `width` texts of the greatest mass; where there is a grammar, as many complete ones are kept beside them."""
-    ranked = sorted(grown.items(), key=_mass, reverse=True)
+def _kept(beam: Beam, blank: float, probabilities: dict[int, float], tree: _Tree) -> Grown:
+    """The texts of a beam after one more column, with what they gain from those of their parents that are there."""
+    last_classes, parents, factors, negligible = tree.classes, tree.parents, tree.factors, tree.negligible
+    kept: Grown = {}
+    for node, (ends_blank, ends_class) in beam.items():
+        last = last_classes[node]
+        blanks = (ends_blank + ends_class) * blank
+        if last not in probabilities:
+            kept[node] = blanks, blanks, 0.0, 0.0
+            continue
+        parent, probability, new = parents[node], probabilities[last], 0.0
+        stays = ends_class * probability
+        if parent in beam:
+            mass, of_class = beam[parent]
+            if last_classes[parent] != last:
+                mass += of_class
+            mass *= probability
+            if mass > negligible:
+                new = mass * factors[node]
+        kept[node] = blanks + stays + new, blanks, stays, new
+    return kept
+
+
+def _pruned(grown: Grown, width: int, tree: _Tree, column: int) -> tuple[Beam, float]:
+    """The `width` texts of the greatest mass, relative to the first's, and that one.
+
+    Where there is a grammar, as many complete ones are kept beside them.
+    """
+    ranked = sorted(grown.items(), key=_MASSES, reverse=True)
     kept = ranked[:width]
     if tree.grammar:
         kept += [one for one in ranked[width:] if tree.grammar.complete(tree.grammar_states[one[0]])][:width]
-    entries = tree.entries
-    for node, (ends_blank, stays, new) in kept:
+    entries, top, beam = tree.entries, kept[0][1][0], {}
+    for node, (_, ends_blank, stays, new) in kept:
         if new > ends_blank + stays:
             entries[node] = column
-    return [(node, ends_blank, stays + new) for node, (ends_blank, stays, new) in kept]
-
-
-def _mass(item: tuple[int, list[float]]) -> float:
-    return item[1][0] + item[1][1] + item[1][2]
+        beam[node] = ends_blank / top, (stays + new) / top
+    return beam, top
 
 
 def _finished(beam: Beam, scale: float, history: list[tuple[int, Beam]], tree: _Tree) -> Search:
     found = []
-    for node, ends_blank, ends_class in beam:
+    for node, (ends_blank, ends_class) in beam.items():
         mass = ends_blank + ends_class
         if mass <= 0 or (tree.grammar and not tree.grammar.complete(tree.grammar_states[node])):
             continue
@@ -247,7 +279,7 @@ def _shares(path: list[int], history: list[tuple[int, Beam]], tree: _Tree) -> li
         decided = at[entries[place + 1]] - 1 if place + 1 < len(path) else len(history) - 1
         decided = max(decided, at[entries[place]])
         before, agreed = 0.0, 0.0
-        for other, ends_blank, ends_class in history[decided][1]:
+        for other, (ends_blank, ends_class) in history[decided][1].items():
             lineage = _lineage(other, tree.parents[node], node, tree)
             before += (ends_blank + ends_class) * (lineage > 0)
             agreed += (ends_blank + ends_class) * (lineage > 1)

@@ -36,6 +36,11 @@ class Candidates(NamedTuple):
         """`change` of both arrays, each given together with those of `others`."""
         return Candidates(*(change(*arrays) for arrays in zip(self, *others)))
 
+    def best_path(self) -> tuple[np.ndarray, np.ndarray]:
+        """The best class of each column of a line, (T,), and its log-probability, (T,)."""
+        best = np.arange(len(self.ids)), self.log_probs.argmax(-1)
+        return self.ids[best], self.log_probs[best]
+
 
 def candidates(logits: np.ndarray, wanted: Wanted) -> Candidates:
     """The candidates of logits (T, C)."""

@@ -63,9 +63,7 @@ def plain_search(columns: Candidates, width: int) -> Search:
     What a beam drops is lost, so its best text is held against the best path's, both scored exactly: the first text is
     never less probable than that one. Where the best path's wins, so do the confidences of its characters.
     """
-    best = columns.log_probs.argmax(-1)[:, None]
-    ids, log_probs = columns.each(lambda values: np.take_along_axis(values, best, -1)[:, 0])
-    runs = collapse(ids, log_probs)
+    runs = collapse(*columns.best_path())
     path = tuple(run.id for run in runs)
     beam = beam_search(*columns, width) if width > 1 else Search([], [])
     texts = [path, *(one.ids for one in beam.hypotheses[:1])]

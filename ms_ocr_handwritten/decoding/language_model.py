@@ -20,9 +20,9 @@ from .ngrams import END, SPACE, token_of
 logger = logging.getLogger(__name__)
 
 NATS = math.log(10)  # of one log10, in which KenLM answers
-LEAST = -10.0  # log10 of a probability: models without <unk> answer -100, which no column could outweigh
+LEAST = -3.5  # log10 of a probability; of what is less probable a small model knows nothing, so the ink decides
 GREATEST_LACK = 0.5  # share of the recogniser's characters that a model may lack
-ALPHA, BETA = 0.5, 1.0  # where nobody has tuned them
+ALPHA, BETA = 0.5, 1.5  # where nobody has tuned them
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,11 @@ class Scorer:
         self._alpha, self._beta = weights.alpha * NATS, weights.beta
         self._begin = state()
         model.BeginSentenceWrite(self._begin)
+
+    @property
+    def most(self) -> float:
+        """More than that no character adds, in nats."""
+        return max(0.0, self._alpha * LEAST) + self._beta
 
     def start(self) -> object:
         return self._begin
