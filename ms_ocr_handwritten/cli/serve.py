@@ -63,7 +63,7 @@ _MEGA = 10**6
 @click.option("--page-queue", type=click.IntRange(min=1), default=8, show_default=True, help="The same for pages.")
 @click.option(
     "--wait-ms",
-    type=click.FloatRange(0, 1000),
+    type=click.FloatRange(0),
     default=5,
     show_default=True,
     help="That a line waits for others, to be computed with them.",
@@ -111,6 +111,7 @@ def serve(
     from ..serve.server import check_installed, listening
 
     check_installed()
+    listener = listening(host, port)
     from ..image.limits import Limits
     from ..serve.app import create_app
     from ..serve.doors import line_door
@@ -129,7 +130,6 @@ def serve(
         seconds=seconds,
         receive_seconds=receive_seconds,
     )
-    listener = listening(host, port)
     recognizer = open_recognizer(model, backend, precision, device, language_model, trim, options.limits)
     metrics = Metrics()
     lines = line_door(recognizer, options, metrics.computed("lines"))

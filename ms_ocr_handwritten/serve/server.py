@@ -3,11 +3,13 @@
 import asyncio
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, ConfigurationError
-from .metrics import Asgi
-from .options import ServeOptions
+
+if TYPE_CHECKING:
+    from .metrics import Asgi
+    from .options import ServeOptions
 
 _BACKLOG = 512  # connections that wait to be taken
 _LAST_SECONDS = 5  # that a stop waits longer than the longest request
@@ -43,7 +45,7 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: Asgi, listener: socket.socket, options: ServeOptions) -> None:
+def serve(app: "Asgi", listener: socket.socket, options: "ServeOptions") -> None:
     """Answer requests until SIGTERM or Ctrl-C, and then those that have begun."""
     import uvicorn
 
