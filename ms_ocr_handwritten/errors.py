@@ -68,3 +68,19 @@ class LanguageModelError(OcrError, ValueError):
 
 class LexiconError(OcrError, ValueError):
     """A lexicon, or the characters allowed, are empty or cannot be written with the vocabulary. Names file and line."""
+
+
+class RequestError(OcrError, ValueError):
+    """A request to the server is not one that it takes. `status` is the HTTP status of the answer."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BusyError(OcrError, RuntimeError):
+    """The server has no place or no time for a request. `retry_after` is when to ask again, in s."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,6 +1,7 @@
 """A line as it was read, and how it is made of what was found in its columns."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class Line:
     score: float
     chars: tuple[Character, ...]
     alternatives: tuple[tuple[str, float], ...] = ()
+
+
+def line_row(name: str | None, line: Line) -> dict[str, Any]:
+    """The line as JSON has it: path, text, score, chars, and alternatives where there are any."""
+    row = {"path": name, **asdict(line)}
+    if not line.alternatives:
+        del row["alternatives"]
+    return row
 
 
 def greedy_line(canvas: LineCanvas, ids: np.ndarray, log_probs: np.ndarray, vocabulary: Vocabulary) -> Line:

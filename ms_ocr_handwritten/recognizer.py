@@ -97,6 +97,11 @@ class Recognizer:
     def precision(self) -> str:
         return self._backend.precision
 
+    @property
+    def chunks_per_batch(self) -> int:
+        """Inked chunks of lines that are enough at a time to be fast."""
+        return self._backend.chunks_per_batch
+
     @classmethod
     def from_pretrained(
         cls,
@@ -208,7 +213,7 @@ class Recognizer:
         ('2026', 1.0, ['2', '0', '2', '6'])
         """
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
-        (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self._canvas(image)]).result()
+        (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self.canvas(image)]).result()
         return line
 
     @overload
@@ -273,7 +278,7 @@ class Recognizer:
         if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(images, "read"):
             raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
-        loaded = load_canvases(images, self._canvas, batch_size, stop=errors == "raise")
+        loaded = load_canvases(images, self.canvas, batch_size, stop=errors == "raise")
         return self._read_groups(loaded, batch_size, _Reader(self._backend, self.vocabulary, decoder))
 
     def _read_groups(self, loaded: Iterator[Loaded], batch_size: int, reader: "_Reader") -> Iterator[Line | ImageError]:
@@ -293,7 +298,7 @@ class Recognizer:
     def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
         """Lines that are computed together, and images that cannot be read in their places."""
         group: list[Loaded] = []
-        chunks, full = 0, self._backend.chunks_per_batch
+        chunks, full = 0, self.chunks_per_batch
         for item in loaded:
             inked = item.inked if isinstance(item, LineCanvas) else 0
             if chunks and chunks + inked > full:  # a batch never grows beyond that, so neither does memory
@@ -308,15 +313,16 @@ class Recognizer:
             yield group
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
-        """Read lines that `line_canvas` prepared."""
+        """Read lines that `canvas` or `line_canvas` prepared."""
         return _Reader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
 
     def candidates(self, image: object) -> Candidates:
         """What a decoder is given of one image of one line: the likely classes of each column."""
-        (columns,) = self._backend.begin_candidates([self._canvas(image)], Wanted()).result()
+        (columns,) = self._backend.begin_candidates([self.canvas(image)], Wanted()).result()
         return columns
 
-    def _canvas(self, image: object) -> LineCanvas:
+    def canvas(self, image: object) -> LineCanvas:
+        """What `read_canvases` reads, of anything that `load_image` takes. Raises ImageError."""
         rgb = load_image(image, limits=self.limits)
         crop, left = rgb, 0
         if self.trim == "auto" or (self._looked_at < LOOKED_AT and not self._warned):

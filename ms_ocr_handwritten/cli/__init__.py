@@ -15,6 +15,7 @@ from ..errors import OcrError
 COMMANDS = {
     "recognize": "ms_ocr_handwritten.cli.recognize:recognize",
     "page": "ms_ocr_handwritten.cli.page:page",
+    "serve": "ms_ocr_handwritten.cli.serve:serve",
     "evaluate": "ms_ocr_handwritten.cli.evaluate:evaluate",
     "evaluate-pages": "ms_ocr_handwritten.cli.evaluate_pages:evaluate_pages",
     "train": "ms_ocr_handwritten.cli.train:train",

@@ -1,7 +1,6 @@
 """`ms-ocr page`: pictures of pages, TIFF and PDF in, their text out, as text or in the formats of other programs."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -83,6 +82,8 @@ def page(
     if out is None and (overlay or layout not in _FOR_PRINTING):
         option = "--overlay" if overlay else f"--format {layout}"
         raise click.UsageError(f"{option} writes files; name the folder for them: --out DIR")
+    from ..page.sources import read_pages
+
     reader = open_page_reader(detector, writing, open_recognizer(model, backend, precision, device))
     done = unreadable = 0
     with ExitStack() as stack:
@@ -139,29 +140,6 @@ def page_sources(paths: tuple[str, ...], dpi: int) -> "Iterator[PageSource]":
                 yield from open_pages(source.image, dpi=dpi)
             except OcrError as error:
                 yield failing(source, error)
-
-
-def read_pages(
-    reader: "PageReader", sources: "Iterable[PageSource]", batch_size: int
-) -> "Iterator[tuple[PageSource, Page | OcrError]]":
-    """Each page with what was read of it, or with the reason why there is nothing; no pictures are held back."""
-    waiting: deque = deque()
-
-    def images() -> Iterator:
-        for source in sources:
-            try:
-                image = source.open()
-            except OcrError as error:
-                waiting.append((source, error))
-            else:
-                waiting.append((source, None))
-                yield image
-
-    for result in reader.read_many(images(), batch_size, errors="yield"):
-        while waiting[0][1] is not None:
-            yield waiting.popleft()
-        yield waiting.popleft()[0], result
-    yield from waiting
 
 
 def _printer(layout: str, alone: bool) -> "Callable[[PageSource, Page], None]":

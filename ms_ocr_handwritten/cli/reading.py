@@ -10,6 +10,7 @@ from ..errors import ImageError, OcrError
 from .sources import Source
 
 if TYPE_CHECKING:
+    from ..image.limits import Limits
     from ..recognizer import Line, Recognizer
 
 # `backends.BACKENDS` and `backends.PRECISIONS`; repeated here because help must not wait for numpy.
@@ -64,13 +65,21 @@ def open_recognizer(
     device: str | None,
     language_model: str | None = None,
     trim: str = "never",
+    limits: "Limits | None" = None,
 ) -> "Recognizer":
     """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
+    from ..image.limits import Limits
     from ..model_dir import default_model_dir
     from ..recognizer import Recognizer
 
     return Recognizer.from_pretrained(
-        model or default_model_dir(), backend, precision, device=device, trim=trim, language_model=language_model
+        model or default_model_dir(),
+        backend,
+        precision,
+        device=device,
+        limits=limits or Limits(),
+        trim=trim,
+        language_model=language_model,
     )
 
 

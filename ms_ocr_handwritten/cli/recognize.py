@@ -1,6 +1,5 @@
 """`ms-ocr recognize`: images in, their texts on stdout, one line each, in input order."""
 
-import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -77,10 +76,9 @@ def recognize(
 
 def _formatted(name: str, line: "Line", layout: str, alone: bool) -> str:
     if layout == "jsonl":
-        row = {"path": name, **dataclasses.asdict(line)}
-        if not line.alternatives:
-            del row["alternatives"]
-        return json.dumps(row, ensure_ascii=False)
+        from ..line import line_row
+
+        return json.dumps(line_row(name, line), ensure_ascii=False)
     if layout == "tsv":
         return tsv_row(name, f"{line.score:.6f}", line.text)
     return line.text if alone else f"{one_line(name)}\t{line.text}"

@@ -2,16 +2,18 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from ..errors import BackendError, ImageError
+from ..errors import BackendError, ImageError, OcrError
 from ..image.limits import Limits
 from ..image.source import read_source
-from .reader import PAGE_LIMITS
+from ..image.structure import FORMATS
+from .reader import PAGE_LIMITS, Page, PageReader
 
 PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more
 
@@ -44,15 +46,25 @@ class PageSource:
         return self.path if self.pages == 1 else f"{self.path}, page {self.number}"
 
 
-def open_pages(path: str, limits: Limits = PAGE_LIMITS, dpi: int = PDF_DPI) -> Iterator[PageSource]:
+def open_pages(
+    path: str, limits: Limits = PAGE_LIMITS, dpi: int = PDF_DPI, *, encoded: bytes | None = None
+) -> Iterator[PageSource]:
     """The pages of an image, TIFF or PDF, in order.
+
+    Args:
+        path: of a file, or an http(s) URL.
+        limits: of each page.
+        dpi: at which PDFs are drawn.
+        encoded: the file itself; `path` is then only what messages call it, and is not opened.
 
     Raises:
         ImageError: the file is broken, encrypted or none at all.
         BackendError: it is a PDF, and pypdfium2 is missing.
     """
-    is_file = os.path.isfile(path)
-    source = path if is_file else read_source(path, limits)  # a URL is fetched once
+    is_file = encoded is None and os.path.isfile(path)
+    if encoded is None and not is_file:
+        encoded = read_source(path, limits)  # a URL is fetched once
+    source = path if encoded is None else encoded
     head = _head(path) if isinstance(source, str) else source[:_PDF_HEAD]
     if _PDF_MAGIC in head:
         yield from _pdf_pages(path, source, limits, dpi)
@@ -64,6 +76,29 @@ def open_pages(path: str, limits: Limits = PAGE_LIMITS, dpi: int = PDF_DPI) -> I
         yield PageSource(path, 1, 1, lambda: source, own_dpi or dpi, is_file and upright)
 
 
+def read_pages(
+    reader: PageReader, sources: Iterable[PageSource], batch_size: int
+) -> Iterator[tuple[PageSource, Page | OcrError]]:
+    """Each page with what was read of it, or with the reason why there is nothing; no pictures are held back."""
+    waiting: deque = deque()
+
+    def images() -> Iterator:
+        for source in sources:
+            try:
+                image = source.open()
+            except OcrError as error:
+                waiting.append((source, error))
+            else:
+                waiting.append((source, None))
+                yield image
+
+    for result in reader.read_many(images(), batch_size, errors="yield"):
+        while waiting[0][1] is not None:
+            yield waiting.popleft()
+        yield waiting.popleft()[0], result
+    yield from waiting
+
+
 def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -73,7 +108,7 @@ def _head(path: str) -> bytes:
 
 
 def _opened(source: str | bytes) -> Image.Image:
-    return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+    return Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=FORMATS)
 
 
 def _tiff_frames(source: str | bytes) -> int:

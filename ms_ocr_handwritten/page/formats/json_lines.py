@@ -1,12 +1,17 @@
 """One JSON object a page, in one line."""
 
 import json
+from typing import Any
 
 from ..reader import Page
 from . import SourcePage
 
 
 def written(source: SourcePage, page: Page) -> str:
+    return json.dumps(page_row(source.path, source.number, page), ensure_ascii=False) + "\n"
+
+
+def page_row(path: str | None, number: int, page: Page) -> dict[str, Any]:
     """{"source", "page", "width", "height", "lines": [{"text", "score", "polygon", "chars": [[c, score, polygon]]}]}"""
     lines = [
         {
@@ -17,5 +22,4 @@ def written(source: SourcePage, page: Page) -> str:
         }
         for line in page.lines
     ]
-    row = {"source": source.path, "page": source.number, "width": page.width, "height": page.height, "lines": lines}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return {"source": path, "page": number, "width": page.width, "height": page.height, "lines": lines}

@@ -1,0 +1,168 @@
+"""`ms-ocr serve`: reads what comes over HTTP."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import BackendError
+from .page import open_page_reader, page_options
+from .reading import open_recognizer, recognizer_options
+
+if TYPE_CHECKING:
+    from ..recognizer import Recognizer
+    from ..serve.doors import Computed, Door
+    from ..serve.options import ServeOptions
+
+URLS = ("none", "public", "any")  # `serve.options.URLS`; repeated here because help must not wait for numpy
+_MIB = 2**20
+_MEGA = 10**6
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--no-page", is_flag=True, help="Read no pages, lines alone: starts sooner, takes less memory.")
+@click.option(
+    "--urls",
+    type=click.Choice(URLS),
+    default="none",
+    show_default=True,
+    help="Fetch pictures from URLs that clients send.",
+)
+@click.option(
+    "--max-mib",
+    type=click.FloatRange(0, min_open=True),
+    default=32,
+    show_default=True,
+    help="MiB of a line's picture; twice as much of a page's.",
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(0, min_open=True),
+    default=16,
+    show_default=True,
+    help="Of a line's picture; four times as many of a page's.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    help="From the head of a request to its answer.",
+)
+@click.option(
+    "--receive-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=10,
+    show_default=True,
+    help="In which a client sends the head, and the body.",
+)
+@click.option(
+    "--queue", type=click.IntRange(min=1), default=256, show_default=True, help="Lines that may wait; more get 503."
+)
+@click.option("--page-queue", type=click.IntRange(min=1), default=8, show_default=True, help="The same for pages.")
+@click.option(
+    "--wait-ms",
+    type=click.FloatRange(0),
+    default=5,
+    show_default=True,
+    help="That a line waits for others, to be computed with them.",
+)
+@page_options
+@click.option("--language-model", metavar="FILE", help="N-gram model of characters, of `ms-ocr lm build`.")
+@click.option(
+    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
+)
+@recognizer_options
+def serve(
+    host: str,
+    port: int,
+    no_page: bool,
+    urls: str,
+    max_mib: float,
+    max_megapixels: float,
+    seconds: float,
+    receive_seconds: float,
+    queue: int,
+    page_queue: int,
+    wait_ms: float,
+    detector: str,
+    writing: str,
+    language_model: str | None,
+    trim: str,
+    model: str | None,
+    backend: str,
+    precision: str,
+    batch_size: int,
+    device: str | None,
+) -> None:
+    """Read lines and pages that come over HTTP, until SIGTERM or Ctrl-C.
+
+    Needs `pip install ms_ocr_handwritten[serve]`, and `[page]` for pages. There are no passwords and no TLS: what is
+    open to others belongs behind a proxy that has them.
+
+    \b
+    POST /recognize   one line: the picture's bytes, a form, or JSON {"image": base64} or {"url": ...}
+    POST /page        a page, or the pages of a TIFF or PDF
+    GET  /healthz     whether it computes
+    GET  /metrics     counters for Prometheus
+    GET  /docs, /openapi.json   the description of all this
+    """
+    from ..serve.server import check_installed, listening
+
+    check_installed()
+    listener = listening(host, port)
+    from ..image.limits import Limits
+    from ..serve.app import create_app
+    from ..serve.doors import line_door
+    from ..serve.metrics import Metrics
+    from ..serve.options import ServeOptions
+    from ..serve.server import serve as serve_app
+
+    options = ServeOptions(
+        limits=Limits(round(max_megapixels * _MEGA), round(max_mib * _MIB)),
+        page_limits=Limits(round(4 * max_megapixels * _MEGA), round(2 * max_mib * _MIB)),
+        urls=urls,
+        queue=queue,
+        page_queue=page_queue,
+        batch_size=batch_size,
+        wait=wait_ms / 1000,
+        seconds=seconds,
+        receive_seconds=receive_seconds,
+    )
+    recognizer = open_recognizer(model, backend, precision, device, language_model, trim, options.limits)
+    metrics = Metrics()
+    lines = line_door(recognizer, options, metrics.computed("lines"))
+    metrics.watch("lines", lines.queue)
+    pages = _pages(no_page, detector, writing, recognizer, options, metrics.computed("pages"))
+    if not isinstance(pages, BackendError):
+        metrics.watch("pages", pages.queue)
+    about = {"backend": recognizer.backend, "precision": recognizer.precision}
+    app = create_app(lines, pages, options, metrics, about)
+    address, at = listener.getsockname()[:2]
+    reading = "lines" if isinstance(pages, BackendError) else "lines and pages"
+    click.echo(
+        f"reading {reading} with {recognizer.backend}, {recognizer.precision}, at "
+        f"http://{f'[{address}]' if ':' in address else address}:{at}; /docs says how",
+        err=True,
+    )
+    serve_app(app, listener, options)
+
+
+def _pages(
+    no_page: bool,
+    detector: str,
+    writing: str,
+    recognizer: "Recognizer",
+    options: "ServeOptions",
+    computed: "Computed",
+) -> "Door | BackendError":
+    """The door for pages, or why there is none."""
+    from ..serve.doors import page_door
+
+    if no_page:
+        return BackendError("this server reads no pages: it was started with --no-page")
+    try:
+        return page_door(open_page_reader(detector, writing, recognizer), options, computed)
+    except BackendError as error:
+        return error

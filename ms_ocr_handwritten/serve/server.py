@@ -1,0 +1,107 @@
+"""An application behind a socket: uvicorn, with a bound on the time that a client takes for the head of a request."""
+
+import asyncio
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BackendError, ConfigurationError
+
+if TYPE_CHECKING:
+    from .metrics import Asgi
+    from .options import ServeOptions
+
+_BACKLOG = 512  # connections that wait to be taken
+_LAST_SECONDS = 5  # that a stop waits longer than the longest request
+
+
+def check_installed() -> None:
+    """Raises BackendError if a package of the extra `serve` is missing."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise BackendError(
+            f"serving needs the package {error.name} ({error}); `pip install ms_ocr_handwritten[serve]`"
+        ) from None
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one. Raises ConfigurationError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host}, port {port}: cannot be listened at ({error.strerror}); choose another --host or --port"
+        ) from error
+    return listener
+
+
+def serve(app: "Asgi", listener: socket.socket, options: "ServeOptions") -> None:
+    """Answer requests until SIGTERM or Ctrl-C, and then those that have begun."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn has types of its own for the same
+        http=_protocol(options.receive_seconds),
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=options.connections,
+        timeout_graceful_shutdown=round(options.seconds) + _LAST_SECONDS,
+    )
+    # uvicorn raises the signal again when it has stopped, for the handlers that it found.
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which closes a connection whose request's head is not there after `head_seconds`."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
+        _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self._head_timer is None and self.cycle.response_complete:  # the first bytes of another request
+                self._expect_head()
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_timer()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(error)
+
+        def _expect_head(self) -> None:
+            self._head_timer = self.loop.call_later(head_seconds, self.transport.close)
+
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    return BoundedProtocol
