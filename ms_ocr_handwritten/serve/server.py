@@ -50,7 +50,7 @@ def serve(app: "Asgi", listener: socket.socket, options: "ServeOptions") -> None
     import uvicorn
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn has types of its own for the same
+        app,
         http=_protocol(options.receive_seconds),
         ws="none",
         lifespan="on",
