@@ -8,6 +8,7 @@ handwriting recognition). Line accuracy is the share of lines read without any e
 import math
 import unicodedata
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 
 from rapidfuzz.distance import Levenshtein
 
@@ -22,6 +23,15 @@ def loose(text: str) -> str:
     """
     kept = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c)[0] not in "PSZC")
     return "".join(kept).casefold()
+
+
+def aligned(label: str, text: str) -> list[tuple[str, str]]:
+    """The columns of a minimal edit: (character of `label`, character of `text`), '' where one of the two has none."""
+    columns: list[tuple[str, str]] = []
+    for block in Levenshtein.opcodes(label, text):
+        there, read = label[block.src_start : block.src_end], text[block.dest_start : block.dest_end]
+        columns += zip_longest(there, read, fillvalue="")
+    return columns
 
 
 @dataclass

@@ -19,14 +19,13 @@ from ..errors import LabelError, OcrError, OutputError
 from .output import exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
 from .peer import PEERS, RapidOcr
 from .reading import ReadMany, decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
-from .sources import LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
+from .report import ReportedSet, evaluation_of
+from .sources import LABELS_FILE, LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
 
 if TYPE_CHECKING:
     from ..metrics import Scores
-    from ..recognizer import Line
+    from ..recognizer import Line, Recognizer
     from ..vocab import Vocabulary
-
-LABELS_FILE = "labels.tsv"
 
 # Columns of the table: key of `Result.row`, heading. Rates are printed in percent.
 _COUNTS = {"lines": "lines", "characters": "chars"}
@@ -39,16 +38,16 @@ _RATES = {
     "CR": "CR",
 }
 _PROBLEMS = {"unknown_characters": "unknown chars", "unreadable": "unreadable"}
-_BESIDE_PEER = {"in_neither_characters": "in neither", "reader": "reader"}
+_BESIDE_OTHERS = {"in_neither_characters": "in neither", "reader": "reader"}
 
 OnLine = Callable[[Source, "Line | OcrError"], None]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What is evaluated: the model, or a peer beside it."""
+    """What is evaluated: the model, or another beside it."""
 
-    name: str  # '' for the model alone
+    name: str  # '' for a model alone
     read: ReadMany
     vocabulary: "Vocabulary"
 
@@ -82,6 +81,26 @@ class Result:
     metavar="FILE",
     help="Write path, label, text and score of every line to a new TSV file.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a page for the browser, index.html, into this new or empty folder.",
+)
+@click.option("--against", metavar="DIR_OR_ID", help="Read the same lines with this model too, and compare.")
+@click.option(
+    "--training",
+    metavar="PATH",
+    multiple=True,
+    help="What the model was trained on, as PATH: the report tells how often it saw a character; may be repeated.",
+)
+@click.option(
+    "--report-lines",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="So many of the worst lines are in the report with their picture, all others without.",
+)
 @click.option("--peer", type=click.Choice(PEERS), help="Read the same images with this recogniser too.")
 @decoding_options
 @recognizer_options
@@ -89,6 +108,10 @@ def evaluate(
     paths: tuple[str, ...],
     layout: str,
     per_line: Path | None,
+    report: Path | None,
+    against: str | None,
+    training: tuple[str, ...],
+    report_lines: int,
     peer: str | None,
     language_model: str | None,
     allowed: str | None,
@@ -110,32 +133,69 @@ def evaluate(
 
     --peer rapidocr (PP-OCRv6 small, after `pip install ms_ocr_handwritten[peer]`) gets a row of its own below the
     model's, with its own unknown chars and unreadable lines; in neither: unknown chars that neither vocabulary holds
-    (errors of both).
+    (errors of both). So does the model of --against, read with the same options. With --report the page compares the
+    two, and says whether their difference is more than chance.
     """
+    if report is None and training:
+        raise click.UsageError("--training says something in a report alone; give --report DIR, or leave it out")
+    if report and against and peer:
+        raise click.UsageError("--report compares two; leave out --against or --peer")
     sets = [labelled_sources(path) for path in paths]  # checks the paths before anything slow begins
+    if report is not None:
+        from ..report.page import check_report_dir
+
+        check_report_dir(report)
     recognizer = open_recognizer(model, backend, precision, device, language_model)
-    read = reader_of(recognizer, batch_size, allowed=allowed, lexicon=lexicon, lexicon_mode=lexicon_mode)
-    readers = [Reader("model" if peer else "", read, recognizer.vocabulary)]
+    asked: dict[str, Any] = {"allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
+    several = against is not None or peer is not None
+    readers = [Reader("model" if several else "", reader_of(recognizer, batch_size, **asked), recognizer.vocabulary)]
+    about = [_about(model or "the embedded model", recognizer)]
+    if against is not None:
+        other = open_recognizer(against, backend, precision, device, language_model)
+        readers.append(Reader("against", reader_of(other, batch_size, **asked), other.vocabulary))
+        about.append(f"against: {_about(against, other)}")
     if peer:
         rapidocr = RapidOcr()
         readers.append(Reader(peer, rapidocr.read_many, rapidocr.vocabulary))
-    rows = []
-    with _per_line_writer(per_line, peer is not None) as on_line:
+        about.append(f"against: {peer}")
+    rows, reported = [], []
+    with _per_line_writer(per_line, several) as on_line:
         for path, (open_sources, size) in zip(paths, sets):
+            reported.append(ReportedSet(path, open_sources))
             for reader in readers:
                 sources = progress(open_sources(), f"{path} {reader.name}".rstrip(), size)
-                result = evaluate_sources(
-                    reader.read, sources, reader.vocabulary, partial(on_line, reader.name), reader.name
-                )
+                listeners: list[OnLine] = [partial(on_line, reader.name)]
+                if report is not None:
+                    listeners.append(partial(reported[-1].add, reader.name))
+                result = evaluate_sources(reader.read, sources, reader.vocabulary, _each(listeners), reader.name)
                 row = result.row(click.format_filename(path))
-                rows.append(row | _beside_peer(result, reader, readers) if peer else row)
+                rows.append(row | _beside_others(result, reader, readers) if several else row)
+    if report is not None:
+        from ..report.page import write_report
+
+        names = [reader.name or "model" for reader in readers]
+        write_report(
+            report, evaluation_of(reported, names, about, recognizer.vocabulary, training), pictured_lines=report_lines
+        )
     if layout == "json":
-        report = {"backend": recognizer.backend, "precision": recognizer.precision, "sets": rows}
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        told = {"backend": recognizer.backend, "precision": recognizer.precision, "sets": rows}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
-        click.echo(_table(rows, _COUNTS | _RATES | _PROBLEMS | (_BESIDE_PEER if peer else {})))
+        click.echo(_table(rows, _COUNTS | _RATES | _PROBLEMS | (_BESIDE_OTHERS if several else {})))
     unreadable = sum(row["unreadable"] for row in rows)
     exit_if_unreadable(unreadable, unreadable + sum(row["lines"] for row in rows))
+
+
+def _about(model: str, recognizer: "Recognizer") -> str:
+    return f"{click.format_filename(model)} ({recognizer.backend}, {recognizer.precision})"
+
+
+def _each(listeners: list[OnLine]) -> OnLine:
+    def on_line(source: Source, line: "Line | OcrError") -> None:
+        for listener in listeners:
+            listener(source, line)
+
+    return on_line
 
 
 def evaluate_sources(
@@ -182,7 +242,7 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
     return lambda: (file_source(os.fspath(image), label) for image, label in rows), len(rows)
 
 
-def _beside_peer(result: Result, reader: Reader, readers: list[Reader]) -> dict[str, Any]:
+def _beside_others(result: Result, reader: Reader, readers: list[Reader]) -> dict[str, Any]:
     """What a row holds beyond that of a model alone."""
     in_neither = {
         character: number

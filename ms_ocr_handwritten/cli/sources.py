@@ -13,6 +13,7 @@ from ..files import current_folder
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # looked for in folders
 LMDB_FILE = "data.mdb"
+LABELS_FILE = "labels.tsv"
 MACOS_FOLDER = "__MACOSX"  # of thumbnails, in archives made there
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -2,6 +2,6 @@
 
 from .canvas import LineCanvas, line_canvas, rgb_chunks
 from .limits import Limits
-from .load import load_image
+from .load import image_size, load_image
 
-__all__ = ["Limits", "LineCanvas", "line_canvas", "load_image", "rgb_chunks"]
+__all__ = ["Limits", "LineCanvas", "image_size", "line_canvas", "load_image", "rgb_chunks"]

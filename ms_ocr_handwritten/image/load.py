@@ -11,6 +11,7 @@ from ..errors import ImageError
 from .file import load_pixels, open_image
 from .limits import Limits, check_bytes, check_size, shortened, size_text
 from .source import read_source, read_stream
+from .structure import sound_exif
 
 _WHITE = 255
 _STRIP_PIXELS = 2**20  # converted at a time
@@ -65,6 +66,23 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
         f"{type(source).__name__}: not a source of an image; "
         "give a path, an http(s) URL, bytes, an open file, a Pillow image or a numpy array"
     )
+
+
+def image_size(source: str | os.PathLike[str] | bytes, *, limits: Limits = Limits()) -> tuple[int, int]:
+    """Width and height in px of the upright picture, from its header alone.
+
+    Raises ImageError.
+    """
+    encoded = source if isinstance(source, bytes) else read_source(source, limits)
+    name = f"{len(encoded)} encoded bytes" if isinstance(source, bytes) else shortened(source)
+    with open_image(encoded, name, limits) as image:
+        if not sound_exif(image.info.get("exif", b"")):
+            image.info.pop("exif", None)
+        try:
+            lying = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        except Exception as error:  # damaged data makes Pillow's readers raise almost anything
+            raise ImageError(f"{name}: cannot be decoded; it is damaged, write or send it again") from error
+        return image.size[::-1] if lying else image.size
 
 
 def _lock_of(source: object) -> threading.Lock:

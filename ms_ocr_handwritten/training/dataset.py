@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import ExifTags
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..ctc import required_columns
 from ..data.reader import LineReader
-from ..errors import DataError, ImageError, LabelError, LmdbError
+from ..errors import DataError, ImageError, LabelError, LmdbError, OcrError
 from ..geometry import (
     CHUNK_COLUMNS,
     CHUNK_WIDTH,
@@ -28,9 +27,7 @@ from ..geometry import (
     line_chunks,
     scaled_width,
 )
-from ..image import line_canvas, load_image
-from ..image.file import open_image
-from ..image.limits import Limits
+from ..image import image_size, line_canvas, load_image
 from ..vocab import Vocabulary, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names
@@ -208,12 +205,8 @@ def unalignable(dataset: LineDataset) -> list[int]:
 def _columns(dataset: LineDataset, index: int) -> int:
     """Columns of the canvas of a line, from the header of its image alone."""
     try:
-        image = open_image(dataset.image_bytes(index), "", Limits())
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored lying on its side
-            width, height = height, width
-        return canvas_columns(line_chunks(scaled_width(width, height)))
-    except Exception:  # Pillow raises almost anything; the record is named when it is read
+        return canvas_columns(line_chunks(scaled_width(*image_size(dataset.image_bytes(index)))))
+    except OcrError:  # the record is named when it is read
         return canvas_columns(MAX_CHUNKS)
 
 

@@ -1,0 +1,47 @@
+"""Small pictures of lines, and of single characters cut out of them, as data URIs."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..line import Character
+
+LINE_PX = 56  # height of a line's picture
+CHARACTER_PX = 40
+WIDEST = 2400  # px of a picture
+NARROWEST = 0.4  # of the line's height: what is cut out is at least so wide
+_QUALITY = 45  # of WebP, 0 to 100
+
+
+def picture_uri(rgb: np.ndarray, height: int) -> str:
+    """`rgb` uint8 (H, W, 3), H and W at least 1, as WebP of `height` px or less."""
+    scale = min(1.0, height / rgb.shape[0], WIDEST / rgb.shape[1])
+    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).resize(size, Image.Resampling.BOX).save(buffer, "WEBP", quality=_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def bounds(chars: Sequence[Character], at: int, missing: bool, width: int, height: int) -> tuple[int, int]:
+    """Left and right px of the character `at` in a line of `width` x `height` px, or of the gap before it.
+
+    CTC marks a character by the columns where it is sure of it, which are narrower than its ink: it is cut halfway to
+    its neighbours; at the ends of the line the neighbour is taken to be a line's height away.
+
+    Args:
+        chars: At least one.
+        at: 0 to len(chars) - 1, for a gap to len(chars).
+        missing: Whether a character is missing there.
+    """
+    centres = [(char.x0 + char.x1) / 2 for char in chars]
+    following = at if missing else at + 1
+    before = centres[at - 1] if at else centres[0] - height
+    after = centres[following] if following < len(centres) else centres[-1] + height
+    left, right = (before, after) if missing else ((before + centres[at]) / 2, (centres[at] + after) / 2)
+    reach = max(right - left, NARROWEST * height) / 2
+    middle = (left + right) / 2
+    first = min(max(0, int(middle - reach)), width - 1)
+    return first, max(first + 1, min(width, round(middle + reach)))
