@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,10 @@ def evaluate(
                 row = result.row(click.format_filename(path))
                 rows.append(row | _beside_others(result, reader, readers) if several else row)
     if report is not None:
+        from .. import __version__
         from ..report.page import write_report
 
+        about.append(f"ms_ocr_handwritten {__version__}, {date.today().isoformat()}")
         names = [reader.name or "model" for reader in readers]
         write_report(
             report, evaluation_of(reported, names, about, recognizer.vocabulary, training), pictured_lines=report_lines

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..geometry import CHUNK_STEP, CHUNK_WIDTH
 from .lines import CHARACTERS, LOOSE_CHARACTERS, LOOSE_ERRORS, RIGHT, Reading, ReportedLine, counts_of, errors_of
-from .statistics import FEWEST_GROUPS, ratio_interval, summed_by
+from .statistics import FEWEST_UNITS, ratio_interval, summed_by
 
 LENGTHS = (0, 1, 5, 10, 20, 40, 80)  # characters: upper bounds of the parts, the last is what is longer
 CHUNKS_TOLD = 6  # widths are told apart up to so many chunks
@@ -18,7 +18,7 @@ MOST_EXAMPLES = 6  # pictures of a confusion
 
 @dataclass(frozen=True)
 class Figures:
-    """Of some lines. Rates are nan where there is nothing to divide by."""
+    """Of some lines. Rates are nan where there is nothing to divide by, intervals where too little could be drawn."""
 
     name: str
     lines: int
@@ -34,7 +34,7 @@ class Figures:
 def units_of(lines: Sequence[ReportedLine]) -> list[str]:
     """What a bootstrap draws, named for each line: its group where there are enough of them, else the line itself."""
     groups = [f"{line.set}\n{line.group}" for line in lines]
-    return groups if len(set(groups)) >= FEWEST_GROUPS else [str(index) for index in range(len(lines))]
+    return groups if len(set(groups)) >= FEWEST_UNITS else [str(index) for index in range(len(lines))]
 
 
 def figures(name: str, readings: Sequence[Reading], units: Sequence[str]) -> Figures:
@@ -49,11 +49,16 @@ def figures(name: str, readings: Sequence[Reading], units: Sequence[str]) -> Fig
         int(total[characters]),
         int(total[0]),
         _ratio(total[0], total[characters]),
-        ratio_interval(drawn[:, 0], drawn[:, characters]),
+        _interval(drawn[:, 0], drawn[:, characters]),
         _ratio(total[right], total[lines]),
-        ratio_interval(drawn[:, right], drawn[:, lines]),
+        _interval(drawn[:, right], drawn[:, lines]),
         _ratio(total[1 + LOOSE_ERRORS], total[1 + LOOSE_CHARACTERS]),
     )
+
+
+def _interval(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float]:
+    """An interval from a handful would say more than is known."""
+    return ratio_interval(parts, wholes) if len(parts) >= FEWEST_UNITS else (math.nan, math.nan)
 
 
 def parts(

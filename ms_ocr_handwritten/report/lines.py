@@ -39,6 +39,21 @@ class Reading:
         counts.add(self.text, self.label)
         return counts
 
+    @cached_property
+    def counted(self) -> tuple[int, ...]:
+        """A row of `counts_of`."""
+        counts, loosely = self.counts, Counts()
+        loosely.add(loose(self.text), loose(self.label))
+        return (
+            counts.right,
+            counts.characters,
+            counts.substitutions,
+            counts.deletions,
+            counts.insertions,
+            loosely.characters,
+            loosely.errors,
+        )
+
     def placed_pairs(self) -> Iterator[tuple[int, str, str]]:
         """`pairs`, each with the place in `text` of the character read, or that before which one is missing."""
         at = 0
@@ -85,20 +100,7 @@ class Evaluation:
 
 def counts_of(readings: Sequence[Reading]) -> np.ndarray:
     """What is counted of each line: int64 (n, 7)."""
-    rows = np.zeros((len(readings), 7), np.int64)
-    for row, reading in zip(rows, readings):
-        counts, loosely = reading.counts, Counts()
-        loosely.add(loose(reading.text), loose(reading.label))
-        row[:] = (
-            counts.right,
-            counts.characters,
-            counts.substitutions,
-            counts.deletions,
-            counts.insertions,
-            loosely.characters,
-            loosely.errors,
-        )
-    return rows
+    return np.array([reading.counted for reading in readings], np.int64).reshape(len(readings), 7)
 
 
 def errors_of(counts: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ from .texts import TEXTS
 PAGE_FILE = "index.html"
 PICTURED_LINES = 300  # the worst ones
 MOST_CONFUSIONS = 200  # rows, which may have pictures
-MOST_GROUPS = 2000  # rows
+MOST_ROWS = 500  # of the other tables, so that 10,000 lines open in a second
 
 _KINDS = {(True, True): "s", (True, False): "d", (False, True): "i"}  # (in the label, read)
 
@@ -96,6 +96,7 @@ def _context(evaluation: Evaluation, pictured_lines: int) -> dict[str, Any]:
     lines = evaluation.lines
     readings, units = [line.reading for line in lines], units_of(lines)
     groups, found = parts(lines, lambda line: line.group), confusions(lines)
+    characters = missed(lines, lambda character: not evaluation.vocabulary.unknown(character), evaluation.training)
     lengths, widths = by_length(lines), by_width(lines)
     pictures, examples = _pictures(evaluation, found[:MOST_CONFUSIONS], pictured_lines)
     claims = {
@@ -110,10 +111,11 @@ def _context(evaluation: Evaluation, pictured_lines: int) -> dict[str, Any]:
         "shows": ("all", "wrong", *(("only_first", "only_second") if len(evaluation.readers) > 1 else ())),
         "confusions": [(row, examples[row.there, row.read]) for row in found[:MOST_CONFUSIONS]],
         "confusions_left_out": len(found[MOST_CONFUSIONS:]),
-        "missed": missed(lines, lambda character: not evaluation.vocabulary.unknown(character), evaluation.training),
+        "missed": characters[:MOST_ROWS],
+        "missed_left_out": len(characters[MOST_ROWS:]),
         "with_training": evaluation.training is not None,
-        "groups": groups[:MOST_GROUPS],
-        "groups_left_out": len(groups[MOST_GROUPS:]),
+        "groups": groups[:MOST_ROWS],
+        "groups_left_out": len(groups[MOST_ROWS:]),
         "lengths": lengths,
         "widths": widths,
         "confidences": by_confidence(lines),

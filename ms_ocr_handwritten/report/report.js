@@ -44,9 +44,10 @@ const words = read("words"), { sets, readers, rows: lines } = read("lines");
 let pictures = null, chosen = [], page = 0;
 const sortBy = document.getElementById("order"), show = document.getElementById("show"), find = document.getElementById("find");
 
+const rate = line => line[ERRORS] / ([...line[LABEL]].length || 1);
 const orders = {
   errors: (a, b) => b[ERRORS] - a[ERRORS],
-  rate: (a, b) => b[ERRORS] / (b[LABEL].length || 1) - a[ERRORS] / (a[LABEL].length || 1),
+  rate: (a, b) => rate(b) - rate(a),
   surest: (a, b) => b[SCORE] - a[SCORE],
   least_sure: (a, b) => a[SCORE] - b[SCORE],
   as_given: () => 0,
@@ -114,7 +115,11 @@ function drawn(index) {
   told("confidence", line[SCORE].toFixed(2));
   box.append(head);
   pictures ??= read("pictures");
-  if (pictures[index]) box.append(picture(line, pictures[index]));
+  if (pictures[index]) {
+    const pan = make("div", "pan");
+    pan.append(picture(line, pictures[index]));
+    box.append(pan);
+  }
   const two = line.length > OTHER_TEXT;
   box.append(aligned(line[LABEL], line[TEXT], line[EDITS], two ? readers[0] : ""));
   if (two) box.append(aligned(line[LABEL], line[OTHER_TEXT], line[OTHER_EDITS], `${readers[1]} · ${line[OTHER_ERRORS]} · ${line[OTHER_SCORE].toFixed(2)}`));

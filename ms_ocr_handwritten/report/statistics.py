@@ -12,7 +12,7 @@ import numpy as np
 
 SAMPLES = 2000  # resamples of a bootstrap
 LEVEL = 0.95
-FEWEST_GROUPS = 10  # from which whole groups are resampled: lines of one hand resemble each other
+FEWEST_UNITS = 10  # from which they are resampled: whole groups, as lines of one hand resemble each other, or lines
 _CELLS = 2**21  # numbers that are gathered at a time
 _WILSON_Z = 1.959964  # standard deviations to both sides of which a normal variable lies with LEVEL
 

@@ -62,7 +62,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "confidence": ("confidence", "置信度"),
     "previous": ("previous", "上一页"),
     "next": ("next", "下一页"),
-    "of": ("of", "/"),
     "confusions": ("What was read as what", "字符混淆"),
     "confusions_note": (
         "∅ in the first column: a character too much; in the second: a missing one. Share: of all such characters of "
@@ -83,8 +82,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "in_training": ("in training", "训练中出现"),
     "not_given": ("How often training saw them is told with --training.", "用 --training 可显示训练中出现的次数。"),
     "in_vocabulary": ("in vocabulary", "在词表中"),
-    "yes": ("yes", "是"),
-    "no": ("no", "否"),
     "parts": ("Where the errors are", "错误分布"),
     "group": ("writer, page or folder", "书写者、页或文件夹"),
     "length": ("characters of the label", "标注字符数"),
@@ -96,11 +93,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Below: how many there are.",
         "横轴为置信度，纵轴为正确比例（95 % Wilson 区间）；落在虚线上表示置信度可信。下方为数量。",
     ),
+    "line_confidence_note": (
+        "A line's confidence is the geometric mean of its characters', which does not say that all are right.",
+        "整行置信度是各字符置信度的几何平均，并不表示整行全部正确。",
+    ),
     "of_lines": ("whole lines", "整行"),
     "of_characters": ("single characters", "单个字符"),
     "calibration_error": ("expected calibration error", "期望校准误差 (ECE)"),
     "unreadable": ("Not read, and in no figure", "未能读取（不计入指标）"),
     "name": ("name", "名称"),
     "reason": ("reason", "原因"),
-    "nothing": ("nothing", "无"),
 }
