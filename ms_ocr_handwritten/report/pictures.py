@@ -41,6 +41,7 @@ def bounds(chars: Sequence[Character], at: int, missing: bool, width: int, heigh
     before = centres[at - 1] if at else centres[0] - height
     after = centres[following] if following < len(centres) else centres[-1] + height
     left, right = (before, after) if missing else ((before + centres[at]) / 2, (centres[at] + after) / 2)
+    left, right = max(0.0, left), min(float(width), right)
     reach = max(right - left, NARROWEST * height) / 2
     middle = (left + right) / 2
     first = min(max(0, int(middle - reach)), width - 1)
