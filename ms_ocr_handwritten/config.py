@@ -4,7 +4,8 @@ The schema is the official one. Both ways of saying "save and evaluate every epo
 `train.checkpoint.period`, `train.logging`, `evaluation.period`, and the older list `train.hooks`. Keys of our own,
 all optional, are `model.network` (sizes of the network), `train.precision`, `train.seed`, `train.ema_decay`,
 `train.skip_padding`, `train.unknown_characters`, `train.unalignable`, `train.on_bad_sample`, `train.augment`,
-`train.freeze`, `train.rehearsal`, `evaluation.old_skills` and `dataloader.start_method`.
+`train.freeze`, `train.rehearsal`, `train.early_stopping`, `train.logging.tensorboard`, `evaluation.old_skills` and
+`dataloader.start_method`.
 """
 
 import json
@@ -100,6 +101,8 @@ class TrainConfig:
     scheduler: SchedulerConfig = SchedulerConfig()
     save: SaveConfig = SaveConfig()
     logging_interval: int = 100  # iterations
+    tensorboard: bool = False  # whether the log is written as TensorBoard events too
+    patience: int | None = None  # evaluations without a better one after which it ends; None for none
     seed: int = 0
     precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 where it is measured to be faster
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
@@ -115,7 +118,8 @@ class TrainConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     dataloader: LoaderConfig = replace(LoaderConfig(), shuffle=False)
-    interval: int = 1  # epochs
+    interval: int = 1  # epochs, or iterations (batches)
+    by_epoch: bool = True
     old_skills: tuple[str, ...] = ()  # LMDBs of what must not be forgotten: their CER is watched
 
 
@@ -304,6 +308,7 @@ def _scheduler(section: Section) -> SchedulerConfig:
 
 def _train(section: Section) -> TrainConfig:
     default, logging = TrainConfig(), section.section("logging")
+    early_stopping = section.section("early_stopping")
     train = TrainConfig(
         max_epochs=section.number("max_epochs", int, default.max_epochs, least=1),
         work_dir=section.take("work_dir", str, default.work_dir),
@@ -312,6 +317,8 @@ def _train(section: Section) -> TrainConfig:
         scheduler=_scheduler(section.section("lr_scheduler")),
         save=_save(section.section("checkpoint")),
         logging_interval=logging.number("interval", int, default.logging_interval, least=1),
+        tensorboard=logging.take("tensorboard", bool, default.tensorboard),
+        patience=early_stopping.number("patience", int, default.patience, least=1),
         seed=section.number("seed", int, default.seed, least=0),
         precision=section.choice("precision", ("fp32", "bf16", "auto"), default.precision),
         ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
@@ -326,6 +333,7 @@ def _train(section: Section) -> TrainConfig:
     for name in ("out_dir", "by_epoch"):
         logging.take(name, object)
     logging.finish()
+    early_stopping.finish()
     section.finish()
     return train
 
@@ -373,10 +381,10 @@ def _save(section: Section) -> SaveConfig:
 def _evaluation(section: Section) -> EvaluationConfig:
     default, period = EvaluationConfig(), section.section("period")
     section.take("metrics", object)  # named for ModelScope; ours computes loss, CER, AR and line accuracy, always
-    period.only("by_epoch", True, "epochs are counted")
     evaluation = EvaluationConfig(
         dataloader=_loader(section.section("dataloader"), default.dataloader),
         interval=period.number("interval", int, default.interval, least=1),
+        by_epoch=period.take("by_epoch", bool, default.by_epoch),
         old_skills=section.texts("old_skills"),
     )
     period.finish()

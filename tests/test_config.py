@@ -86,7 +86,6 @@ def test_every_key_that_a_user_may_set_is_in_the_file(monkeypatch):
         "train.logging.by_epoch",
         "train.checkpoint.period.by_epoch",
         "train.checkpoint.best.by_epoch",
-        "evaluation.period.by_epoch",
         "evaluation.dataloader.drop_last",  # every line is evaluated
     }
     embedded, here = (read_json(Path(folder) / "configuration.json") for folder in (default_model_dir(), ROOT))
@@ -218,9 +217,8 @@ def test_values_of_hooks_are_checked_like_those_of_keys():
 
 def test_intervals_in_iterations_are_refused_where_epochs_are_counted():
     refuses(nested("train.checkpoint.period.by_epoch", False), "by_epoch is False", "resume_interval")
-    refuses(
-        {"train": {"hooks": [{"type": "EvaluationHook", "by_epoch": False}]}}, "evaluation.period.by_epoch is False"
-    )
+    hooks = {"train": {"hooks": [{"type": "EvaluationHook", "by_epoch": False, "interval": 5}]}}
+    assert Configuration.parse(hooks).evaluation == EvaluationConfig(interval=5, by_epoch=False)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +249,7 @@ def test_the_best_of_a_metric_is_its_least_or_greatest_as_fits_it(metric, rule):
         "train.checkpoint.period",
         "train.checkpoint.best",
         "train.logging",
+        "train.early_stopping",
         "train.rehearsal",
         "evaluation",
         "evaluation.dataloader",
@@ -326,6 +325,7 @@ def test_what_should_be_an_object_is_named(dotted):
         ("train.checkpoint.period.resume_interval", -1, "at least 0"),
         ("train.checkpoint.period.max_checkpoint_num", 0, "at least 1"),
         ("train.logging.interval", 0, "at least 1"),
+        ("train.early_stopping.patience", 0, "at least 1"),
         ("train.lr_scheduler.options.warmup.warmup_iters", -1, "at least 0"),
         ("evaluation.period.interval", 0, "at least 1"),
         ("train.rehearsal.share", 0, "above 0"),

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "ms_ocr_handwritten.cli.evaluate:evaluate",
     "evaluate-pages": "ms_ocr_handwritten.cli.evaluate_pages:evaluate_pages",
     "train": "ms_ocr_handwritten.cli.train:train",
+    "curve": "ms_ocr_handwritten.cli.curve:curve",
     "export": "ms_ocr_handwritten.cli.export:export",
     "lm": "ms_ocr_handwritten.cli.lm:lm",
     "synth": "ms_ocr_handwritten.cli.synth:synth",

@@ -5,8 +5,10 @@
     work_dir/latest_trainer_state.pth    the same, saved within an epoch
     work_dir/resume.json                 which of the states is the newest, and which epoch the last with all its files
     work_dir/output/, output_best/       model directories: configuration.json, vocab.txt, pytorch_model.pt
-    work_dir/best.json                   epoch, metric and value of output_best/, and the content it was judged by
+    work_dir/best.json                   epoch (and batch, "iter", where it is none's end), metric and value of
+                                         output_best/, and the content it was judged by
     work_dir/train_log.jsonl             one object per line: losses, rates, evaluations
+    work_dir/tensorboard/                the same as TensorBoard events, where train.logging.tensorboard asks for them
     work_dir/superseded_N/               what going back or starting anew has moved aside
 
 Everything loads with `weights_only=True`. No two files share an inode, so that copying over one changes no other.
@@ -84,7 +86,7 @@ class WorkDir:
         self.save_dir = Path(save_dir) if save_dir else self.path
         self.output, self.output_best = self.path / "output", self.path / "output_best"
         self.resume_file, self.log_file = self.path / "resume.json", self.path / "train_log.jsonl"
-        self.best_file = self.path / "best.json"
+        self.best_file, self.board = self.path / "best.json", self.path / "tensorboard"
 
     def weights(self, epoch: int) -> Path:
         return self.save_dir / f"epoch_{epoch}.pth"
@@ -125,7 +127,8 @@ class WorkDir:
             return None
         try:
             best = json.loads(self.best_file.read_text(encoding="utf-8"))
-            if type(best["epoch"]) is int and isinstance(best["metric"], str) and math.isfinite(best["value"]):
+            counts = type(best["epoch"]) is int and type(best.get("iter", 0)) is int
+            if counts and isinstance(best["metric"], str) and math.isfinite(best["value"]):
                 return best
             damage = f"holds {best}"
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -195,17 +198,17 @@ class WorkDir:
                 self.resume_file,
                 self.latest_state,
                 *self._of_epochs(),
-                *(self.output, self.output_best, self.best_file, self.log_file),
+                *(self.output, self.output_best, self.best_file, self.log_file, self.board),
             ]
         )
 
-    def set_aside_after(self, epoch: int) -> Path | None:
-        """Move what came after `epoch`, which going on from there would overwrite, to a folder; which one."""
+    def set_aside_after(self, epoch: int, iteration: int) -> Path | None:
+        """Move what came after `iteration` batches of `epoch` + 1, which is done once more, to a folder; which one."""
         best = self.best()
         return self._move_aside(
             [
                 *self._of_epochs(after=epoch),
-                *((self.output_best, self.best_file) if best and best["epoch"] > epoch else ()),
+                *((self.output_best, self.best_file) if best and _place(best) > (epoch + 1, iteration) else ()),
             ]
         )
 
@@ -245,6 +248,13 @@ class WorkDir:
             finally:
                 os.close(descriptor)
 
+    def evaluations_since_best(self) -> int:
+        """How many evaluations the log holds after that of output_best/; all of them where there is none."""
+        best = self.best()
+        lines = self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []
+        entries = [entry for entry in map(json.loads, lines) if entry["mode"] == "eval"]
+        return sum(best is None or _place(entry) > _place(best) for entry in entries)
+
     def rewind_log(self, epoch: int, iteration: int, finished: int, aside: Path | None) -> None:
         """Take out the lines of what is done once more: after `iteration` batches of `epoch` + 1, evaluations after
         `finished`. They go to the folder `aside`, if there is one."""
@@ -257,10 +267,15 @@ class WorkDir:
         write_atomically(self.log_file, b"".join(kept))
 
 
+def _place(entry: Mapping[str, Any]) -> tuple[int, float]:
+    """Epoch and batch of an evaluation, to be compared; that at an epoch's end comes after those within it."""
+    return entry["epoch"], entry.get("iter", math.inf)
+
+
 def _is_before(line: bytes, epoch: int, iteration: int, finished: int) -> bool:
     try:
         entry = json.loads(line)
-        if entry["mode"] == "train":
+        if entry["mode"] == "train" or "iter" in entry:
             return (entry["epoch"], entry["iter"]) <= (epoch + 1, iteration)
         return entry["epoch"] <= finished
     except (ValueError, KeyError, TypeError):  # not ours

@@ -66,8 +66,12 @@ def evaluate(
     *,
     bf16: bool = False,
     skip_padding: bool = True,
+    readings: list[tuple[str, str]] | None = None,
 ) -> Scores:
-    """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode."""
+    """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode.
+
+    readings: gets label and text of the lines of this rank.
+    """
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
     module.eval()
@@ -78,6 +82,8 @@ def evaluate(
         for text, label, loss in zip(texts, batch.labels, losses.tolist()):
             counted = math.isfinite(loss) and not vocabulary.unknown(fold_full_width(label))
             scores.add(text, label, loss if counted else None)
+            if readings is not None:
+                readings.append((label, text))
     network.train(training)
     return ranks.sum(scores)
 

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,9 @@ from ..metrics import Scores
 from ..nets.convnextvit import ConvNextViT
 from ..vocab import Vocabulary
 from .batches import epoch_batches
+from .board import SHOWN_LINES, Board, check_board
 from .checkpoints import Progress, WorkDir, save_json, save_model_dir, save_torch, upstream_state_dict
+from .conclusion import conclusion
 from .dataset import Batch, LineDataset
 from .distributed import Ranks
 from .evaluation import evaluate, make_loader
@@ -61,6 +63,13 @@ class Training:
         metric, metrics = configuration.train.save.best_metric, Scores.empty().summary()
         if metric not in metrics:
             raise ConfigurationError(f"train.checkpoint.best.metric_key is {metric!r}; one of {', '.join(metrics)}")
+        if configuration.train.patience is not None and evaluation is None:
+            raise ConfigurationError(
+                "train.early_stopping.patience counts evaluations, of which there are none; give an evaluation set "
+                "(--eval), or leave it out"
+            )
+        if configuration.train.tensorboard:
+            check_board()
         self.vocabulary, self.raw, self.config = vocabulary, raw, configuration.train
         self.evaluation_config, self.dataset, self.evaluation = configuration.evaluation, dataset, evaluation
         self.work_dir, self.ranks = work_dir, ranks
@@ -79,7 +88,9 @@ class Training:
         self.identity: dict[str, Any] = {}  # see `identity`
         self._judges: list[str] = []  # content of the evaluation sets
         self._old_skills_before: Scores | None = None
-        steps_per_epoch = -(-len(self.batches()) // self.config.optimizer.cumulative_iters)
+        self.board: Board | None = None  # while it runs, on rank 0
+        self.batches_per_epoch = len(self.batches())
+        steps_per_epoch = -(-self.batches_per_epoch // self.config.optimizer.cumulative_iters)
         self.schedule = Schedule(self.config.scheduler, self.optimizer, steps_per_epoch, self.config.max_epochs)
         self.average = moving_average(self.network, self.config.ema_decay) if self.config.ema_decay else None
 
@@ -117,28 +128,39 @@ class Training:
             self.ranks.first_does(lambda: [held.enter_context(locked(one)) for one in self.work_dir.folders])
             self.signals = held.enter_context(StopSignals())
             begin(self, checkpoint, resume)
+            if self.config.tensorboard and self.ranks.first:
+                self.board = held.enter_context(closing(Board(self.work_dir.board, self._step)))
             return self._run()
 
     def _run(self) -> dict[str, Any]:
         if self.ranks.first:
             self.work_dir.tidy()
         summary, alone = self._finish_epoch() if self.finished < self.epoch else {}, self.module
+        stopped = self._out_of_patience()
         if self.ranks.world > 1:
             self.module = DistributedDataParallel(alone)
         try:
-            while self.epoch < self.config.max_epochs:
+            while self.epoch < self.config.max_epochs and not stopped:
                 with self.signals.deferred():
-                    self._train_epoch()
+                    last = self._train_epoch()
+                    if last is not None:
+                        summary, stopped = last, True
+                        break
                     self.schedule.after_epoch()
                     self.epoch, self.iteration = self.epoch + 1, 0
                     self.save_state(self._epoch_state())
                 self._end_if_asked()
                 summary = self._finish_epoch()
+                stopped = self._out_of_patience()
         finally:
             self.module = alone  # as long as the other one is there, its group cannot end
+        if self.ranks.first:
+            patience = self.config.patience if stopped else None
+            self.ranks.say(f"\n{conclusion(self.work_dir, self.epoch, patience)}")
         return summary
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self) -> dict[str, Any] | None:
+        """Train what is left of the epoch; the scores of the evaluation within it that ended the training, if any."""
         self.dataset.epoch = self.epoch
         train_mode(self.network, self.config.freeze)
         batches, interval = self.batches(), self.config.save.resume_interval
@@ -167,12 +189,15 @@ class Training:
                     )
                 due = due or (interval > 0 and self.iteration % interval == 0)
                 if complete and not last:  # in between, gradients are held that no file keeps
-                    asked = self._asked_to_end()
-                    if due or asked:
+                    asked, judged = self._asked_to_end(), self._is_judged_at(self.epoch, self.iteration)
+                    if due or asked or judged:
                         self.save_state(self.work_dir.latest_state)
                         due = False
                     if asked:
                         self.signals.end()
+                    if judged and (summary := self._judge_within_epoch()):
+                        return summary
+        return None
 
     def _asked_to_end(self) -> bool:
         """Whether a signal asks any of the ranks to end; the same answer for all."""
@@ -231,7 +256,7 @@ class Training:
 
     def _finish_epoch(self) -> dict[str, Any]:
         """Write epoch_N.pth and output/, evaluate, keep the best; may be repeated after an interruption."""
-        due = self.epoch % self.evaluation_config.interval == 0 or self.epoch == self.config.max_epochs
+        due = self.epoch == self.config.max_epochs or self._is_judged_at(self.epoch - 1, self.batches_per_epoch)
         summary = self.evaluate() if self.evaluation is not None and due else {}
         told = {**summary, **(self._watch_old_skills() if due else {})}
         if self.ranks.first:
@@ -248,6 +273,38 @@ class Training:
         self.finished = self.epoch
         self.ranks.wait()
         return told
+
+    def _is_judged_at(self, epoch: int, iteration: int) -> bool:
+        """Whether an evaluation is due after `iteration` batches of `epoch` + 1, which end an optimiser's step."""
+        interval, accumulate = self.evaluation_config.interval, self.config.optimizer.cumulative_iters
+        if self.evaluation_config.by_epoch:
+            return iteration == self.batches_per_epoch and (epoch + 1) % interval == 0
+        before = epoch * self.batches_per_epoch
+        step_began = before + (iteration - 1) // accumulate * accumulate
+        return (before + iteration) // interval > step_began // interval
+
+    def _judge_within_epoch(self) -> dict[str, Any]:
+        """Evaluate, and keep the best; the scores where that was the last one that patience allows, else {}."""
+        if self.evaluation is None:
+            return {}
+        summary = self.evaluate()
+        train_mode(self.network, self.config.freeze)
+        if self.ranks.first:
+            self._keep_best(summary)
+            self._log(mode="eval", iter=self.iteration, **summary)
+        if not self._out_of_patience():
+            return {}
+        if self.ranks.first:
+            save_model_dir(self.work_dir.output, self.final_network, self.vocabulary, self.raw)
+        self.ranks.wait()
+        return summary
+
+    def _out_of_patience(self) -> bool:
+        """Whether the last `train.early_stopping.patience` evaluations were no better than one before them."""
+        if self.config.patience is None:
+            return False
+        since_best = self.work_dir.evaluations_since_best() if self.ranks.first else 0
+        return self.ranks.gather(since_best)[0] >= self.config.patience
 
     def measure_old_skills(self) -> None:
         """How well the initial network reads the lines of `evaluation.old_skills`."""
@@ -286,16 +343,20 @@ class Training:
         if value is None or (best and (value >= best["value"] if rule == "min" else value <= best["value"])):
             return
         save_model_dir(self.work_dir.output_best, self.final_network, self.vocabulary, self.raw)
-        save_json(
-            {"epoch": self.epoch, "metric": metric, "value": value, "evaluation": self._judges}, self.work_dir.best_file
-        )
+        within = {"iter": self.iteration} if self.iteration else {}
+        place = {"epoch": self.epoch + bool(within), **within}
+        save_json({**place, "metric": metric, "value": value, "evaluation": self._judges}, self.work_dir.best_file)
 
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
         assert self.evaluation is not None  # whoever asks has seen to it
-        return self._scores(self.evaluation).summary()
+        readings: list[tuple[str, str]] | None = [] if self.board else None
+        summary = self._scores(self.evaluation, readings).summary()
+        if self.board and readings:
+            self.board.add_readings(readings[:SHOWN_LINES], self._step)
+        return summary
 
-    def _scores(self, dataset: LineDataset) -> Scores:
+    def _scores(self, dataset: LineDataset, readings: list[tuple[str, str]] | None = None) -> Scores:
         with naming_what_needs_memory("evaluation", "evaluation.dataloader.batch_size_per_gpu"):
             return evaluate(
                 self.final_network,
@@ -305,6 +366,7 @@ class Training:
                 self.ranks,
                 bf16=self.bf16,
                 skip_padding=self.config.skip_padding,
+                readings=readings,
             )
 
     # ------------------------------------------------------------------ state
@@ -350,6 +412,11 @@ class Training:
 
     # ------------------------------------------------------------------ reports
 
+    @property
+    def _step(self) -> int:
+        """Batches trained since the beginning."""
+        return self.epoch * self.batches_per_epoch + self.iteration
+
     def _progress(self, total: int, initial: int) -> tqdm:
         return tqdm(
             total=total,
@@ -363,8 +430,10 @@ class Training:
 
     def _log(self, **entry: Any) -> None:
         if self.ranks.first:
-            epoch = self.epoch + (entry["mode"] == "train")
-            self.work_dir.log({"mode": entry.pop("mode"), "epoch": epoch, **entry})
+            entry = {"mode": entry.pop("mode"), "epoch": self.epoch + ("iter" in entry), **entry}
+            self.work_dir.log(entry)
+            if self.board:
+                self.board.add(entry, self._step)
 
     def _report_bad(self, batch: Batch) -> None:
         for reason in batch.bad:

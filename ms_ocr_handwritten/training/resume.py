@@ -49,7 +49,7 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
         training.save_state(work_dir.latest_state)
     if ranks.first:
         work_dir.save_progress(Progress(training.state_path, finished))
-        aside = work_dir.set_aside_after(state.epoch)
+        aside = work_dir.set_aside_after(state.epoch, state.iteration)
         work_dir.rewind_log(state.epoch, state.iteration, finished, aside)
         where = f"; later epochs moved to {aside}" if aside else ""
         print(f"going on after epoch {state.epoch}, batch {state.iteration}{where}", file=sys.stderr)

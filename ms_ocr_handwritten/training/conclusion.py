@@ -1,0 +1,25 @@
+"""What is said when a training ends: what was best, where it lies, and the line that reads with it."""
+
+import shlex
+from pathlib import Path
+
+from .checkpoints import WorkDir
+
+
+def conclusion(work_dir: WorkDir, epochs: int, patience: int | None) -> str:
+    """patience: evaluations without a better one after which it was stopped; None where it went to its end."""
+    best = work_dir.best()
+    told = [] if patience is None else [f"stopped: {patience} evaluations without a better one"]
+    if best is None:
+        folder = work_dir.output
+        told.append(f"trained {epochs} epochs, none of them judged; the network is in {folder}")
+    else:
+        folder = work_dir.output_best
+        within = f", batch {best['iter']}" if "iter" in best else ""
+        when = f"{'in' if within else 'after'} epoch {best['epoch']}{within}"
+        told.append(f"best {best['metric']}: {best['value']:.6g}, {when} (trained {epochs}); it is in {folder}")
+    return "\n".join([*told, f"read with it: {_command(folder)}"])
+
+
+def _command(folder: Path) -> str:
+    return f"ms-ocr recognize --model {shlex.quote(str(folder))} IMAGE"
