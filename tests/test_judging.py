@@ -148,15 +148,21 @@ def test_patience_wants_an_evaluation_set(model_dir, lines_lmdb, tmp_path):
 
 # ------------------------------------------------------------------ TensorBoard
 
+needs_tensorboard = pytest.mark.skipif(
+    importlib.util.find_spec("tensorboard") is None, reason="pip install tensorboard"
+)
+
 
 def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (step, value), as TensorBoard itself reads them."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    read = accumulator.EventAccumulator(str(folder))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder))
     read.Reload()
     return {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
+@needs_tensorboard
 def test_the_log_is_there_as_events(model_dir, lines_lmdb, tmp_path):
     work, settings = tmp_path / "work", {"logging": {"interval": 4, "tensorboard": True}}
     judged(model_dir, lines_lmdb, work, **settings).run()
@@ -176,6 +182,7 @@ def test_the_log_is_there_as_events(model_dir, lines_lmdb, tmp_path):
     assert b"| label | read |" in text
 
 
+@needs_tensorboard
 def test_events_of_what_is_done_once_more_are_hidden(model_dir, lines_lmdb, tmp_path):
     work, settings = tmp_path / "work", {"logging": {"interval": 6, "tensorboard": True}}
     judged(model_dir, lines_lmdb, work, **settings).run()

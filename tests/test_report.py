@@ -129,7 +129,7 @@ def test_a_line_that_cannot_be_read_is_named_in_the_page(always_a, lines):  # no
     assert '<td class="name">lines/image-000000002</td>' in page and "8 encoded bytes: no image that is read" in page
 
 
-def test_what_is_there_is_left_as_it_is(lines, monkeypatch):
+def test_what_is_there_is_left_as_it_is(lines):
     Path("out").mkdir()
     Path("out/mine.txt").write_text("mine")
     for name in ("out", "out/mine.txt"):
@@ -137,15 +137,20 @@ def test_what_is_there_is_left_as_it_is(lines, monkeypatch):
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == f"error: {name}: exists already and is left as it is; choose another --report\n"
     assert Path("out/mine.txt").read_text() == "mine"
+    result = evaluate("--model", "no_model", "lines", "--report", "other", "--training", "nowhere")
+    assert result.stderr.startswith("error: nowhere/labels.tsv: cannot be read (No such file or directory); ")
+    result = evaluate("lines", "--training", "lines")
+    assert result.exit_code == 2 and "--training says something in a report alone" in result.stderr
+    result = evaluate("lines", "--report", "new", "--against", "x", "--peer", "rapidocr")
+    assert result.exit_code == 2 and "leave out --against or --peer" in result.stderr
+
+
+def test_a_missing_package_names_the_extra(lines, monkeypatch):
     monkeypatch.setattr(plots, "NEEDED", ("no_such_package",))
     result = evaluate("--model", "no_model", "lines", "--report", "new")
     assert result.stderr == (
         "error: a report needs the package no_such_package; `pip install ms_ocr_handwritten[report]`\n"
     )
-    result = evaluate("lines", "--training", "lines")
-    assert result.exit_code == 2 and "--training says something in a report alone" in result.stderr
-    result = evaluate("lines", "--report", "new", "--against", "x", "--peer", "rapidocr")
-    assert result.exit_code == 2 and "leave out --against or --peer" in result.stderr
 
 
 def test_nothing_to_report_is_said(always_a, lines):  # noqa: F811

@@ -20,7 +20,7 @@ from ..errors import LabelError, OcrError, OutputError
 from .output import exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
 from .peer import PEERS, RapidOcr
 from .reading import ReadMany, decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
-from .report import ReportedSet, evaluation_of
+from .report import ReportedSet, evaluation_of, training_characters
 from .sources import LABELS_FILE, LMDB_FILE, Source, count, file_source, is_lmdb, lmdb_sources
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def evaluate(
         from ..report.page import check_report_dir
 
         check_report_dir(report)
+    seen = training_characters(training) if training else None
     recognizer = open_recognizer(model, backend, precision, device, language_model)
     asked: dict[str, Any] = {"allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
     several = against is not None or peer is not None
@@ -178,7 +179,7 @@ def evaluate(
         about.append(f"ms_ocr_handwritten {__version__}, {date.today().isoformat()}")
         names = [reader.name or "model" for reader in readers]
         write_report(
-            report, evaluation_of(reported, names, about, recognizer.vocabulary, training), pictured_lines=report_lines
+            report, evaluation_of(reported, names, about, recognizer.vocabulary, seen), pictured_lines=report_lines
         )
     if layout == "json":
         told = {"backend": recognizer.backend, "precision": recognizer.precision, "sets": rows}

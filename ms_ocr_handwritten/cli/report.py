@@ -61,9 +61,9 @@ def evaluation_of(
     readers: Sequence[str],
     about: Sequence[str],
     vocabulary: "Vocabulary",
-    training: Sequence[str],
+    training: Counter[str] | None,
 ) -> "Evaluation":
-    """What `report.page.write_report` takes. `training` as for `training_characters`."""
+    """What `report.page.write_report` takes. training: of `training_characters`, None where that is not known."""
     from ..report.lines import Evaluation
 
     placed = [(number, index, line) for number, one in enumerate(sets) for index, line in one.lines()]
@@ -83,7 +83,7 @@ def evaluation_of(
         vocabulary=vocabulary,
         pictures=pictures,
         unreadable=list(dict.fromkeys(pair for one in sets for pair in one.unreadable())),
-        training=training_characters(training) if training else None,
+        training=training,
     )
 
 
