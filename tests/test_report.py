@@ -245,7 +245,11 @@ def test_tables_sort_and_filter_and_no_request_leaves(opened):
 
     errors = [int(text) for text in column("groups", 9)]
     assert errors == sorted(errors, reverse=True) and len(set(errors)) > 3
+    page.click("#groups th:nth-child(1) button")
+    names = column("groups", 1)
+    assert names == sorted(names, reverse=True)
     page.click("#groups th:nth-child(9) button")
+    assert [int(text) for text in column("groups", 9)] == sorted(errors, reverse=True)
     page.click("#groups th:nth-child(9) button")
     assert [int(text) for text in column("groups", 9)] == sorted(errors)
     assert page.locator("#groups th:nth-child(9)").get_attribute("aria-sort") == "ascending"
