@@ -30,7 +30,7 @@ LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
     ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
     ["synth", "synth.*", "page", "page.*", "report", "report.*", "ocrmypdf"],
     ["plugin", "plugin.*"],
-    ["cli", "cli.*", "serve", "serve.*"],
+    ["cli", "cli.*", "app", "app.*", "serve", "serve.*"],
 ]
 PLUGIN = 5  # the layer that may import modelscope
 TOP = "__init__"  # registers on import, and gives the public names when they are asked for

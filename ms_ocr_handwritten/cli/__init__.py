@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "ms_ocr_handwritten.cli.train:train",
     "curve": "ms_ocr_handwritten.cli.curve:curve",
     "export": "ms_ocr_handwritten.cli.export:export",
+    "app": "ms_ocr_handwritten.cli.app:app",
     "lm": "ms_ocr_handwritten.cli.lm:lm",
     "synth": "ms_ocr_handwritten.cli.synth:synth",
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",

@@ -191,7 +191,7 @@ def _write(
     records = chain.from_iterable(one.records() for one in inputs)
     for _ in islice(records, writer.resumed):
         pass  # their images are neither opened nor cut
-    for outcome in _in_order(partial(_sample, normalise=options.normalise), records, options.threads):
+    for outcome in _in_order(partial(sample_of, normalise=options.normalise), records, options.threads):
         if isinstance(outcome, BadRecord):
             if on_bad == "error":
                 writer.discard()
@@ -240,7 +240,7 @@ def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: in
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _sample(record: Record | BadRecord, normalise: str | None) -> tuple[str, Sample] | BadRecord:
+def sample_of(record: Record | BadRecord, normalise: str | None = None) -> tuple[str, Sample] | BadRecord:
     """Where the record stands and what is stored of it, or why there is nothing."""
     if isinstance(record, BadRecord):
         return record

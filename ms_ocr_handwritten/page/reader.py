@@ -260,10 +260,10 @@ class _Neighbours:
 def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) -> PageLine:
     """The line with its places in px of the page instead of px of its picture."""
     height, width = way.pixels.shape[:2]
-    borders = _borders([(char.x0, char.x1) for char in line.chars], width)
+    edges = borders([(char.x0, char.x1) for char in line.chars], width)
     chars = tuple(
         PageCharacter(char.character, char.score, _rounded(way.span(x0, x1)))
-        for char, x0, x1 in zip(line.chars, borders[:-1], borders[1:])
+        for char, x0, x1 in zip(line.chars, edges[:-1], edges[1:])
     )
     baseline = None
     if isinstance(way, LinePicture):
@@ -272,7 +272,7 @@ def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) 
     return PageLine(line.text, line.score, chars, _rounded(polygon), baseline)
 
 
-def _borders(spans: list[tuple[float, float]], width: int) -> list[float]:
+def borders(spans: list[tuple[float, float]], width: int) -> list[float]:
     """Where characters at (x0, x1) begin and end so that they lie side by side; the outer ones are as wide as inner."""
     if not spans:
         return []

@@ -1,0 +1,145 @@
+"""Pictures to what the page shows of them: the recognisers that are open, a line or a page that was read."""
+
+import base64
+import binascii
+import importlib.util
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import ConfigurationError, ImageError
+from ..image import Limits, load_image
+from ..image.limits import check_bytes
+from ..image.margins import advice, find_ink, trimmed
+from ..image.straighten import cut_line
+from ..line import Line
+from ..lmdb.build import encode_line
+from ..page.reader import PAGE_LIMITS, PageCharacter, PageLine, PageReader, borders
+from ..recognizer import Recognizer
+
+_KEPT_OPEN = 2  # recognisers; an official-size one takes some 300 MB
+_DATA_URL = "data:image/png;base64,"
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPicture:
+    """A picture and what was read of it.
+
+    rgb: uint8 (H, W, 3)
+    lines: one for a picture of a line; polygons in px of `rgb`
+    alternatives: (text, log-probability) of a picture of a line
+    advice: what is wrong with the picture as one line of text, '' if nothing is
+    """
+
+    rgb: np.ndarray
+    lines: tuple[PageLine, ...]
+    alternatives: tuple[tuple[str, float], ...] = ()
+    advice: str = ""
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.text for line in self.lines)
+
+    def line_pictures(self) -> list[bytes]:
+        """Each line of a page as a PNG, cut out straight."""
+        bgr = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2BGR)
+        return [encode_line(cut_line(bgr, line.polygon)) for line in self.lines]
+
+
+class Recognizers:
+    """The recognisers of the models that may be chosen; the last used ones stay open."""
+
+    def __init__(
+        self, models: Sequence[str], backend: str = "auto", device: str | None = None, others: bool = False
+    ) -> None:
+        """others: whether models beside `models` may be named, by directory or id."""
+        self._models, self._others = tuple(models), others
+        self._backend, self._device = backend, device
+        self._open: OrderedDict[tuple[str, str], Recognizer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, model: str, precision: str) -> Recognizer:
+        """Raises ConfigurationError for a model that may not be named, and as `Recognizer.from_pretrained` does."""
+        if model not in self._models and not (self._others and model):
+            raise ConfigurationError(f"{model!r}: not one of the models that this page reads with; choose one of them")
+        with self._lock:
+            recognizer = self._open.pop((model, precision), None)
+            if recognizer is None:
+                recognizer = Recognizer.from_pretrained(
+                    model, self._backend, precision, device=self._device, trim="auto"
+                )
+            self._open[model, precision] = recognizer
+            while len(self._open) > _KEPT_OPEN:
+                self._open.popitem(last=False)
+            return recognizer
+
+
+def read_line(recognizer: Recognizer, picture: Path | bytes, n_best: int, limits: Limits) -> ReadPicture:
+    """Read the picture of one line. Raises ImageError, which does not name the path."""
+    rgb = _loaded(picture, limits)
+    line = recognizer.read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), n_best)
+    height, width = rgb.shape[:2]
+    outline = ((0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height)))
+    placed = PageLine(line.text, line.score, _placed(line, width, height), outline)
+    return ReadPicture(rgb, (placed,), line.alternatives, advice(find_ink(rgb)) or "")
+
+
+def _placed(line: Line, width: int, height: int) -> tuple[PageCharacter, ...]:
+    """The characters side by side, each from the upper to the lower edge of the picture."""
+    edges = borders([(char.x0, char.x1) for char in line.chars], width)
+    return tuple(
+        PageCharacter(char.character, char.score, ((x0, 0), (x1, 0), (x1, height), (x0, height)))
+        for char, x0, x1 in zip(line.chars, edges[:-1], edges[1:])
+    )
+
+
+def read_page(recognizer: Recognizer, picture: Path | bytes) -> ReadPicture:
+    """Read the picture of a page. Raises ImageError, BackendError."""
+    rgb = _loaded(picture, PAGE_LIMITS)
+    page = PageReader(recognizer).read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return ReadPicture(rgb, page.lines)
+
+
+def reads_pages() -> bool:
+    """Whether the packages of the extra `page` are here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("rapidocr", "onnxruntime"))
+
+
+def _loaded(picture: Path | bytes, limits: Limits) -> np.ndarray:
+    if isinstance(picture, bytes):
+        return load_image(picture, limits=limits)
+    try:
+        check_bytes(os.path.getsize(picture), picture.name, limits.max_bytes)
+        encoded = picture.read_bytes()  # a message about bytes does not say where on the server they lie
+    except OSError as error:
+        raise ImageError(f"{picture.name}: {error.strerror}; drop it again") from None
+    return load_image(encoded, limits=limits)
+
+
+def drawn_line(data_url: str, limits: Limits) -> bytes:
+    """The PNG of a drawing, cut to what was drawn.
+
+    Args:
+        data_url: Of a canvas of the browser, "data:image/png;base64,...".
+
+    Raises:
+        ImageError: It is none, or empty.
+    """
+    if not data_url.startswith(_DATA_URL):
+        raise ImageError("the drawing is no PNG; draw it again")
+    check_bytes(len(data_url) * 3 // 4, "the drawing", limits.max_bytes)
+    try:
+        rgb = load_image(base64.b64decode(data_url.removeprefix(_DATA_URL), validate=True), limits=limits)
+    except binascii.Error:
+        raise ImageError("the drawing is no PNG; draw it again") from None
+    ink = find_ink(rgb)
+    if ink is None:
+        raise ImageError("nothing is drawn; draw a line of text first")
+    picture, _ = trimmed(rgb, ink)
+    return encode_line(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

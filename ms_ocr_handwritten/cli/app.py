@@ -1,0 +1,70 @@
+"""`ms-ocr app`: a page in the browser on which a model is tried and its readings are corrected."""
+
+from pathlib import Path
+
+import click
+
+from .reading import BACKENDS, PRECISIONS
+
+CORRECTIONS = "corrections"
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    metavar="DIR_OR_ID",
+    multiple=True,
+    help="Model directory or id to choose; may be repeated [default: the embedded model].",
+)
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="At first.")
+@click.option("--device", metavar="D", help="cpu, gpu, gpu:1 ... [default: a GPU if there is one].")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; 0.0.0.0 lets everybody in who reaches this machine.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]")
+@click.option(
+    "--corrections",
+    type=click.Path(path_type=Path),
+    metavar="LMDB",
+    help=f"Corrected readings are appended to it [default: ./{CORRECTIONS}, none where others are let in].",
+)
+def app(
+    models: tuple[str, ...],
+    backend: str,
+    precision: str,
+    device: str | None,
+    host: str,
+    port: int | None,
+    corrections: Path | None,
+) -> None:
+    """Try a model in the browser, and correct what it reads.
+
+    Reads a picture of a line that is dropped, pasted or drawn, and pages where the extra `page` is installed. Corrected
+    readings go into an LMDB for `ms-ocr train`. Needs `pip install ms_ocr_handwritten[app]`. Ends with Ctrl-C.
+
+    Nothing is asked of the network, unless a model is an id. Where others are let in they can name no other models, and
+    save nothing unless --corrections says so.
+    """
+    from ..app.interface import Settings, is_loopback, serve
+
+    if corrections is None and is_loopback(host):
+        corrections = Path(CORRECTIONS)
+    settings = Settings(
+        models=models,
+        backend=backend,
+        precision=precision,
+        device=device,
+        host=host,
+        port=port,
+        corrections=corrections and corrections.absolute(),
+    )
+    served = serve(settings)
+    click.echo(f"{served.url} (Ctrl-C ends it)")
+    if corrections is not None:
+        click.echo(f"corrections: {settings.corrections}")
+    served.wait()

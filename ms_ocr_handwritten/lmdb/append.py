@@ -1,0 +1,76 @@
+"""Add a line to an LMDB that is there already, or begin one with it.
+
+Each line is one transaction, flushed to the disk before `append_record` returns: after a kill, a crash or a full disk
+the LMDB is as it was before that line or after it. Nothing that is stored is written again but `num-samples`.
+Several processes may add to one LMDB: lmdb's own lock file lets them take turns.
+"""
+
+import os
+import secrets
+import threading
+from pathlib import Path
+
+import lmdb
+
+from ..data.record import BadRecord, Record
+from ..errors import LmdbError
+from .build import sample_of
+from .open import absolute, data_file
+from .resumable import ResumableWriter, Sample
+from .store import COUNT_KEY, VALIDATE, LmdbReader, image_key, label_key, side_key
+
+_LEAST_MAP_SIZE = 64 * 2**20  # bytes; the file takes only what it needs
+_turn = threading.Lock()  # lmdb refuses to open the same files twice in a process
+
+
+def append_record(path: str | os.PathLike[str], record: Record) -> int:
+    """Store `record` behind the last sample of the LMDB folder `path`; where there is none, it begins one.
+
+    Image and label are checked and stored as `lmdb.build` does it.
+
+    Returns:
+        How many samples the LMDB now holds.
+
+    Raises:
+        ImageError, LabelError, DataError: The record is no sample.
+        LmdbError: `path` is no whole LMDB of lines, this process reads it at the moment, or it cannot be written.
+    """
+    outcome = sample_of(record)
+    if isinstance(outcome, BadRecord):
+        raise outcome.error
+    _, sample = outcome
+    target = Path(absolute(path))
+    with _turn:
+        return _add(target, sample) if os.path.lexists(target) else _begin(target, sample)
+
+
+def _begin(target: Path, sample: Sample) -> int:
+    with ResumableWriter(target, secrets.token_hex(8)) as writer:  # what a crash left of another is thrown away
+        writer.add(sample)
+        writer.finish()
+    return 1
+
+
+def _add(target: Path, sample: Sample) -> int:
+    len(LmdbReader(target))  # raises where it is not whole; nobody holds it afterwards
+    try:
+        size = max(_LEAST_MAP_SIZE, 2 * os.path.getsize(data_file(os.fspath(target))) + 2 * len(sample.image))
+        with lmdb.open(os.fspath(target), subdir=target.is_dir(), map_size=size) as environment:
+            with environment.begin(write=True) as transaction:
+                count = int(transaction.get(COUNT_KEY.encode("ascii")))
+                for key, value in _records(sample, count):
+                    if not transaction.put(key.encode("ascii"), value, overwrite=False):
+                        raise LmdbError(f"{target}: holds key {key} beyond its {count} samples; {VALIDATE}")
+                transaction.put(COUNT_KEY.encode("ascii"), str(count + 1).encode("ascii"))
+            return count + 1
+    except (lmdb.Error, OSError) as error:
+        if "already open" in str(error):
+            raise LmdbError(f"{target}: this process reads it at the moment; let go of its readers first") from error
+        raise LmdbError(
+            f"{target}: cannot be written ({error}); free some space, or mend the permissions; it is as it was"
+        ) from error
+
+
+def _records(sample: Sample, index: int) -> list[tuple[str, bytes]]:
+    beside = [(side_key(kind, index), text.encode("utf-8", "replace")) for kind, text in sample.beside.items()]
+    return [(image_key(index), sample.image), (label_key(index), sample.label.encode("utf-8")), *beside]
