@@ -19,15 +19,6 @@ _PRIVATE: Any = {"api_visibility": "private"}
 word = gradio.I18n()  # the browser says it in its language
 
 
-class Picture(gradio.Image):
-    """An image that reaches us as the file that was uploaded: Gradio itself would decode it, without our limits."""
-
-    is_template = True  # the browser takes it for its base class
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
-
 class LocalBlocks(gradio.Blocks):
     """Blocks that take uploaded files alone: Gradio's own would fetch the address that stands in a file's place."""
 
@@ -56,7 +47,7 @@ def build(
         others: Whether models beside `models` may be typed.
     """
     with LocalBlocks(title=" · ".join(TEXTS["title"]), analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as blocks:
-        gradio.Markdown(word("title"), elem_id="title")
+        gradio.Markdown(word("heading"))
         queue = gradio.State([])
         with gradio.Accordion(word("settings"), open=False), gradio.Row():
             model = gradio.Dropdown(
@@ -82,7 +73,7 @@ def _read_tab(handlers: Handlers, model: gradio.Dropdown, precision: gradio.Drop
             kind = gradio.Radio(kinds, value=LINE, label=word("kind"), visible=pages, elem_id="kind")
             with gradio.Tabs():
                 with gradio.Tab(word("picture_tab")):
-                    picture = Picture(
+                    picture = gradio.Image(
                         sources=["upload", "clipboard"], type="filepath", label=word("picture"), height=240,
                         buttons=[], elem_id="picture",
                     )  # fmt: skip
@@ -99,8 +90,8 @@ def _read_tab(handlers: Handlers, model: gradio.Dropdown, precision: gradio.Drop
                 word("correct_this"), visible=handlers.corrections is not None, elem_id="correct-this"
             )
 
-    def dropped(path: str | None) -> Source | None:
-        return None if path is None else Source(Path(path), Path(path).name)
+    def dropped(upload: dict | None) -> Source | None:
+        return None if upload is None else Source(Path(upload["path"]), upload["orig_name"] or "picture")
 
     def drawn(data_url: str) -> Source | ImageError:
         try:
@@ -120,7 +111,8 @@ def _read_tab(handlers: Handlers, model: gradio.Dropdown, precision: gradio.Drop
         return answer.html, answer.text, answer.items
 
     read_it: Any = {"fn": reading, "inputs": [source, model, precision, kind], "outputs": [shown, text, read]}
-    picture.change(dropped, picture, source, **_PRIVATE).then(**read_it, **_TURN, **_PRIVATE)
+    # the file as it was uploaded: Gradio itself would decode it, without our limits
+    picture.change(dropped, picture, source, preprocess=False, **_PRIVATE).then(**read_it, **_TURN, **_PRIVATE)
     take.click(drawn, drawing, source, js=pad.TAKE, **_PRIVATE).then(**read_it, **_TURN, **_PRIVATE)
     wipe.click(None, js=pad.WIPE)
     gradio.on([model.change, precision.change, kind.change], **read_it, **_TURN, **_PRIVATE)

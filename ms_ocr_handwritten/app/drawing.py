@@ -15,13 +15,14 @@ from .reading import ReadPicture
 from .texts import text
 
 SHOWN_PIXELS = 1_500_000  # to which a picture is shrunk
+LEAST_LINE = 48  # px of height in which a line is shown at least; a long one is scrolled
 _QUALITY = 85  # of the JPEG
 
 STYLE = """
 .ocr { font-family: var(--font); color: var(--body-text-color); }
 .ocr .picture { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: 6px; background: #fff; }
 .ocr svg { display: block; width: 100%; height: auto; max-height: 70vh; }
-.ocr .line-picture svg { width: auto; min-width: 100%; height: 96px; max-width: none; }
+.ocr .line-picture svg { max-width: none; max-height: 96px; }
 .ocr polygon { fill: transparent; stroke: none; cursor: default; }
 .ocr polygon.lit { fill: rgb(37 99 235 / .25); stroke: rgb(37 99 235); vector-effect: non-scaling-stroke; }
 .ocr .text { font-size: 1.5rem; line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; margin: .5rem 0; }
@@ -97,9 +98,11 @@ def _picture(read: ReadPicture, language: str, single: bool) -> str:
         for at, line in enumerate(read.lines)
         for index, char in enumerate(line.chars)
     )
+    kind, least = (" line-picture", LEAST_LINE * width / height) if single else ("", 0)
     return (
-        f'<div class="picture{" line-picture" if single else ""}"><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(read.text)}"><image width="{width}" height="{height}" href="{_jpeg(read.rgb)}"></image>'
+        f'<div class="picture{kind}"><svg viewBox="0 0 {width} {height}" style="min-width: {least:.0f}px" '
+        f'preserveAspectRatio="xMinYMid" role="img" aria-label="{escape(read.text)}">'
+        f'<image width="{width}" height="{height}" href="{_jpeg(read.rgb)}"></image>'
         f"{places}</svg></div>"
     )
 

@@ -1,27 +1,32 @@
 """The pad to draw a line on: a canvas of the browser and its script."""
 
-HTML = '<canvas width="1600" height="256"></canvas>'
+HTML = "<canvas></canvas>"
 
 STYLE = """
-#pad canvas { width: 100%; touch-action: none; background: #fff; border: 1px solid var(--border-color-primary);
+#pad canvas { display: block; width: 100%; height: 140px; touch-action: none; background: #fff; border: 1px solid var(--border-color-primary);
   border-radius: 6px; cursor: crosshair; }
 """
 
 SCRIPT = """
-const canvas = element.querySelector("canvas"), pen = canvas.getContext("2d");
-const at = (event) => {
-  const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
-  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
-};
-pen.fillStyle = "#fff";
-pen.fillRect(0, 0, canvas.width, canvas.height);
-pen.lineCap = pen.lineJoin = "round";
+const canvas = element.querySelector("canvas"), pen = canvas.getContext("2d"), scale = 2;
+new ResizeObserver(() => {  // it has no size before its tab is opened
+  const width = scale * canvas.clientWidth, height = scale * canvas.clientHeight;
+  if (!width || (width === canvas.width && height === canvas.height)) return;
+  canvas.width = width;
+  canvas.height = height;
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, width, height);
+  pen.lineCap = pen.lineJoin = "round";
+  pen.lineWidth = 4 * scale;
+}).observe(canvas);
 let last = null;
-canvas.addEventListener("pointerdown", (event) => { last = at(event); canvas.setPointerCapture(event.pointerId); });
+canvas.addEventListener("pointerdown", (event) => {
+  last = [scale * event.offsetX, scale * event.offsetY];
+  canvas.setPointerCapture(event.pointerId);
+});
 canvas.addEventListener("pointermove", (event) => {
   if (!last) return;
-  const next = at(event);
-  pen.lineWidth = canvas.height / 40;
+  const next = [scale * event.offsetX, scale * event.offsetY];
   pen.beginPath(); pen.moveTo(...last); pen.lineTo(...next); pen.stroke();
   last = next;
 });

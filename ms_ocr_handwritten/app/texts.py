@@ -4,12 +4,12 @@ LANGUAGES = ("en", "zh")
 
 TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Handwriting to text", "手写文字识别"),
+    "heading": ("## Handwriting to text", "## 手写文字识别"),  # in Markdown
     "read_tab": ("Read", "识别"),
     "correct_tab": ("Correct", "校正"),
     "picture_tab": ("Picture", "图片"),
     "draw_tab": ("Draw", "手写"),
     "picture": ("Picture: drop, choose or paste", "图片：拖入、选择或粘贴"),
-    "drop": ("Drop a picture of a line here", "将一行文字的图片拖到这里"),
     "kind": ("What it shows", "图片内容"),
     "line": ("one line", "单行"),
     "page": ("a page", "整页"),

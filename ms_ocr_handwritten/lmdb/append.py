@@ -57,7 +57,7 @@ def _add(target: Path, sample: Sample) -> int:
         size = max(_LEAST_MAP_SIZE, 2 * os.path.getsize(data_file(os.fspath(target))) + 2 * len(sample.image))
         with lmdb.open(os.fspath(target), subdir=target.is_dir(), map_size=size) as environment:
             with environment.begin(write=True) as transaction:
-                count = int(transaction.get(COUNT_KEY.encode("ascii")))
+                count = int(transaction.get(COUNT_KEY.encode("ascii"), b""))  # by others it may have grown meanwhile
                 for key, value in _records(sample, count):
                     if not transaction.put(key.encode("ascii"), value, overwrite=False):
                         raise LmdbError(f"{target}: holds key {key} beyond its {count} samples; {VALIDATE}")
