@@ -55,10 +55,9 @@ document.addEventListener("mouseover", (event) => {
 
 def reading_html(read: ReadPicture, language: str) -> str:
     """The picture, the text and, for a line, its alternatives."""
-    single = len(read.lines) == 1 and bool(read.alternatives)
-    parts = [_picture(read, language, single)]
+    parts = [_picture(read, language)]
     if any(line.text for line in read.lines):
-        parts.append(_text(read, language, single))
+        parts.append(_text(read, language))
         parts.append(f'<p class="told" aria-live="polite">{text("hover", language)}</p>')
     else:
         parts.append(f"<p>{text('nothing_read', language)}</p>")
@@ -91,14 +90,14 @@ def _block(parts: Sequence[str]) -> str:
     return f'<div class="ocr">{"".join(parts)}</div>'
 
 
-def _picture(read: ReadPicture, language: str, single: bool) -> str:
+def _picture(read: ReadPicture, language: str) -> str:
     height, width = read.rgb.shape[:2]
     places = "".join(
         f'<polygon points="{_points(char.polygon)}" {_told(char, f"{at}-{index}", language)}></polygon>'
         for at, line in enumerate(read.lines)
         for index, char in enumerate(line.chars)
     )
-    kind, least = (" line-picture", LEAST_LINE * width / height) if single else ("", 0)
+    kind, least = (" line-picture", LEAST_LINE * width / height) if read.of_line else ("", 0)
     return (
         f'<div class="picture{kind}"><svg viewBox="0 0 {width} {height}" style="min-width: {least:.0f}px" '
         f'preserveAspectRatio="xMinYMid" role="img" aria-label="{escape(read.text)}">'
@@ -111,7 +110,7 @@ def _points(polygon: Polygon) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in polygon)
 
 
-def _text(read: ReadPicture, language: str, single: bool) -> str:
+def _text(read: ReadPicture, language: str) -> str:
     lines = "\n".join(
         "".join(
             f'<span style="border-color: {confidence_colour(char.score)}" '
@@ -120,8 +119,8 @@ def _text(read: ReadPicture, language: str, single: bool) -> str:
         )
         for at, line in enumerate(read.lines)
     )
-    score = f" <small>({read.lines[0].score:.3f})</small>" if single else ""
-    return f'<p class="text{"" if single else " page-text"}">{lines}{score}</p>'
+    score = f" <small>({read.lines[0].score:.3f})</small>" if read.of_line else ""
+    return f'<p class="text{"" if read.of_line else " page-text"}">{lines}{score}</p>'
 
 
 def _told(char: PageCharacter, at: str, language: str) -> str:

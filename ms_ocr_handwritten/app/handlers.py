@@ -95,13 +95,16 @@ class Handlers:
         """The queue with its first line read, that line as HTML or why it could not be read, and how many are left."""
         if not queue:
             return queue, "", said_html(text("queue_empty", language))
+        item, *others = queue
         left = said_html(text("queue", language, count=len(queue)))
-        shown = self.read(queue[0].source, replace(choice, kind=LINE), language)
-        if not shown.items:
-            return [replace(queue[0], text=queue[0].text or ""), *queue[1:]], shown.html, left
-        (read,) = shown.items
-        known = read if queue[0].text is None else queue[0]
-        return [replace(known, alternatives=read.alternatives), *queue[1:]], shown.html, left
+        try:
+            read = self._read(item.source, replace(choice, kind=LINE))
+        except (OcrError, MemoryError) as error:
+            return [replace(item, text=item.text or ""), *others], error_html(error, language), left
+        known = _item(item.source, read.lines[0], read)
+        if item.text is not None:  # of a page, on which the line was read with what stands around it
+            known = replace(known, text=item.text)
+        return [known, *others], reading_html(replace(read, alternatives=()), language), left
 
     def save(self, queue: list[Item], corrected: str, choice: Choice, language: str) -> tuple[list[Item], str]:
         """Append the first line of the queue with its corrected text; it leaves the queue once it is on the disk.

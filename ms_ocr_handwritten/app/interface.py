@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backends import PRECISIONS
 from ..errors import BackendError, OutputError
 from ..image import Limits
 from ..model_dir import default_model_dir
@@ -26,7 +27,7 @@ from .texts import TEXTS
 if TYPE_CHECKING:
     import gradio
 
-PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
+
 LEAST_GRADIO = 6
 
 

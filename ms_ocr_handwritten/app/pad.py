@@ -3,8 +3,8 @@
 HTML = "<canvas></canvas>"
 
 STYLE = """
-#pad canvas { display: block; width: 100%; height: 140px; touch-action: none; background: #fff; border: 1px solid var(--border-color-primary);
-  border-radius: 6px; cursor: crosshair; }
+#pad canvas { display: block; width: 100%; height: 140px; touch-action: none; cursor: crosshair; background: #fff;
+  border: 1px solid var(--border-color-primary); border-radius: 6px; }
 """
 
 SCRIPT = """

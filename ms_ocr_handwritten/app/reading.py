@@ -32,12 +32,14 @@ class ReadPicture:
     """A picture and what was read of it.
 
     rgb: uint8 (H, W, 3)
+    of_line: whether it was read as a line
     lines: one for a picture of a line; polygons in px of `rgb`
     alternatives: (text, log-probability) of a picture of a line
     advice: what is wrong with the picture as one line of text, '' if nothing is
     """
 
     rgb: np.ndarray
+    of_line: bool
     lines: tuple[PageLine, ...]
     alternatives: tuple[tuple[str, float], ...] = ()
     advice: str = ""
@@ -87,7 +89,7 @@ def read_line(recognizer: Recognizer, picture: Path | bytes, n_best: int, limits
     height, width = rgb.shape[:2]
     outline = ((0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height)))
     placed = PageLine(line.text, line.score, _placed(line, width, height), outline)
-    return ReadPicture(rgb, (placed,), line.alternatives, advice(find_ink(rgb)) or "")
+    return ReadPicture(rgb, True, (placed,), line.alternatives, advice(find_ink(rgb)) or "")
 
 
 def _placed(line: Line, width: int, height: int) -> tuple[PageCharacter, ...]:
@@ -103,7 +105,7 @@ def read_page(recognizer: Recognizer, picture: Path | bytes) -> ReadPicture:
     """Read the picture of a page. Raises ImageError, BackendError."""
     rgb = _loaded(picture, PAGE_LIMITS)
     page = PageReader(recognizer).read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    return ReadPicture(rgb, page.lines)
+    return ReadPicture(rgb, False, page.lines)
 
 
 def reads_pages() -> bool:

@@ -1,0 +1,16 @@
+"""What the tests of the page share: whether Gradio is here, and a page that is served."""
+
+import importlib.metadata
+
+import pytest
+
+
+def require_gradio() -> None:
+    """Skip the module where Gradio is missing or too old, without importing it: an old one may not even load."""
+    try:
+        version = importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0"
+    if int(version.split(".")[0]) < 6:
+        reason = f"needs gradio 6 or newer, {'none' if version == '0' else version} is here: the extra `app`"
+        pytest.skip(reason, allow_module_level=True)
