@@ -123,18 +123,20 @@ def test_several_files_are_corrected_one_after_the_other_on_a_phone(browser, ser
     page.set_input_files("#files input[type=file]", [broken, LINE, ROOT / "examples" / "lines" / "english.png"])
     page.wait_for_selector("#current .error")
     assert "broken.png" in page.inner_text("#current .error")
-    assert page.inner_text("#left") == "lines to correct: 3"
+    page.wait_for_selector("#left >> text=/^lines to correct: 3$/")
     page.click("#skip")
-    page.wait_for_selector("#left :text('lines to correct: 2')")
+    page.wait_for_selector("#left >> text=/^lines to correct: 2$/")
     page.wait_for_selector("#current .text")
     assert page.input_value("#corrected textarea") == TEXT
     page.press("#corrected textarea", "Enter")
-    page.wait_for_selector("#left :text('lines to correct: 1')")
+    page.wait_for_selector("#left >> text=/^lines to correct: 1$/")
     page.wait_for_function(f"() => !['', '{TEXT}'].includes(document.querySelector('#corrected textarea').value)")
-    page.fill("#corrected textarea", "")
+    too_long = "no line holds as much as this " * 20
+    page.fill("#corrected textarea", too_long)
     page.click("#save")
-    page.wait_for_selector("#done .error")  # no label: it stays
-    assert page.inner_text("#left") == "lines to correct: 1"
+    page.wait_for_selector("#done .error")
+    page.wait_for_selector("#left >> text=/^lines to correct: 1$/")  # it stays, and so does what was typed
+    assert page.input_value("#corrected textarea") == too_long
     assert page.evaluate(OVERFLOW) == 0
     reader = LmdbReader(corrections)
     assert len(reader) == before + 1 and reader.read(before) == (LINE.read_bytes(), TEXT)

@@ -110,7 +110,7 @@ class Handlers:
         """Append the first line of the queue with its corrected text; it leaves the queue once it is on the disk.
 
         Returns:
-            The queue afterwards, and what was done or why not, as HTML.
+            The queue afterwards, where what was refused keeps its text, and what was done or why not, as HTML.
         """
         if not queue or self.corrections is None:
             return queue, ""
@@ -119,7 +119,7 @@ class Handlers:
             vocabulary = self.recognizers.get(choice.model, choice.precision).vocabulary
             saved = save_correction(self.corrections, source.image, corrected, source.name, vocabulary)
         except (OcrError, MemoryError) as error:
-            return queue, error_html(error, language)
+            return [replace(queue[0], text=corrected), *queue[1:]], error_html(error, language)
         done = text("saved", language, count=saved.samples, path=self.corrections)
         return queue[1:], done_html(done, saved.notes, language)
 
