@@ -2,7 +2,11 @@
 
 import io
 import os
+import socket
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +137,34 @@ def test_a_port_that_is_taken_is_told(model, served):
     port = int(served.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(OutputError, match=f"127.0.0.1:{port}"):
         serve(Settings(models=(str(model),), port=port))
+
+
+@pytest.mark.parametrize(
+    ("command", "tabs"),
+    [
+        ([ROOT / "examples" / "studio" / "app.py"], ["reading"]),
+        (["-m", "ms_ocr_handwritten.cli", "app", "--port", "{port}"], ["reading", "saved"]),
+    ],
+)
+def test_the_studio_and_the_command_serve_the_page(command, tabs, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    names = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    arguments = [str(part).format(port=port) for part in command]
+    child = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, env=os.environ | names, stdout=subprocess.PIPE)
+    try:
+        for _ in range(600):
+            assert child.poll() is None
+            try:
+                functions = httpx.get(f"{url}config").json()["dependencies"]
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        assert [name for name in ("reading", "saved") if name in {one["api_name"] for one in functions}] == tabs
+    finally:
+        child.terminate()
+        said = child.communicate(timeout=30)[0].decode()
+    if "saved" in tabs:
+        assert said == f"{url} (Ctrl-C ends it)\ncorrections: {tmp_path / 'corrections'}\n"
+    assert os.listdir(tmp_path) == []  # nothing is made before the first correction
