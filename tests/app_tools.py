@@ -4,6 +4,8 @@ import importlib.metadata
 
 import pytest
 
+from ms_ocr_handwritten.app.interface import LEAST_GRADIO
+
 
 def require_gradio() -> None:
     """Skip the module where Gradio is missing or too old, without importing it: an old one may not even load."""
@@ -11,6 +13,7 @@ def require_gradio() -> None:
         version = importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError:
         version = "0"
-    if int(version.split(".")[0]) < 6:
-        reason = f"needs gradio 6 or newer, {'none' if version == '0' else version} is here: the extra `app`"
+    if tuple(map(int, version.split(".")[:2])) < LEAST_GRADIO:
+        least = ".".join(map(str, LEAST_GRADIO))
+        reason = f"needs gradio {least} or newer, {'none' if version == '0' else version} is here: the extra `app`"
         pytest.skip(reason, allow_module_level=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import gradio
 
 
-LEAST_GRADIO = 6
+LEAST_GRADIO = (6, 31)  # older ones were not tested
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,10 @@ def _require_gradio() -> None:
         raise BackendError(
             f"the page needs the package gradio ({error}); `pip install ms_ocr_handwritten[app]`"
         ) from None
-    if int(gradio.__version__.split(".")[0]) < LEAST_GRADIO:
+    if tuple(map(int, gradio.__version__.split(".")[:2])) < LEAST_GRADIO:
         raise BackendError(
-            f"gradio {gradio.__version__} is here, the page needs {LEAST_GRADIO} or newer, beside Pillow < 13; "
+            f"gradio {gradio.__version__} is here, the page needs {'.'.join(map(str, LEAST_GRADIO))} or newer, "
+            "and so Pillow below 13; "
             "`pip install ms_ocr_handwritten[app]` in a virtual environment of its own"
         )
 
