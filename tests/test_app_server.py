@@ -162,9 +162,10 @@ def test_the_studio_and_the_command_serve_the_page(command, tabs, tmp_path):
             except httpx.TransportError:
                 time.sleep(0.1)
         assert [name for name in ("reading", "saved") if name in {one["api_name"] for one in functions}] == tabs
+        if "saved" in tabs:
+            assert child.stdout.readline().decode() == f"{url} (Ctrl-C ends it)\n"
+            assert child.stdout.readline().decode() == f"corrections: {tmp_path / 'corrections'}\n"
     finally:
         child.terminate()
-        said = child.communicate(timeout=30)[0].decode()
-    if "saved" in tabs:
-        assert said == f"{url} (Ctrl-C ends it)\ncorrections: {tmp_path / 'corrections'}\n"
+        child.communicate(timeout=30)
     assert os.listdir(tmp_path) == []  # nothing is made before the first correction

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import importlib.util
 import os
 import threading
@@ -20,6 +21,7 @@ from ..image.margins import advice, find_ink, trimmed
 from ..image.straighten import cut_line
 from ..line import Line
 from ..lmdb.build import encode_line
+from ..page.detector import RAPIDOCR, Detector, open_detector
 from ..page.reader import PAGE_LIMITS, PageCharacter, PageLine, PageReader, borders
 from ..recognizer import Recognizer
 
@@ -104,8 +106,14 @@ def _placed(line: Line, width: int, height: int) -> tuple[PageCharacter, ...]:
 def read_page(recognizer: Recognizer, picture: Path | bytes) -> ReadPicture:
     """Read the picture of a page. Raises ImageError, BackendError."""
     rgb = _loaded(picture, PAGE_LIMITS)
-    page = PageReader(recognizer).read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    page = PageReader(recognizer, _detector()).read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     return ReadPicture(rgb, False, page.lines)
+
+
+@functools.cache
+def _detector() -> Detector:
+    """What finds lines, which takes a while to open."""
+    return open_detector(RAPIDOCR)
 
 
 def reads_pages() -> bool:
