@@ -27,6 +27,11 @@ assert report.written == 4 and faults.ok
 assert scores["lines"] == 4 and scores["cer"] == after <= before
 assert [row.split("\\t")[0] for row in rows] == [f"test_{index}.png" for index in range(4)]
 """,
+    "report.ipynb": """
+assert "held_out" in done.stdout and " 12 " in done.stdout
+page = Path("report/index.html").read_text(encoding="utf-8")
+assert "<html" in page and "CER" in page
+""",
 }
 
 
