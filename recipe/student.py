@@ -16,7 +16,8 @@ from ms_ocr_handwritten.backends.precision import bf16_is_faster
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import read_torch_file, read_weights
 from ms_ocr_handwritten.training.checkpoints import save_torch
 from ms_ocr_handwritten.training.ctc_loss import ctc_loss
 from ms_ocr_handwritten.training.dataset import Batch

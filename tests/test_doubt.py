@@ -16,7 +16,7 @@ from ms_ocr_handwritten.ctc import collapse
 from ms_ocr_handwritten.geometry import canvas_columns, chunk_of_column, kept_columns
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 
 def text(ids) -> tuple[int, ...]:

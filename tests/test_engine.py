@@ -12,7 +12,7 @@ from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_column
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets import packed
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height

@@ -10,7 +10,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir, unsure_lines
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.backends.pytorch import best_columns, without_tf32
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 

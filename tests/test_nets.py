@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network, load_weights, read_weights, rgb_to_grey
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, rgb_to_grey
 from ms_ocr_handwritten.nets.dropout import dropout
 from ms_ocr_handwritten.nets.vit import Attention, ViTEncoder
+from ms_ocr_handwritten.nets.weights import load_network, load_weights, read_weights
 
 TINY = NetworkConfig(
     depths=(1, 1, 1, 1),

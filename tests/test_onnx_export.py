@@ -21,7 +21,7 @@ from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
 from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.metadata import read_metadata
 

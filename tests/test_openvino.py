@@ -15,7 +15,8 @@ from ms_ocr_handwritten.backends.openvino import open_openvino
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 openvino = pytest.importorskip("openvino", reason="an extra of its own; run this file by itself")

@@ -30,7 +30,7 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
         chosen, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
         check(chosen, precision)
     if chosen == "torch":
-        from ..nets.convnextvit import load_network
+        from ..nets.weights import load_network
 
         if threads is not None:
             raise BackendError(

@@ -53,7 +53,7 @@ def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, fo
     if not force:
         refuse_existing(out, "give --force to replace it, or another --out")
 
-    from ..nets.convnextvit import load_network
+    from ..nets.weights import load_network
     from ..onnx.export import OPSET, export_onnx
 
     opset = opset or OPSET

@@ -22,7 +22,8 @@ from ..atomic import appearing_whole
 from ..backends.onnx import CHUNK_OUTPUTS
 from ..errors import BackendError
 from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from ..nets.convnextvit import ConvNextViT, join_chunks, read_weights, rgb_to_grey
+from ..nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
+from ..nets.weights import read_weights
 from .metadata import CHANGED_WEIGHTS, VERSION_KEY, WEIGHTS_KEY, package_version, require, sha256_of
 
 if TYPE_CHECKING:

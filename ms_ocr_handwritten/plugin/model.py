@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Configuration
 from ..ctc import collapse
 from ..model_dir import ModelDir
-from ..nets.convnextvit import load_network
+from ..nets.weights import load_network
 from .choice import OursOrUpstreams
 
 

@@ -9,7 +9,8 @@ from ..config import Configuration
 from ..data.reader import line_reader
 from ..errors import ConfigurationError
 from ..model_dir import ModelDir
-from ..nets.convnextvit import ConvNextViT, load_network
+from ..nets.convnextvit import ConvNextViT
+from ..nets.weights import load_network
 from ..vocab import Vocabulary
 from .checkpoints import WorkDir
 from .dataset import LineDataset
