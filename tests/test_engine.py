@@ -7,7 +7,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible, precision
-from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
+from ms_ocr_handwritten.backends.base import WIDTH_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
 from ms_ocr_handwritten.model_dir import ModelDir
@@ -32,6 +32,9 @@ def recognizer(model_dir):
 def images(widths):
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (32, width, 3), np.uint8) for width in widths]
+
+
+CHUNKS_PER_BATCH = WIDTH_PER_BATCH // 300
 
 
 @pytest.fixture

@@ -4,42 +4,50 @@ Parameter names and shapes are those of ModelScope `ocr_recognition/modules/Conv
 Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ..config import NetworkConfig
-from ..geometry import GREY_WEIGHTS, OFFICIAL_CHUNKS, kept_columns
+from ..geometry import OFFICIAL_CHUNKS, kept_columns
+from ..recognisers import ConvNextViTConfig
 from .convnext import ConvNeXt
+from .network import Network, rgb_to_grey
 from .vit import ViTEncoder
 
 
-class ConvNextViT(nn.Module):
-    """Chunks of lines to logits. `encode` and `classify` are its two halves; `forward` is upstream's contract."""
+class ConvNextViT(Network):
+    """Chunks of lines to logits, each chunk by itself."""
 
-    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:
+    config: ConvNextViTConfig
+
+    def __init__(self, config: ConvNextViTConfig = ConvNextViTConfig()) -> None:
         super().__init__()
         self.config = config
         self.cnn_model = ConvNeXt(config)
         self.vitstr = ViTEncoder(config)
 
+    @property
+    def classifier(self) -> nn.Linear:
+        return self.vitstr.head
+
     def encode(self, grey: Tensor) -> Tensor:
         """Grey chunks (N, 1, 32, 300) in [0, 1] to encoded columns (N, 75, D)."""
         return self.vitstr(self.cnn_model(grey))
-
-    def classify(self, columns: Tensor) -> Tensor:
-        """Encoded columns (..., D) to logits (..., C)."""
-        return self.vitstr.head(columns)
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB chunks (3 B, 3, 32, 300) in [0, 1], three of each line in turn, to logits (B, 201, C)."""
         columns = self.encode(rgb_to_grey(images))
         return self.classify(join_chunks(columns.unflatten(0, (-1, OFFICIAL_CHUNKS))))
 
+    def modules_of(self, part: str) -> Sequence[nn.Module | nn.Parameter]:
+        encoder = self.vitstr
+        if part == "encoder":
+            return [encoder.patch_embed, encoder.blocks, encoder.norm, encoder.pos_embed]
+        return [{"trunk": self.cnn_model, "head": encoder.head}[part]]
 
-def rgb_to_grey(images: Tensor) -> Tensor:
-    """RGB (N, 3, H, W) to grey (N, 1, H, W), same range and dtype."""
-    red, green, blue = GREY_WEIGHTS
-    return images[:, 0:1] * red + images[:, 1:2] * green + images[:, 2:3] * blue
+    def unused(self) -> Sequence[nn.Parameter]:
+        return [self.vitstr.cls_token]
 
 
 def join_chunks(columns: Tensor) -> Tensor:

@@ -10,16 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import NetworkConfig
 from ..errors import CheckpointError
 from ..files import check_regular
+from ..recognisers import ConvNextViTConfig, NetworkConfig
 from .convnextvit import ConvNextViT
+from .network import Network
 
 LONGEST_NAME = 200  # letters of a class that a pickle names
 MOST_PICKLED = 16 * 2**20  # bytes; those of the official model are 40,000
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
 PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
+
+NETWORKS: dict[type[NetworkConfig], type[Network]] = {ConvNextViTConfig: ConvNextViT}
+
+
+def new_network(config: NetworkConfig) -> Network:
+    """The network of the kind and the sizes of `config`, with random weights."""
+    return NETWORKS[type(config)](config)
 
 
 def read_torch_file(path: str | os.PathLike[str], most_pickled: int = MOST_PICKLED) -> Any:
@@ -130,7 +138,7 @@ def _strip_prefixes(name: str) -> str:
     return name
 
 
-def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+def load_weights(network: Network, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     """Copy `weights` into `network`, strictly; `source` is named in errors.
 
     Raises CheckpointError, before anything is copied, that counts missing and unexpected names and unequal shapes, or
@@ -140,7 +148,7 @@ def load_weights(network: ConvNextViT, weights: Mapping[str, Tensor], source: st
     network.load_state_dict(weights)
 
 
-def _check_fit(network: ConvNextViT, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+def _check_fit(network: Network, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     own = network.state_dict()
     missing = sorted(own.keys() - weights.keys())
     unexpected = sorted(weights.keys() - own.keys())
@@ -171,21 +179,20 @@ def some_names(names: Sequence[str]) -> str:
     return f"{len(names)}, the first {', '.join(names[:3])}" if len(names) > 3 else ", ".join(names)
 
 
-def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> ConvNextViT:
+def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> Network:
     """A network in evaluation mode, fp32, with the weights of `path`. Raises CheckpointError.
 
     Nothing is made in the sizes of `config` before the file was found to hold them.
     """
     weights = read_weights(path)
-    blocks = sum(config.depths) + config.blocks
-    if blocks > len(weights):  # each has several
+    if config.blocks_in_all > len(weights):  # each has several
         raise CheckpointError(
-            f"{path}: does not fit the network of configuration.json (model.network), which has {blocks} blocks: "
-            f"{len(weights)} tensors are there"
+            f"{path}: does not fit the network of configuration.json (model.network), which has "
+            f"{config.blocks_in_all} blocks: {len(weights)} tensors are there"
         )
     try:
         with torch.inference_mode(False), torch.device("meta"):
-            network = ConvNextViT(config)
+            network = new_network(config)
     except (RuntimeError, TypeError, OverflowError) as error:  # numbers of elements beyond 64 bits
         raise CheckpointError(f"{path}: no network has the sizes of configuration.json (model.network)") from error
     _check_fit(network, weights, path)

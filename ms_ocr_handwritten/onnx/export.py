@@ -22,7 +22,8 @@ from ..atomic import appearing_whole
 from ..backends.onnx import CHUNK_OUTPUTS
 from ..errors import BackendError
 from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from ..nets.convnextvit import ConvNextViT, join_chunks, rgb_to_grey
+from ..nets.convnextvit import join_chunks
+from ..nets.network import Network, rgb_to_grey
 from ..nets.weights import read_weights
 from .metadata import CHANGED_WEIGHTS, VERSION_KEY, WEIGHTS_KEY, package_version, require, sha256_of
 
@@ -43,7 +44,7 @@ class _Exported(nn.Module):
     It computes the logits of whole lines even for those who ask for the other outputs alone, so they are one copy.
     """
 
-    def __init__(self, network: ConvNextViT) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -64,7 +65,7 @@ def _line_rows(chunks: int) -> Tensor:
 
 
 def export_onnx(
-    network: ConvNextViT,
+    network: Network,
     path: str | os.PathLike[str],
     opset: int = OPSET,
     *,
@@ -94,7 +95,7 @@ def export_onnx(
     return path
 
 
-def weights_digest(network: ConvNextViT, path: str | os.PathLike[str]) -> str:
+def weights_digest(network: Network, path: str | os.PathLike[str]) -> str:
     """Hex digest of the file of weights at `path` if they are those of `network`, else CHANGED_WEIGHTS."""
     saved, own = read_weights(path), network.state_dict()
     same = saved.keys() == own.keys()
@@ -104,7 +105,7 @@ def weights_digest(network: ConvNextViT, path: str | os.PathLike[str]) -> str:
     return CHANGED_WEIGHTS
 
 
-def _write(network: ConvNextViT, path: str, opset: int) -> None:
+def _write(network: Network, path: str, opset: int) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
@@ -156,7 +157,7 @@ def _halve_weights(graph: "onnx.GraphProto") -> None:
     graph.node.extend(nodes)
 
 
-def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
+def check_onnx(network: Network, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
     """Greatest difference of logits between `network` and the file at `path`, relative to the greatest logit.
 
     Raises BackendError if it exceeds TOLERANCE, if a column far from a tie is read as another class, or if onnxruntime

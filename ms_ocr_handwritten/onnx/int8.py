@@ -158,7 +158,7 @@ class _Batches:
     def _each_chunk(self) -> Iterator[np.ndarray]:
         for line in self._source:
             self.lines += 1
-            yield from line.chunk_array()
+            yield from line.piece_array()
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next input, float32 (N, 3, 32, 300); None after the last. Raises QuantizationError if there is none."""

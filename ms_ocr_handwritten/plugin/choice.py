@@ -4,14 +4,17 @@ import inspect
 import os
 from typing import Any
 
-from ..config import CONFIGURATION_FILE, UPSTREAM_RECOGNIZERS, read_json, recognizer_name
+from ..config import CONFIGURATION_FILE, read_json
 from ..errors import ConfigurationError
 from .registration import upstream_class
+
+UPSTREAM_RECOGNIZERS = ("CRNN", "LightweightEdge")
 
 
 def belongs_upstream(model_dir: str | os.PathLike[str]) -> bool:
     """Whether the model in `model_dir` is of a recogniser that ModelScope's own classes handle."""
-    return recognizer_name(read_json(os.path.join(model_dir, CONFIGURATION_FILE))) in UPSTREAM_RECOGNIZERS
+    model = read_json(os.path.join(model_dir, CONFIGURATION_FILE)).get("model")
+    return isinstance(model, dict) and model.get("recognizer") in UPSTREAM_RECOGNIZERS
 
 
 class OursOrUpstreams:

@@ -9,7 +9,7 @@ from modelscope.utils.constant import ModeKeys
 
 from ..errors import ImageError
 from ..geometry import OFFICIAL_CHUNKS, OFFICIAL_WIDTH
-from ..image import load_image, rgb_chunks
+from ..image import load_image, rgb_pieces
 from .choice import OursOrUpstreams
 
 
@@ -26,7 +26,7 @@ class OCRRecognitionPreprocessor(OursOrUpstreams, Preprocessor):
     def __call__(self, inputs: Any) -> dict[str, torch.Tensor]:
         """Raises ImageError, also for a line of more than 25:1: `forward` takes three chunks a line; the pipeline and
         `Recognizer` read longer ones."""
-        chunks = [rgb_chunks(load_image(item)) for item in (inputs if isinstance(inputs, list) else [inputs])]
+        chunks = [rgb_pieces(load_image(item)) for item in (inputs if isinstance(inputs, list) else [inputs])]
         for index, line in enumerate(chunks):
             if len(line) != OFFICIAL_CHUNKS:
                 raise ImageError(
