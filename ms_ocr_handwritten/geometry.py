@@ -151,5 +151,6 @@ class Layout:
 
 
 CHUNKED = Layout(OFFICIAL_WIDTH, chunked=True)
+WHOLE = Layout(640, chunked=False)  # upstream squeezes lines of more than 20:1 into these 640 px
 WHOLE_STEP = 160  # px by which the canvas of a line that is read whole grows: few widths, few kernels
 assert OFFICIAL_WIDTH == 804 and canvas_columns(OFFICIAL_CHUNKS) == 201

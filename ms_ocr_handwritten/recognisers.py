@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from .config_section import Section
-from .geometry import CHUNK_WIDTH, CHUNKED, LINE_HEIGHT, Layout
+from .geometry import CHUNK_WIDTH, CHUNKED, LINE_HEIGHT, WHOLE, Layout
 
 PARTS = ("trunk", "encoder", "head")  # that a network may have
 DEFAULT = "ConvNextViT"  # where a configuration does not say
@@ -86,7 +86,54 @@ class ConvNextViTConfig(NetworkConfig):
         return network
 
 
-RECOGNISERS: dict[str, type[NetworkConfig]] = {kind.recognizer: kind for kind in (ConvNextViTConfig,)}
+@dataclass(frozen=True)
+class CrnnConfig(NetworkConfig):
+    """Whole lines, by two recurrent layers; the defaults are those of the official model (12.02 M parameters)."""
+
+    channels: tuple[int, ...] = (64, 128, 256, 512)  # of the convolutions
+    hidden: int = 256  # units of each direction of an LSTM; twice as many features per column
+    num_classes: int = 7644  # C, the blank (0) included
+
+    recognizer = "CRNN"
+    layout = WHOLE
+    image_widths = (WHOLE.official_width,)
+    first_id = 1
+    parts = PARTS
+
+    @classmethod
+    def parse(cls, sizes: Section) -> "CrnnConfig":
+        default = cls()
+        network = cls(
+            channels=_sizes(sizes, "channels", default.channels),
+            hidden=sizes.number("hidden", int, default.hidden, least=1),
+            num_classes=sizes.number("num_classes", int, default.num_classes, least=2),
+        )
+        sizes.finish()
+        return network
+
+
+@dataclass(frozen=True)
+class LightweightEdgeConfig(NetworkConfig):
+    """Whole lines, by small convolutions of fixed sizes (2.02 M parameters in the official model)."""
+
+    num_classes: int = 7644  # C, blank (0) and the unused id 1 included
+
+    recognizer = "LightweightEdge"
+    layout = WHOLE
+    image_widths = (WHOLE.official_width,)
+    first_id = 2
+    parts = ("trunk", "head")
+
+    @classmethod
+    def parse(cls, sizes: Section) -> "LightweightEdgeConfig":
+        network = cls(num_classes=sizes.number("num_classes", int, cls.num_classes, least=3))
+        sizes.finish()
+        return network
+
+
+RECOGNISERS: dict[str, type[NetworkConfig]] = {
+    kind.recognizer: kind for kind in (ConvNextViTConfig, CrnnConfig, LightweightEdgeConfig)
+}
 
 
 def parse_model(model: Section) -> NetworkConfig:

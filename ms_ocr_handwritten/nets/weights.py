@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import check_regular
-from ..recognisers import ConvNextViTConfig, NetworkConfig
+from ..recognisers import ConvNextViTConfig, CrnnConfig, LightweightEdgeConfig, NetworkConfig
 from .convnextvit import ConvNextViT
+from .crnn import CRNN
+from .lightweight_edge import LightweightEdge
 from .network import Network
 
 LONGEST_NAME = 200  # letters of a class that a pickle names
@@ -22,7 +24,11 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
 PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
 
-NETWORKS: dict[type[NetworkConfig], type[Network]] = {ConvNextViTConfig: ConvNextViT}
+NETWORKS: dict[type[NetworkConfig], type[Network]] = {
+    ConvNextViTConfig: ConvNextViT,
+    CrnnConfig: CRNN,
+    LightweightEdgeConfig: LightweightEdge,
+}
 
 
 def new_network(config: NetworkConfig) -> Network:
