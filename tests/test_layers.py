@@ -122,5 +122,5 @@ def test_the_reader_of_imports_sees_what_there_is():
     seen = dict(imports("plugin.model"))
     assert seen["modelscope.models.builder"] is False
     assert seen["ms_ocr_handwritten.nets.weights"] is False
-    assert seen["ms_ocr_handwritten.plugin.choice"] is False
+    assert seen["ms_ocr_handwritten.plugin.building"] is False
     assert dict(imports("backends"))["ms_ocr_handwritten.nets.weights"] is True

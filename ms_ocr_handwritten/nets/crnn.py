@@ -2,7 +2,8 @@
 
 Architecture: Shi et al., "An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv
 1507.05717, with batch norm behind every convolution. Parameter names and shapes are those of ModelScope
-`ocr_recognition/modules/CRNN/main_model.py` (Apache-2.0), so that its weights load by their own names; the code is ours.
+`ocr_recognition/modules/CRNN/main_model.py` (Apache-2.0), so that its weights load by their own names; the code is
+ours.
 
 Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
 """

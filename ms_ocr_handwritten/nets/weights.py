@@ -21,6 +21,7 @@ from .network import Network
 LONGEST_NAME = 200  # letters of a class that a pickle names
 MOST_PICKLED = 16 * 2**20  # bytes; those of the official model are 40,000
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+COUNT = "num_batches_tracked"  # of batch norm, a whole number
 SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
 PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
 
@@ -126,7 +127,8 @@ def _check_tensors(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) 
     """Raise CheckpointError unless they are plain numbers in memory, and no more of them than the file can hold."""
     for name, value in weights.items():
         plain = not (value.is_nested or value.is_quantized) and value.layout is torch.strided
-        if not plain or value.device.type != "cpu" or value.dtype not in FLOATS:
+        allowed = FLOATS if not name.endswith(COUNT) else (*FLOATS, torch.int64)
+        if not plain or value.device.type != "cpu" or value.dtype not in allowed:
             kind = "nested" if value.is_nested else f"{value.dtype}, {value.layout}, on {value.device}"
             raise CheckpointError(
                 f"{path}: {name} is {kind}; dense tensors of floating point on the CPU expected: "
@@ -204,8 +206,9 @@ def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> Network
     _check_fit(network, weights, path)
     try:  # made in inference mode, they could not be trained on
         with torch.inference_mode(False):
-            own = {name: value.to(torch.float32, copy=True) for name, value in weights.items()}
-            network.load_state_dict(own, assign=True)
+            own = network.state_dict()
+            copies = {name: value.to(own[name].dtype, copy=True) for name, value in weights.items()}
+            network.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: there is not enough memory for its network; close other programs") from error
     return network.eval()

@@ -18,9 +18,10 @@ from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, Layout
 _OURS = """Add ArgMax Cast Concat Constant Conv Div Erf Flatten Gather Gelu Gemm GreaterOrEqual Identity
     LayerNormalization LogSoftmax MatMul Mod Mul Pow Range ReduceMax ReduceMean Reshape Shape Slice Softmax Split Sqrt
     Squeeze Sub Transpose Unsqueeze QuantizeLinear DequantizeLinear"""  # opsets 14 to 20, and int8
+_WHOLE_LINES = "BatchNormalization GlobalAveragePool LSTM MaxPool PRelu Relu Sigmoid"  # of CRNN and LightweightEdge
 _MODELSCOPES = "ConstantOfShape Equal Expand ScatterND Where"  # beside these; opsets 11 to 18
 _DYNAMIC = "DynamicQuantizeLinear MatMulInteger ConvInteger"  # of what onnxruntime's dynamic quantisation makes of them
-OPERATORS = frozenset(f"{_OURS} {_MODELSCOPES} {_DYNAMIC}".split())
+OPERATORS = frozenset(f"{_OURS} {_WHOLE_LINES} {_MODELSCOPES} {_DYNAMIC}".split())
 _FLOAT = 1  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _MOST_NODES = 100_000

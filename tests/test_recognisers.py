@@ -1,0 +1,253 @@
+"""CRNN and LightweightEdge: values and texts of ModelScope's builtin, and all that a ConvNextViT can do as well."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALPHABET, configuration
+from modelscope.models.cv.ocr_recognition.modules.CRNN.main_model import CRNN as BuiltinCRNN
+from modelscope.models.cv.ocr_recognition.modules.LightweightEdge.main_model import LightweightEdge as BuiltinEdge
+
+from ms_ocr_handwritten import Recognizer
+from ms_ocr_handwritten.config import Configuration
+from ms_ocr_handwritten.errors import CheckpointError, ConfigurationError
+from ms_ocr_handwritten.geometry import WHOLE
+from ms_ocr_handwritten.image import line_canvas, load_image
+from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets.crnn import CRNN
+from ms_ocr_handwritten.nets.lightweight_edge import LightweightEdge
+from ms_ocr_handwritten.nets.weights import load_network, new_network
+from ms_ocr_handwritten.onnx.export import export_onnx
+from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
+from ms_ocr_handwritten.recognisers import CrnnConfig, LightweightEdgeConfig
+from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
+from ms_ocr_handwritten.vocab import Vocabulary
+
+KINDS = {"CRNN": (BuiltinCRNN, CRNN), "LightweightEdge": (BuiltinEdge, LightweightEdge)}
+SMALL = {"CRNN": {"channels": [8, 8, 16, 16], "hidden": 16}, "LightweightEdge": {}}
+PARAMETERS = {"CRNN": 11_966_336, "LightweightEdge": 1_955_949}
+
+
+def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
+    """Random means and variances in all batch norms."""
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith("running_mean"):
+                value.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+    return network
+
+
+@torch.no_grad()
+def tell_columns_apart(network: torch.nn.Module) -> None:
+    """Take out of the classifier what all columns have in common, by which alone random weights choose one class."""
+    network.eval()
+    random = torch.rand(4, 1, 4, 80, generator=torch.Generator().manual_seed(2))
+    columns = network.encode(torch.nn.functional.interpolate(random, scale_factor=8)).flatten(0, 1)
+    common = torch.linalg.svd(columns, full_matrices=False)[2][:1]
+    weight = network.classifier.weight
+    weight.sub_(weight @ common.T @ common).mul_(30)
+
+
+def make_dir(folder: Path, kind: str, characters: str = ALPHABET, **sizes) -> Path:
+    """A model directory with random weights that read many characters."""
+    folder.mkdir(parents=True)
+    raw = configuration()
+    raw["model"] = {
+        "type": "OCRRecognition",
+        "recognizer": kind,
+        "inference_kwargs": {"img_height": 32, "img_width": 640, "do_chunking": False},
+    }
+    first_id = Configuration.parse(raw).network.first_id
+    vocabulary = Vocabulary(tuple(characters), first_id)
+    raw["model"]["network"] = {"num_classes": vocabulary.classes, **sizes}
+    (folder / "configuration.json").write_text(json.dumps(raw), encoding="utf-8")
+    vocabulary.save(folder / "vocab.txt")
+    torch.manual_seed(0)
+    network = with_statistics(new_network(Configuration.parse(raw).network))
+    tell_columns_apart(network)
+    torch.save(upstream_state_dict(network), folder / "pytorch_model.pt")
+    return folder
+
+
+@pytest.fixture(params=sorted(KINDS))
+def small_dir(request, tmp_path) -> Path:
+    return make_dir(tmp_path / request.param, request.param, **SMALL[request.param])
+
+
+def lines(ratios: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:
+    """Noise in blocks, BGR: what random weights read differs from block to block."""
+    random = np.random.default_rng(seed)
+    made = []
+    for ratio in ratios:
+        blocks = random.integers(0, 256, (4, max(1, int(4 * ratio)), 3), dtype=np.uint8)
+        made.append(np.repeat(np.repeat(blocks, 12, 0), 12, 1))
+    return made
+
+
+# ---------------------------------------------------------------------- parity
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def pair(request) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The builtin network and ours with the same random weights, of which each matters to the result."""
+    builtin_class, own_class = KINDS[request.param]
+    torch.manual_seed(0)
+    builtin, ours = with_statistics(builtin_class()), own_class()
+    assert list(ours.state_dict()) == list(builtin.state_dict())
+    shapes = [[tuple(value.shape) for value in one.state_dict().values()] for one in (ours, builtin)]
+    assert shapes[0] == shapes[1]
+    assert sum(parameter.numel() for parameter in ours.parameters()) == PARAMETERS[request.param]
+    ours.load_state_dict(builtin.state_dict())
+    return builtin.eval(), ours.eval()
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert found.shape == expected.shape and expected.std() > 0.01, "a degenerate oracle shows nothing"
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_values_equal_the_builtins_at_every_depth(pair):
+    builtin, ours = pair
+    images = torch.rand(2, 3, 32, 640, generator=torch.Generator().manual_seed(1))
+    images[1, :, :, 200:] = 0
+    seen = {}
+
+    def keep(name):
+        return lambda module, given, found: seen.__setitem__(name, found)
+
+    trunk, sequence = ("conv4", "rnn") if isinstance(ours, CRNN) else ("our_nas_model", "our_nas_model")
+    handles = [
+        module.get_submodule(name).register_forward_hook(keep((module is ours, name)))
+        for module in pair
+        for name in {trunk, sequence}
+    ]
+    logits, expected = ours(images), builtin(images)
+    for handle in handles:
+        handle.remove()
+    for name in {trunk, sequence}:
+        assert_close(seen[True, name], seen[False, name])
+    assert logits.shape == (2, 160, 7644)
+    assert_close(logits, expected)
+    assert_close(ours(images[1:]), expected[1:])  # alone as beside the other
+
+
+def test_learning_takes_the_builtins_steps(pair):
+    """In training mode, too, where batch norm takes the statistics of the batch."""
+    builtin, ours = (one.train() for one in pair)
+    images = torch.rand(2, 3, 32, 640, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert_close(ours(images), builtin(images))
+    builtin.eval(), ours.eval()
+
+
+# ---------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_texts_equal_the_builtins(tmp_path, kind):
+    """On the official sizes, from arrays as OpenCV gives them to us, RGB to the builtin, which takes them so."""
+    first = 1 if kind == "CRNN" else 2
+    characters = "".join(chr(0x4E00 + index) for index in range(7644 - first))
+    folder = make_dir(tmp_path / "model", kind, characters)
+    builtin = upstream_class("MODELS", TASK, "OCRRecognition")(str(folder)).eval()
+    preprocessor = upstream_class("PREPROCESSORS", "cv", TASK)(str(folder))
+    images = lines((0.5, 1, 3, 8, 19.5, 20))
+    with torch.inference_mode():
+        expected = [builtin(preprocessor(image[:, :, ::-1])["image"])["preds"][0] for image in images]
+    assert sum(map(len, expected)) > 100 and len(set(expected)) == len(images)
+    recognizer = Recognizer.from_pretrained(folder, "torch", "fp32")
+    assert [recognizer.read(image).text for image in images] == expected
+    assert [line.text for line in recognizer.read_many(images)] == expected
+
+
+def test_longer_lines_get_a_wider_canvas(small_dir):
+    """What upstream squeezes into 640 px: here by hand."""
+    files = ModelDir.open(small_dir)
+    network = load_network(files.configuration.network, files.require_weights())
+    recognizer = Recognizer.from_pretrained(small_dir, "torch", "fp32")
+    for ratio, width in ((20, 640), (20.25, 800), (25, 800), (25.25, 960), (101, 3360)):
+        (image,) = lines((ratio,))
+        canvas = line_canvas(load_image(image), WHOLE)
+        assert (canvas.width, canvas.grey.shape, canvas.chunks, canvas.inked) == (int(32 * ratio), (32, width), 1, 1)
+        with torch.inference_mode():
+            columns = network.classify(network.encode(torch.from_numpy(canvas.grey)[None, None]))
+        ids = columns[0].argmax(-1).tolist()
+        assert len(ids) == width // 4
+        text = "".join(files.vocabulary.character(now) for before, now in zip([0, *ids], ids) if now not in (0, before))
+        line = recognizer.read(image)
+        assert line.text == text and len(text) > ratio / 4
+        assert all(0 <= one.x0 <= one.x1 <= image.shape[1] for one in line.chars)
+
+
+def test_lines_of_all_widths_in_one_list(small_dir):
+    images = lines((3, 22, 0.5, 40, 20, 21, 5))
+    recognizer = Recognizer.from_pretrained(small_dir, "torch", "fp32")
+    alone = [recognizer.read(image) for image in images]
+    assert len({line.text for line in alone}) > 4
+    assert [line.text for line in recognizer.read_many(images)] == [line.text for line in alone]
+    several = list(recognizer.read_many(images, n_best=3))
+    for many in several:
+        assert len(many.alternatives) == 3 and many.alternatives[0][0] == many.text
+        assert many.alternatives[0][1] >= many.alternatives[1][1]
+    assert sum(line.text == many.text for line, many in zip(alone, several)) > 2
+    allowed = list(recognizer.read_many(images, allowed="01"))
+    assert set("".join(line.text for line in allowed)) <= set("01") and any(line.text for line in allowed)
+
+
+def test_onnx_files_give_the_same_texts(small_dir):
+    files = ModelDir.open(small_dir)
+    network = load_network(files.configuration.network, files.require_weights())
+    export_onnx(network, small_dir / "model.onnx", weights=files.weights)
+    images = lines((3, 22, 0.5, 20, 5))
+    torchs = Recognizer.from_pretrained(small_dir, "torch", "fp32")
+    expected, searched = list(torchs.read_many(images)), list(torchs.read_many(images, n_best=2))
+    assert len({line.text for line in expected}) == len(images)
+    for backend in ("onnxruntime", "openvino"):
+        recognizer = Recognizer.from_pretrained(small_dir, backend, "fp32")
+        assert [line.text for line in recognizer.read_many(images, n_best=2)] == [line.text for line in searched]
+        for line, other in zip(expected, recognizer.read_many(images), strict=True):
+            assert other.text == line.text and other.score == pytest.approx(line.score, rel=1e-3)
+
+
+# ---------------------------------------------------------------------- what a configuration may say
+
+
+def test_the_first_line_of_a_vocabulary_has_the_id_that_the_kind_says(tmp_path):
+    crnn, edge = (ModelDir.open(make_dir(tmp_path / kind, kind, **SMALL[kind])) for kind in sorted(KINDS))
+    assert (crnn.vocabulary.encode("ab"), edge.vocabulary.encode("ab")) == ([1, 2], [2, 3])
+    assert crnn.vocabulary.grow("z").encode("z") == [len(ALPHABET) + 1]
+    assert (crnn.configuration.network.num_classes, edge.configuration.network.num_classes) == (21, 22)
+
+
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        ({"recognizer": "CRNN", "inference_kwargs": {"img_width": 804}}, "img_width is 804; 640 expected"),
+        ({"recognizer": "CRNN", "inference_kwargs": {"do_chunking": True}}, "do_chunking is true; CRNN reads lines as"),
+        ({"recognizer": "CRNN", "network": {"depths": [1, 1, 1, 1]}}, "unknown key model.network.depths"),
+        ({"recognizer": "CRNN", "network": {"channels": [8, 8]}}, "model.network.channels is .*four positive"),
+        ({"recognizer": "LightweightEdge", "network": {"hidden": 8}}, "unknown key model.network.hidden"),
+        ({"recognizer": "PARSeq"}, "one of 'ConvNextViT', 'CRNN', 'LightweightEdge' expected"),
+    ],
+)
+def test_what_a_kind_cannot_be_is_named(model, expected):
+    with pytest.raises(ConfigurationError, match=expected):
+        Configuration.parse({"model": model})
+
+
+def test_a_kind_has_its_own_parts_to_freeze():
+    with pytest.raises(ConfigurationError, match="names 'encoder'; 'trunk', 'head' expected"):
+        Configuration.parse({"model": {"recognizer": "LightweightEdge"}, "train": {"freeze": "encoder"}})
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    folder = make_dir(tmp_path / "crnn", "CRNN", **SMALL["CRNN"])
+    with pytest.raises(CheckpointError, match="does not fit the network of configuration.json .*missing"):
+        load_network(LightweightEdgeConfig(22), folder / "pytorch_model.pt")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_network(CrnnConfig(num_classes=21), folder / "pytorch_model.pt")
