@@ -352,7 +352,7 @@ def test_values_out_of_range_are_named(dotted, value, expected):
         ("train.dataloader.start_method", "thread"),
         ("train.checkpoint.best.rule", "less"),
         ("train.lr_scheduler.options.warmup.type", "ExponentialWarmup"),
-        ("model.recognizer", "CRNN"),
+        ("model.recognizer", "PARSeq"),
     ],
 )
 def test_words_that_are_no_choice_are_named_with_the_choices(dotted, value):
