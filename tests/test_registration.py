@@ -14,7 +14,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.plugin.registration import NAMES
 
 UPSTREAM_MODULES = [upstream for _, upstream in NAMES.values() if upstream]
-UPSTREAM_CLASSES = 7644
+UPSTREAM_LINES = 7643
 
 # ------------------------------------------------------------------ ways to begin
 
@@ -124,7 +124,10 @@ def test_our_classes_answer(tmp_path, tiny_model_dir, lines_lmdb, image, begin):
 
 
 def make_upstream_model_dir(folder: Path, network_class: type) -> Path:
-    """A model of upstream's own class with random weights; its vocabulary begins with ALPHABET."""
+    """A model of upstream's own class with random weights; its vocabulary begins with ALPHABET.
+
+    As the official one has it, 7,643 lines end with two empty ones.
+    """
     folder.mkdir()
     raw = configuration()
     raw["model"] = {
@@ -137,8 +140,8 @@ def make_upstream_model_dir(folder: Path, network_class: type) -> Path:
     for part in ("train", "evaluation"):
         del raw[part]["dataloader"]["start_method"]  # a key of ours, which upstream would hand to PyTorch
     (folder / "configuration.json").write_text(json.dumps(raw))
-    made_up = [chr(0x4E00 + i) for i in range(UPSTREAM_CLASSES - len(ALPHABET))]
-    (folder / "vocab.txt").write_text("".join(f"{c}\n" for c in [*ALPHABET, *made_up]), encoding="utf-8")
+    made_up = [chr(0x4E00 + i) for i in range(UPSTREAM_LINES - 2 - len(ALPHABET))]
+    (folder / "vocab.txt").write_text("".join(f"{c}\n" for c in [*ALPHABET, *made_up, "", ""]), encoding="utf-8")
     torch.manual_seed(0)
     weights = {f"recognizer.{name}": value for name, value in network_class().state_dict().items()}
     torch.save(weights, folder / "pytorch_model.pt")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..ctc import BLANK
 from ..decoding.candidates import Candidates, Wanted
 from ..errors import BackendError
-from ..geometry import CHUNK_WIDTH, chunk_of_column
+from ..geometry import CHUNK_WIDTH, Layout, chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.convnextvit import ConvNextViT
@@ -49,7 +49,10 @@ class TorchBackend(PieceBackend):
         device = network.classifier.weight.device
         if precision == "fp16" and device.type == "cpu":
             raise BackendError("precision 'fp16' needs a GPU with backend 'torch'; use 'bf16' or 'fp32'")
-        self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
+        self.network, self.precision = (
+            network,
+            (automatic_precision(device, network.config.layout) if precision == "auto" else precision),
+        )
         self.layout = network.config.layout
         self.width_per_batch = WIDTH_PER_GPU_BATCH if self.asynchronous else self.width_per_batch
         self.computed = self.checked = 0  # pieces
@@ -278,12 +281,13 @@ def without_tf32(device: torch.device) -> Iterator[None]:
         flags.fp32_precision = before
 
 
-def automatic_precision(device: torch.device) -> str:
+def automatic_precision(device: torch.device, layout: Layout) -> str:
     """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
 
-    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network.
+    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network. Networks
+    that take lines whole read in fp32: what bf16 does to their texts has not been measured.
     """
-    packs = device.type == "cpu" and packed.available(torch.bfloat16)
+    packs = layout.chunked and device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
 
 

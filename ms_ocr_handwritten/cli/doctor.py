@@ -134,5 +134,6 @@ def _choices(files: "ModelDir") -> Iterator[str]:
 
             from ..backends.pytorch import automatic_precision
 
-            precision = automatic_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            precision = automatic_precision(device, files.configuration.network.layout)
         yield f"auto, {situation}: backend {backend!r}, precision {precision!r} ({reason})"
