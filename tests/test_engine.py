@@ -10,6 +10,7 @@ from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible, 
 from ms_ocr_handwritten.backends.base import WIDTH_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
+from ms_ocr_handwritten.geometry import CHUNKED, WHOLE
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets import packed
 from ms_ocr_handwritten.nets.weights import load_network
@@ -178,7 +179,8 @@ def test_precisions_that_a_backend_lacks_are_refused(model_dir):
 def test_automatic_precision_is_bf16_where_that_is_half_as_fast_again(model_dir, monkeypatch, bf16, packs, chosen):
     monkeypatch.setattr(precision, "gemm_rates", lambda: {"bf16": bf16, "fp32": 100})
     monkeypatch.setattr(packed, "available", lambda dtype: packs)
-    assert automatic_precision(torch.device("cpu")) == chosen
+    assert automatic_precision(torch.device("cpu"), CHUNKED) == chosen
+    assert automatic_precision(torch.device("cpu"), WHOLE) == "fp32"
     assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen
 
 

@@ -70,6 +70,7 @@ model = upstream_class("MODELS", "ocr-recognition", "OCRRecognition")(VALUES["fo
 class Builtin(upstream_class("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")):
     def initiate_single_model(self, model_or_dir, **kwargs):
         return model
+Builtin.__module__ = "modelscope.pipelines.cv.ocr_recognition_pipeline"
 preprocessor = upstream_class("PREPROCESSORS", "cv", "ocr-recognition")(VALUES["folder"])
 builtin = Builtin(VALUES["folder"], preprocessor=preprocessor)
 missing = sorted(name for name in vars(builtin) if not hasattr(default, name) and name != "ocr_recognizer")

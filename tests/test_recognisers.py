@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ALPHABET, configuration
+from conftest import ALPHABET, configuration, png, render
 from modelscope.models.cv.ocr_recognition.modules.CRNN.main_model import CRNN as BuiltinCRNN
 from modelscope.models.cv.ocr_recognition.modules.LightweightEdge.main_model import LightweightEdge as BuiltinEdge
 
@@ -15,6 +15,7 @@ from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError, ConfigurationError
 from ms_ocr_handwritten.geometry import WHOLE
 from ms_ocr_handwritten.image import line_canvas, load_image
+from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.crnn import CRNN
 from ms_ocr_handwritten.nets.lightweight_edge import LightweightEdge
@@ -24,6 +25,9 @@ from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
 from ms_ocr_handwritten.recognisers import CrnnConfig, LightweightEdgeConfig
 from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
+from ms_ocr_handwritten.training.dataset import LineDataset, collate
+from ms_ocr_handwritten.training.loss import LineLoss, read_batch
+from ms_ocr_handwritten.training.setup import prepare_training
 from ms_ocr_handwritten.vocab import Vocabulary
 
 KINDS = {"CRNN": (BuiltinCRNN, CRNN), "LightweightEdge": (BuiltinEdge, LightweightEdge)}
@@ -257,3 +261,96 @@ def test_weights_of_another_kind_are_refused(tmp_path):
         load_network(LightweightEdgeConfig(22), folder / "pytorch_model.pt")
     with pytest.raises(CheckpointError, match="does not fit"):
         load_network(CrnnConfig(num_classes=21), folder / "pytorch_model.pt")
+
+
+# ---------------------------------------------------------------------- learning
+
+
+def training_of(model_dir: Path, lmdb: Path, work_dir: Path, epochs: int, **train):
+    raw = json.loads((model_dir / "configuration.json").read_text(encoding="utf-8"))
+    raw["train"] = {
+        "max_epochs": epochs,
+        "seed": 1,
+        "dataloader": {"batch_size_per_gpu": 4},
+        "optimizer": {"type": "AdamW", "lr": 0.003},
+        "checkpoint": {"period": {"interval": epochs}, **train.pop("checkpoint", {})},
+        **train,
+    }
+    raw["evaluation"] = {"dataloader": {"batch_size_per_gpu": 4}}
+    return prepare_training(model_dir, raw, [lmdb], [lmdb], work_dir, device="cpu")
+
+
+@pytest.fixture
+def few_lines(tmp_path) -> Path:
+    """Lines of several widths, one of more than 640 px."""
+    path, texts = tmp_path / "lines", ["a1", "b2c", "e5f6a" * 10, "0"]
+    write_lmdb(path, [(png(render(text)), text) for text in texts])
+    return path
+
+
+def test_losses_are_those_of_pytorch_over_each_lines_own_canvas(small_dir, few_lines):
+    files = ModelDir.open(small_dir)
+    network = load_network(files.configuration.network, files.require_weights())
+    dataset = LineDataset([LmdbReader(few_lines)], files.vocabulary, layout=WHOLE)
+    batch = collate([dataset[index] for index in range(len(dataset))], skip_padding=True)
+    assert [tuple(grey.shape) for grey in batch.pieces] == [(3, 1, 32, 640), (1, 1, 32, 800)]
+    with torch.no_grad():
+        losses, encoded = LineLoss(network)(batch)
+        expected, texts = [], []
+        for index in range(len(dataset)):
+            canvas = line_canvas(load_image(dataset.image_bytes(index)), WHOLE)
+            logits = network.classify(network.encode(torch.from_numpy(canvas.grey)[None, None]))
+            ids = files.vocabulary.encode(dataset.label(index))
+            nll = torch.nn.functional.ctc_loss(
+                logits.log_softmax(-1).transpose(0, 1),
+                torch.tensor([ids]),
+                [logits.shape[1]],
+                [len(ids)],
+                reduction="sum",
+            )
+            expected.append(nll / len(ids))
+            texts.append(Recognizer.from_network(network, files.vocabulary, "fp32").read_canvases([canvas])[0].text)
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-4, atol=1e-3)
+    assert read_batch(encoded, network.classifier, batch, files.vocabulary) == texts
+
+
+def test_a_training_goes_on_where_it_was_stopped_and_the_builtin_takes_its_weights(small_dir, few_lines, tmp_path):
+    """The statistics of batch norm included."""
+    whole = training_of(small_dir, few_lines, tmp_path / "whole", 2)
+    start = {name: value.clone() for name, value in whole.network.state_dict().items()}
+    scores = whole.run()
+    training_of(small_dir, few_lines, tmp_path / "parts", 1).run()
+    parts = training_of(small_dir, few_lines, tmp_path / "parts", 2)
+    assert parts.run() == scores
+    saved = [torch.load(tmp_path / name / "epoch_2.pth", weights_only=True) for name in ("whole", "parts")]
+    assert saved[0].keys() == saved[1].keys()
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+    moved = [name for name, value in start.items() if not torch.equal(value, saved[0][f"recognizer.{name}"])]
+    assert sum("running_mean" in name for name in moved) > 5 and len(moved) == len(start)
+    output = tmp_path / "whole" / "output"
+    kept = Recognizer.from_pretrained(output, "torch", "fp32")
+    assert (
+        kept.read(render("b2c")).text
+        == Recognizer.from_network(whole.network, kept.vocabulary).read(render("b2c")).text
+    )
+    again = training_of(output, few_lines, tmp_path / "again", 1).evaluate()
+    assert again["cer"] == scores["cer"] and again["avg_loss"] == pytest.approx(scores["avg_loss"])
+
+
+def test_frozen_parts_and_new_characters(small_dir, few_lines, tmp_path):
+    write_lmdb(tmp_path / "more", [(png(render("zx1")), "zx1")] * 4)
+    training = training_of(
+        small_dir, tmp_path / "more", tmp_path / "work", 1, freeze="trunk", unknown_characters="grow"
+    )
+    trunk = {
+        name: value.clone()
+        for name, value in training.network.state_dict().items()
+        if not name.startswith(("rnn", "cls", "head"))
+    }
+    training.run()
+    now = training.network.state_dict()
+    assert len(trunk) > 20 and all(torch.equal(value, now[name]) for name, value in trunk.items())
+    output = ModelDir.open(tmp_path / "work" / "output")
+    assert output.vocabulary.first_id == ModelDir.open(small_dir).vocabulary.first_id
+    assert output.vocabulary.characters[-2:] == ("x", "z")
+    assert Recognizer.from_pretrained(output.path, "torch").read(render("zx1")) is not None
