@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, rgb_to_grey
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 from ms_ocr_handwritten.nets.dropout import dropout
+from ms_ocr_handwritten.nets.network import rgb_to_grey
 from ms_ocr_handwritten.nets.vit import Attention, ViTEncoder
 from ms_ocr_handwritten.nets.weights import load_network, load_weights, read_weights
 from ms_ocr_handwritten.recognisers import ConvNextViTConfig

@@ -90,7 +90,7 @@ class AllKernels(nn.Module):
 
 
 class SummedKernels(nn.Module):
-    """Widen, the sum of several depthwise kernels, narrow. While reading, the sum is one kernel (`nets.folded`)."""
+    """Widen, the sum of several depthwise kernels, narrow."""
 
     def __init__(self, before: int, after: int, kernels: Sequence[Kernel], stride: Stride, ratio: int) -> None:
         super().__init__()
