@@ -18,6 +18,7 @@ from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.crnn import CRNN
+from ms_ocr_handwritten.nets.folded import FoldedNetwork
 from ms_ocr_handwritten.nets.lightweight_edge import LightweightEdge
 from ms_ocr_handwritten.nets.network import rgb_to_grey
 from ms_ocr_handwritten.nets.weights import load_network, new_network
@@ -154,6 +155,25 @@ def test_learning_takes_the_builtins_steps(pair):
     with torch.no_grad():
         assert_close(ours(images), builtin(images))
     builtin.eval(), ours.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_reading_computes_what_the_network_does(tmp_path, kind):
+    """Batch norms folded; the black behind lines of all lengths once, on canvases of two widths."""
+    files = ModelDir.open(make_dir(tmp_path / kind, kind, **SMALL[kind]))
+    network = load_network(files.configuration.network, files.require_weights())
+    reading = FoldedNetwork(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in reading.network.modules())
+    for canvas in (640, 800):
+        grey = torch.rand(6, 1, 32, canvas, generator=torch.Generator().manual_seed(1))
+        for line, end in zip(grey, (1, 111, 112, 113, 592, canvas)):
+            line[..., end:] = 0
+        columns, logits = reading(grey)
+        expected = network.encode(grey)
+        assert (expected[0] - expected[1]).abs().max() > 0.05
+        torch.testing.assert_close(columns, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits, network.classify(expected), rtol=1e-4, atol=1e-2)
 
 
 # ---------------------------------------------------------------------- reading

@@ -19,6 +19,7 @@ from ..geometry import CHUNK_WIDTH, Layout, chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.convnextvit import ConvNextViT
+from ..nets.folded import FoldedNetwork
 from ..nets.graphed import Function, GraphedFunction
 from ..nets.network import Network
 from .base import BLACK_CHUNK, Backend, ColumnPath, Columns, PieceBackend
@@ -186,6 +187,8 @@ class TorchBackend(PieceBackend):
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
         if self.device.type == "cpu" and packed.available(dtype) and isinstance(self.network, ConvNextViT):
             return packed.PackedNetwork(self.network, dtype)
+        if self.device.type == "cpu" and not self.layout.chunked and dtype is torch.float32:
+            return FoldedNetwork(self.network)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             mixed = dtype is not torch.float32
