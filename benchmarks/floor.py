@@ -10,15 +10,15 @@ from collections.abc import Iterable
 import torch
 from clock import seconds
 
-from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS as COLUMNS
 from ms_ocr_handwritten.geometry import COLUMN_WIDTH, LINE_HEIGHT
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIZE = {"cpu": 2048, "gpu": 8192}  # of the square matrices
 
 
-def chunk_flop(config: NetworkConfig) -> int:
+def chunk_flop(config: ConvNextViTConfig) -> int:
     """Operations of one chunk, 32 x 300 px to 75 columns of logits: 4.2e9 for the official size."""
     rows = LINE_HEIGHT // COLUMN_WIDTH
     before, macs = 1, 0

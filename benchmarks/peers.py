@@ -9,10 +9,10 @@ from clock import Reader, fastest
 from tiles import fit_head
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
-from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.errors import OcrError
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
 
 CONFIGURATION = Path(__file__).parent.parent / "configuration.json"
@@ -33,7 +33,7 @@ def official_model_dir(folder: Path, reads: bool = True) -> str:
     (folder / "configuration.json").write_text(json.dumps(raw), encoding="utf-8")
     (folder / "vocab.txt").write_text("".join(character + "\n" for character in CHARACTERS) + "\n", encoding="utf-8")
     torch.manual_seed(0)
-    network = ConvNextViT(NetworkConfig()).eval()
+    network = ConvNextViT(ConvNextViTConfig()).eval()
     with torch.no_grad():
         network.vitstr.pos_embed.normal_(0, 0.3)
     if reads:

@@ -21,8 +21,8 @@ from rapidfuzz.distance import Levenshtein
 from report import Claim, Section, Table, progress
 from tiles import tile_line
 
-from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.geometry import OFFICIAL_WIDTH, scaled_width
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
 TIE = 1e-5  # of the greatest logit, as in tests/test_parity.py
 COLUMNS = (
@@ -59,7 +59,7 @@ class Reading:
         self.builtin = peers[0] if peers else None
         self.readers = [*peers, *self.own.values()]
         self.floor = Floor([reader.precision for reader in self.own.values()], options.device)
-        self.flop, self.samples, self.claims = chunk_flop(NetworkConfig()), {}, []
+        self.flop, self.samples, self.claims = chunk_flop(ConvNextViTConfig()), {}, []
 
     def run(self) -> Section:
         random = np.random.default_rng(0)

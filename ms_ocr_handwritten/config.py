@@ -17,32 +17,13 @@ from typing import Any
 from .config_section import Section, without_hooks
 from .errors import ConfigurationError
 from .files import read_regular
-from .geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_WIDTH
+from .recognisers import ConvNextViTConfig, NetworkConfig, parse_model
 
 CONFIGURATION_FILE = "configuration.json"
 MOST_JSON = 2**20  # bytes of a configuration
 MOST_NESTED = 50
 MOST_DIGITS = 18  # of a whole number: 64 bits
-RECOGNIZER = "ConvNextViT"
 LESS_IS_BETTER = ("cer", "avg_loss")  # beginnings of the metrics of which the least is the best
-PARTS = ("trunk", "encoder", "head")  # of the network, for `train.freeze`
-UPSTREAM_RECOGNIZERS = ("CRNN", "LightweightEdge")  # left to ModelScope's own class
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of the network; the defaults are those of the official model (19.18 M parameters)."""
-
-    depths: tuple[int, ...] = (3, 3, 8, 3)  # ConvNeXt blocks per stage
-    dims: tuple[int, ...] = (96, 192, 256, 512)  # channels per stage
-    layer_scale: float = 1e-6  # initial value of ConvNeXt's gamma
-    drop_path: float = 0.0  # stochastic depth of the deepest ConvNeXt block while training, [0, 1)
-    embed_dim: int = 192  # D, features per column
-    blocks: int = 12  # ViT blocks
-    heads: int = 3
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1  # in ViT while training, [0, 1)
-    num_classes: int = 7644  # C, blank (0) and the unused id 1 included
 
 
 @dataclass(frozen=True)
@@ -108,7 +89,7 @@ class TrainConfig:
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False
-    freeze: tuple[str, ...] = ()  # parts that stay as they are, of PARTS
+    freeze: tuple[str, ...] = ()  # parts of the network that stay as they are
     rehearsal: RehearsalConfig = RehearsalConfig()
     unknown_characters: str = "error"  # "error", "drop" (the samples) or "grow" (vocabulary and head)
     unalignable: str = "error"  # "error" or "drop"
@@ -139,9 +120,9 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a configuration.json says about a ConvNextViT model."""
+    """What a configuration.json says about a model."""
 
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig = ConvNextViTConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -160,9 +141,10 @@ class Configuration:
             root.take(name, object)
         for name in ("pipeline", "preprocessor", "postprocessor", "dataset"):  # read by ModelScope, not by us
             root.take(name, object)
+        network = parse_model(root.section("model"))
         configuration = cls(
-            network=_network(root.section("model")),
-            train=_train(root.section("train")),
+            network=network,
+            train=_train(root.section("train"), network.parts),
             evaluation=_evaluation(root.section("evaluation")),
             decoder=_decoder(root.section("decoder")),
         )
@@ -207,53 +189,6 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
     return depth
-
-
-def recognizer_name(raw: Mapping[str, Any]) -> str:
-    """The value of `model.recognizer`, which decides whether the model is ours or upstream's."""
-    model = raw.get("model")
-    return model.get("recognizer", RECOGNIZER) if isinstance(model, Mapping) else RECOGNIZER
-
-
-def _network(model: Section) -> NetworkConfig:
-    model.take("type", str)
-    model.choice("recognizer", (RECOGNIZER,), RECOGNIZER)
-    inference = model.section("inference_kwargs")
-    height = inference.take("img_height", int, LINE_HEIGHT)
-    if height != LINE_HEIGHT:
-        raise inference.fail("img_height", f"is {height}; {RECOGNIZER} reads lines of {LINE_HEIGHT} px")
-    width = inference.take("img_width", int, OFFICIAL_WIDTH)
-    if width not in (OFFICIAL_WIDTH, CHUNK_WIDTH):  # older files name the chunk, newer ones the canvas
-        raise inference.fail("img_width", f"is {width}; {OFFICIAL_WIDTH} (or, in older files, {CHUNK_WIDTH}) expected")
-    if inference.take("do_chunking", bool, True) is not True:
-        raise inference.fail("do_chunking", f"is false; {RECOGNIZER} always reads chunks of {CHUNK_WIDTH} px")
-    inference.finish()
-
-    sizes, default = model.section("network"), NetworkConfig()
-    network = NetworkConfig(
-        depths=_sizes(sizes, "depths", default.depths),
-        dims=_sizes(sizes, "dims", default.dims),
-        layer_scale=sizes.number("layer_scale", float, default.layer_scale, least=0),
-        drop_path=sizes.number("drop_path", float, default.drop_path, least=0, below=1),
-        embed_dim=sizes.number("embed_dim", int, default.embed_dim, least=1),
-        blocks=sizes.number("blocks", int, default.blocks, least=0),
-        heads=sizes.number("heads", int, default.heads, least=1),
-        mlp_ratio=sizes.number("mlp_ratio", float, default.mlp_ratio, above=0),
-        dropout=sizes.number("dropout", float, default.dropout, least=0, below=1),
-        num_classes=sizes.number("num_classes", int, default.num_classes, least=3),
-    )
-    sizes.finish()
-    if network.embed_dim % network.heads:
-        raise sizes.fail("embed_dim", f"is {network.embed_dim}, not a multiple of heads ({network.heads})")
-    model.finish()
-    return network
-
-
-def _sizes(section: Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    sizes = section.take(key, object, default)
-    if not isinstance(sizes, (list, tuple)) or len(sizes) != 4 or not all(type(n) is int and n > 0 for n in sizes):
-        raise section.fail(key, f"is {sizes!r}; four positive whole numbers expected, one per stage")
-    return tuple(sizes)
 
 
 def _loader(section: Section, default: LoaderConfig) -> LoaderConfig:
@@ -306,7 +241,7 @@ def _scheduler(section: Section) -> SchedulerConfig:
     return scheduler
 
 
-def _train(section: Section) -> TrainConfig:
+def _train(section: Section, parts: tuple[str, ...]) -> TrainConfig:
     default, logging = TrainConfig(), section.section("logging")
     early_stopping = section.section("early_stopping")
     train = TrainConfig(
@@ -324,7 +259,7 @@ def _train(section: Section) -> TrainConfig:
         ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
         skip_padding=section.take("skip_padding", bool, default.skip_padding),
         augment=section.take("augment", bool, default.augment),
-        freeze=_freeze(section),
+        freeze=_freeze(section, parts),
         rehearsal=_rehearsal(section.section("rehearsal")),
         unknown_characters=section.choice("unknown_characters", ("error", "drop", "grow"), default.unknown_characters),
         unalignable=section.choice("unalignable", ("error", "drop"), default.unalignable),
@@ -338,14 +273,14 @@ def _train(section: Section) -> TrainConfig:
     return train
 
 
-def _freeze(section: Section) -> tuple[str, ...]:
-    parts = section.texts("freeze")
-    for part in parts:
-        if part not in PARTS:
-            raise section.fail("freeze", f"names {part!r}; {', '.join(map(repr, PARTS))} expected")
-    if set(parts) == set(PARTS):
+def _freeze(section: Section, parts: tuple[str, ...]) -> tuple[str, ...]:
+    frozen = section.texts("freeze")
+    for part in frozen:
+        if part not in parts:
+            raise section.fail("freeze", f"names {part!r}; {', '.join(map(repr, parts))} expected")
+    if set(frozen) == set(parts):
         raise section.fail("freeze", "names every part of the network, so that nothing could be learnt; name fewer")
-    return parts
+    return frozen
 
 
 def _rehearsal(section: Section) -> RehearsalConfig:

@@ -1,12 +1,15 @@
-"""Lines, chunks and columns: the few numbers of the official model and what follows from them.
+"""Lines, chunks and columns: the few numbers of the official models and what follows from them.
 
-A line is scaled to 32 px height, put at the left of a black canvas and read in chunks of 300 px that
-overlap by 48 px. The network turns each chunk into 75 columns of 4 px. Where two chunks overlap, each gives
-up half of the overlap (6 columns), so that the kept columns of all chunks, side by side, cover the canvas once.
+A line is scaled to 32 px height and put at the left of a black canvas, of which networks make columns of 4 px. A
+network takes it whole, or in chunks of 300 px that overlap by 48 px (`Layout`): each of 75 columns. Where two chunks
+overlap, each gives up half of the overlap (6 columns), so that the kept columns of all chunks, side by side, cover the
+canvas once.
 
 Source of the numbers: ModelScope `preprocessors/ocr` and `models/cv/ocr_recognition/modules/ConvNextViT`.
 Notation used throughout: N chunks, B lines, T columns, C classes, H and W pixels, D features.
 """
+
+from dataclasses import dataclass
 
 
 def _exact_div(a: int, b: int) -> int:
@@ -84,13 +87,13 @@ def inked_chunks(width: int) -> int:
 
 
 def kept_columns(index: int, chunks: int) -> slice:
-    """Columns of chunk `index` (of `chunks`) that enter the line: [:69] first, [6:69] inner, [6:] last.
+    """Columns of chunk `index` (of `chunks`) that enter the line: [:69] first, [6:69] inner, [6:] last, [:] alone.
 
     >>> kept_columns(1, 3)
     slice(6, 69, None)
     """
     first, last = index == 0, index == chunks - 1
-    return slice(0 if first else TRIM, CHUNK_COLUMNS if last else CHUNK_COLUMNS - TRIM)
+    return slice(0 if first else TRIM, None if last else CHUNK_COLUMNS - TRIM)
 
 
 def chunk_of_column(column: int, chunks: int) -> int:
@@ -102,4 +105,52 @@ def chunk_of_column(column: int, chunks: int) -> int:
     return min(max(0, column - TRIM) // (CHUNK_COLUMNS - 2 * TRIM), chunks - 1)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a network takes lines: the canvas of a line, and the pieces of it that are computed, each by itself.
+
+    All widths are px at 32 px height; `width` is a line's own.
+    """
+
+    official_width: int  # of the canvas that upstream always computes
+    chunked: bool  # whether the pieces are chunks; else the canvas is one piece
+
+    @property
+    def official_piece(self) -> int:
+        """Width of the pieces of the official canvas."""
+        return CHUNK_WIDTH if self.chunked else self.official_width
+
+    @property
+    def longest(self) -> int:
+        """Width of the widest canvas, a limit on memory."""
+        return canvas_width(MAX_CHUNKS)
+
+    def pieces(self, width: int) -> int:
+        """Pieces of the canvas of a line, those of padding included."""
+        return line_chunks(width) if self.chunked else 1
+
+    def canvas_width(self, width: int) -> int:
+        """Width of the canvas of a line: the official one, or a wider one where the line needs it."""
+        if self.chunked:
+            return canvas_width(line_chunks(width))
+        return self.official_width + WHOLE_STEP * max(0, -(-(width - self.official_width) // WHOLE_STEP))
+
+    def inked_width(self, width: int) -> int:
+        """Width of the canvas of a line, less the pieces that hold padding alone."""
+        return canvas_width(min(inked_chunks(width), line_chunks(width))) if self.chunked else self.canvas_width(width)
+
+    def cuts(self, canvas: int) -> list[slice]:
+        """Where the pieces of a canvas of `canvas` px lie."""
+        if not self.chunked:
+            return [slice(0, canvas)]
+        return [slice(start, start + CHUNK_WIDTH) for start in range(0, canvas - CHUNK_OVERLAP, CHUNK_STEP)]
+
+    def columns(self, width: int) -> int:
+        """Columns of the canvas of a line."""
+        return _exact_div(self.canvas_width(width), COLUMN_WIDTH)
+
+
+CHUNKED = Layout(OFFICIAL_WIDTH, chunked=True)
+WHOLE = Layout(640, chunked=False)  # upstream squeezes lines of more than 20:1 into these 640 px
+WHOLE_STEP = 160  # px by which the canvas of a line that is read whole grows: few widths, few kernels
 assert OFFICIAL_WIDTH == 804 and canvas_columns(OFFICIAL_CHUNKS) == 201

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import CONFIGURATION_FILE, RECOGNIZER, Configuration, read_json, recognizer_name
-from .errors import CheckpointError, ConfigurationError
+from .config import CONFIGURATION_FILE, Configuration, read_json
+from .errors import CheckpointError
 from .files import check_regular
 from .vocab import Vocabulary
 
@@ -32,7 +32,7 @@ def default_model_dir() -> str:
 
 @dataclass(frozen=True)
 class ModelDir:
-    """The configuration and vocabulary of a ConvNextViT model, checked against each other, and its weights' paths."""
+    """The configuration and vocabulary of a model, checked against each other, and its weights' paths."""
 
     path: Path
     raw: dict[str, Any]
@@ -44,13 +44,8 @@ class ModelDir:
         """Raises ConfigurationError or VocabularyError, naming the file."""
         path = Path(path)
         raw = read_json(path / CONFIGURATION_FILE)
-        if recognizer_name(raw) != RECOGNIZER:
-            raise ConfigurationError(
-                f"{path / CONFIGURATION_FILE}: model.recognizer is {recognizer_name(raw)!r}; this "
-                f"package reads {RECOGNIZER}, use ModelScope's pipeline for the others"
-            )
         configuration = Configuration.parse(raw, str(path / CONFIGURATION_FILE))
-        vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
+        vocabulary = Vocabulary.load(path / VOCABULARY_FILE, configuration.network.first_id)
         vocabulary.check_head(configuration.network.num_classes)
         return cls(path, raw, configuration, vocabulary)
 

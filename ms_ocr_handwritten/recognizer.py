@@ -24,7 +24,7 @@ from .config import DecoderConfig
 from .decoding.candidates import Candidates, Wanted
 from .decoding.decoder import Decoder, Decoding
 from .errors import CheckpointError, ConfigurationError, ImageError
-from .geometry import LINE_HEIGHT
+from .geometry import LINE_HEIGHT, Layout
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .image.loading import Loaded, Stop, load_canvases
 from .image.margins import advice, find_ink, thumbnail, trimmed
@@ -34,7 +34,7 @@ from .model_id import local_directory
 from .vocab import Vocabulary
 
 if TYPE_CHECKING:
-    from .nets.convnextvit import ConvNextViT
+    from .nets.network import Network
 
 __all__ = ["Character", "Line", "Recognizer"]
 
@@ -90,6 +90,11 @@ class Recognizer:
         return backend
 
     @property
+    def layout(self) -> Layout:
+        """How its network takes lines."""
+        return self._backend.layout
+
+    @property
     def backend(self) -> str:
         return self._backend.name
 
@@ -98,9 +103,9 @@ class Recognizer:
         return self._backend.precision
 
     @property
-    def chunks_per_batch(self) -> int:
-        """Inked chunks of lines that are enough at a time to be fast."""
-        return self._backend.chunks_per_batch
+    def width_per_batch(self) -> int:
+        """px of lines (`LineCanvas.computed_width`) that are enough at a time to be fast."""
+        return self._backend.width_per_batch
 
     @classmethod
     def from_pretrained(
@@ -154,7 +159,7 @@ class Recognizer:
     @classmethod
     def from_network(
         cls,
-        network: "ConvNextViT",
+        network: "Network",
         vocabulary: Vocabulary,
         precision: str = "auto",
         *,
@@ -164,7 +169,7 @@ class Recognizer:
         language_model: str | os.PathLike[str] | None = None,
         decoder: DecoderConfig = DecoderConfig(),
     ) -> "Recognizer":
-        """A recogniser for a ConvNextViT that is loaded already; it is put into evaluation mode.
+        """A recogniser for a network that is loaded already; it is put into evaluation mode.
 
         device: as above, where the network is moved to; None leaves it where it is. limits, trim, language_model: as
             above.
@@ -255,7 +260,7 @@ class Recognizer:
     ) -> Iterator[Line | ImageError]:
         """Read many images, in input order; memory does not grow with their number.
 
-        Lines of all widths are computed together, as many as fill a batch of chunks, at most `batch_size` lines.
+        Lines of all widths are computed together, as many as fill a batch of pieces, at most `batch_size` lines.
         Meanwhile the next images are loaded in other threads: up to twice `batch_size`, on a GPU three times, are taken
         from `images` ahead of the line that is given out, so an array must not be written to before its line has come.
 
@@ -298,22 +303,22 @@ class Recognizer:
     def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
         """Lines that are computed together, and images that cannot be read in their places."""
         group: list[Loaded] = []
-        chunks, full = 0, self.chunks_per_batch
+        width, full = 0, self.width_per_batch
         for item in loaded:
-            inked = item.inked if isinstance(item, LineCanvas) else 0
-            if chunks and chunks + inked > full:  # a batch never grows beyond that, so neither does memory
+            inked = item.computed_width if isinstance(item, LineCanvas) else 0
+            if width and width + inked > full:  # a batch never grows beyond that, so neither does memory
                 yield group
-                group, chunks = [], 0
+                group, width = [], 0
             group.append(item)
-            chunks += inked
-            if len(group) == batch_size or chunks >= full or isinstance(item, Stop):
+            width += inked
+            if len(group) == batch_size or width >= full or isinstance(item, Stop):
                 yield group
-                group, chunks = [], 0
+                group, width = [], 0
         if group:
             yield group
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
-        """Read lines that `canvas` or `line_canvas` prepared."""
+        """Read lines that `canvas` prepared, or `line_canvas` for this recogniser's `layout`."""
         return _Reader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
 
     def candidates(self, image: object) -> Candidates:
@@ -331,7 +336,8 @@ class Recognizer:
             if self.trim == "auto":
                 crop, left = trimmed(rgb, ink)
             self._warn(rgb, None if crop is not rgb else advice(ink))
-        return replace(line_canvas(crop), source_left=left, thumbnail=thumbnail(crop) if len(crop) >= SHRUNK else None)
+        small = thumbnail(crop) if len(crop) >= SHRUNK else None
+        return replace(line_canvas(crop, self.layout), source_left=left, thumbnail=small)
 
     def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""

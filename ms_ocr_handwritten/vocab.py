@@ -1,8 +1,9 @@
 """The vocabulary: vocab.txt <-> class ids of the network, and the folding of full-width forms.
 
-A vocab.txt holds one character a line. The first line has id 2: id 0 is the CTC blank and id 1 is unused. A line
-holding one space is the space. Empty lines keep their id but name no character; the official file ends with two of
-them, so its ids run to 7644 while the head has 7,644 classes (0 to 7643).
+A vocab.txt holds one character a line. The first line has id 2, as ConvNextViT has it, or another that its recogniser
+says: id 0 is the CTC blank, ids between are unused. A line holding one space is the space. Empty lines keep their id
+but name no character; the official file ends with two of them, so a ConvNextViT's ids run to 7644 while the head has
+7,644 classes (0 to 7643).
 
 Source of the format: ModelScope `models/cv/ocr_recognition/model.py` (`labelMapping`, `charMapping`).
 """
@@ -40,7 +41,7 @@ def fold_full_width(text: str) -> str:
 class Vocabulary:
     """The characters that a network knows, by id. Immutable; `grow` and `load` give new ones.
 
-    `characters` holds the lines of vocab.txt in order, '' for an empty line; `characters[i]` has id `i + FIRST_ID`.
+    `characters` holds the lines of vocab.txt in order, '' for an empty line; `characters[i]` has id `i + first_id`.
     Raises VocabularyError where an entry is longer than one code point, is a line break, or comes twice.
 
     >>> vocabulary = Vocabulary(("一", "a", " "))
@@ -51,18 +52,18 @@ class Vocabulary:
     """
 
     characters: tuple[str, ...]
+    first_id: int = 2  # class of the first line
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     BLANK = 0
-    FIRST_ID = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "characters", tuple(self.characters))
-        object.__setattr__(self, "_ids", _ids_by_character(self.characters, self.FIRST_ID))
+        object.__setattr__(self, "_ids", _ids_by_character(self.characters, self.first_id))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """The vocabulary of the file `path`: UTF-8, one character a line.
+    def load(cls, path: str | os.PathLike, first_id: int = 2) -> "Vocabulary":
+        """The vocabulary of the file `path`: UTF-8, one character a line, the first of class `first_id`.
 
         Raises VocabularyError where the file is missing, not UTF-8, holds a carriage return or an entry that the
         class refuses; the message names the path and the line.
@@ -78,7 +79,7 @@ class Vocabulary:
         if lines[-1] == "":  # what follows the last line end is no line
             lines.pop()
         try:
-            return cls(tuple(lines))
+            return cls(tuple(lines), first_id)
         except VocabularyError as error:
             raise VocabularyError(f"{path}: {error}") from None
 
@@ -104,7 +105,7 @@ class Vocabulary:
         return "".join(f"{character}\n" for character in self.characters)
 
     def __len__(self) -> int:
-        """Number of lines, empty ones included; ids run from FIRST_ID to FIRST_ID + len - 1."""
+        """Number of lines, empty ones included; ids run from first_id to first_id + len - 1."""
         return len(self.characters)
 
     @property
@@ -130,14 +131,14 @@ class Vocabulary:
         return "".join(map(self.character, ids))
 
     def character(self, id: int) -> str:
-        """Character of class `id`; '' for the blank, for id 1, for empty lines and for classes beyond the last line.
+        """Character of class `id`; '' for the blank, empty lines, and classes before the first or beyond the last.
 
         A head may have more classes than the vocabulary has lines, as upstream's has. Raises VocabularyError where
         `id` is negative, which no class is.
         """
         if id < 0:
             raise VocabularyError(f"class {id} does not exist; ids of classes begin at 0")
-        index = id - self.FIRST_ID
+        index = id - self.first_id
         return self.characters[index] if 0 <= index < len(self) else ""
 
     def unknown(self, text: str) -> list[str]:
@@ -155,7 +156,7 @@ class Vocabulary:
             _check_entry(character, f"new character {character!r}")
             if character == "":
                 raise VocabularyError("an empty string cannot be added to the vocabulary; give single characters")
-        return Vocabulary(self.characters + tuple(new))
+        return Vocabulary(self.characters + tuple(new), self.first_id)
 
     def check_head(self, num_classes: int) -> None:
         """Raise VocabularyError where a character's id lies outside a head of `num_classes` classes.

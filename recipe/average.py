@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import read_weights
+from ms_ocr_handwritten.nets.weights import read_weights
 from ms_ocr_handwritten.training.checkpoints import save_torch
 
 

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.synth import charset
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.synth.text import KINDS

@@ -41,7 +41,7 @@ class PenSamples(Dataset):
             image, text = self.pens.sample(rng, replace(SETTINGS, max_width=CHUNK_WIDTH - left))
             canvas, text = line_canvas(load_image(image)), fold_full_width(text)
             if not label and (alone or canvas.width > CHUNK_WIDTH - LEAST_ROOM):
-                return Sample(canvas.chunk_array(), canvas.chunks, self.vocabulary.encode(text), text)
+                return Sample(canvas.piece_array(), canvas.chunks, self.vocabulary.encode(text), text)
             if (
                 left + canvas.width > CHUNK_WIDTH
                 or required_columns(self.vocabulary.encode(label + text)) > CHUNK_COLUMNS

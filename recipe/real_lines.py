@@ -97,4 +97,4 @@ class RealLines(Dataset):
         else:
             image, label = recombine(self.pool, rng)
         canvas = line_canvas(load_image(augment(image, rng, self.strength)))
-        return Sample(canvas.chunk_array(), canvas.chunks, self.vocabulary.encode(label), label)
+        return Sample(canvas.piece_array(), canvas.chunks, self.vocabulary.encode(label), label)

@@ -16,7 +16,8 @@ from ms_ocr_handwritten.backends.precision import bf16_is_faster
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, read_torch_file, read_weights
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import read_torch_file, read_weights
 from ms_ocr_handwritten.training.checkpoints import save_torch
 from ms_ocr_handwritten.training.ctc_loss import ctc_loss
 from ms_ocr_handwritten.training.dataset import Batch
@@ -87,8 +88,8 @@ class Chunks:
 
 def on_device(lines: Batch, device: torch.device) -> Batch:
     """The same lines with what the network and its loss take moved to `device`, once for all that learn from them."""
-    grey, columns, lengths = (tensor.to(device) for tensor in (lines.grey, lines.columns, lines.lengths))
-    return dataclasses.replace(lines, grey=grey, columns=columns, lengths=lengths)
+    pieces = tuple(grey.to(device) for grey in lines.pieces)
+    return dataclasses.replace(lines, pieces=pieces, columns=lines.columns.to(device), lengths=lines.lengths.to(device))
 
 
 def taught(classes: torch.Tensor, step: int) -> torch.Tensor:
@@ -151,10 +152,10 @@ class Student:
         lines = lines if joined else None
         grey = chunks.grey
         if lines:
-            grey = torch.cat([grey, hide_spans(lines.grey, arguments.mask)])
+            grey = torch.cat([grey, hide_spans(lines.pieces[0], arguments.mask)])
         losses = torch.zeros(3, device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            encoded = encode_columns(self.network.encode, grey)  # (75 N, D)
+            encoded = encode_columns(self.network, grey)  # (75 N, D)
             drawn, written = encoded.split([chunks.columns.numel(), len(encoded) - chunks.columns.numel()])
             head, learnt = self.network.vitstr.head, taught(chunks.classes, self.step)
             logits, classes, either = (

@@ -11,7 +11,7 @@ from conftest import noise
 from PIL import Image
 
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
+from ms_ocr_handwritten.image import line_canvas, load_image, rgb_pieces
 
 
 def hand_grey(rgb):
@@ -32,11 +32,11 @@ def test_canvas_of_unscaled_lines(width, chunks, inked):
     expected[:, :width] = hand_grey(rgb)
     assert line.grey.dtype == np.float32 and line.grey.shape == expected.shape
     np.testing.assert_allclose(line.grey, expected, rtol=0, atol=2e-7)
-    pieces = line.chunk_array()
+    pieces = line.piece_array()
     assert pieces.shape == (inked, 32, 300) and pieces.dtype == np.float32 and pieces.flags.c_contiguous
     for index in range(inked):
         np.testing.assert_array_equal(pieces[index], line.grey[:, 252 * index : 252 * index + 300])
-    colour = rgb_chunks(rgb)
+    colour = rgb_pieces(rgb)
     assert colour.shape == (chunks, 3, 32, 300) and colour.dtype == np.float32 and colour.flags.c_contiguous
     whole = np.zeros((3, 32, 252 * chunks + 48), np.float32)
     whole[:, :, :width] = rgb.transpose(2, 0, 1) / 255
@@ -60,7 +60,7 @@ def test_impossible_shapes():
     with pytest.raises(ImageError, match=r"632x1 px is 20224 px wide .* 20208 px \(aspect ratio 631.5:1\); cut"):
         line_canvas(np.zeros((1, 632, 3), np.uint8))
     with pytest.raises(ImageError, match="aspect ratio 631.5:1"):
-        rgb_chunks(np.zeros((32, 20209, 3), np.uint8))
+        rgb_pieces(np.zeros((32, 20209, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_parity_with_upstream(tmp_path, upstream, height, width, mode, file_form
     path = str(tmp_path / "line")
     Image.fromarray(cv2.GaussianBlur(noise(height, width), (5, 5), 0)).convert(mode).save(path, file_format)
     image = upstream(path)["image"]  # float32 (3, 3, 32, 300)
-    np.testing.assert_array_equal(rgb_chunks(load_image(path)), image.numpy())
+    np.testing.assert_array_equal(rgb_pieces(load_image(path)), image.numpy())
     # The first line of upstream's ConvNextViT.forward
     grey = (image[:, 0:1] * 0.2989 + image[:, 1:2] * 0.5870 + image[:, 2:3] * 0.1140).numpy()[:, 0]
-    ours = line_canvas(load_image(path)).chunk_array()
+    ours = line_canvas(load_image(path)).piece_array()
     np.testing.assert_array_equal(ours, grey[: len(ours)])
     assert not grey[len(ours) :].any()
 

@@ -9,7 +9,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 

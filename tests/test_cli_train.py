@@ -19,7 +19,7 @@ from ms_ocr_handwritten.cli.train import override
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import default_model_dir
-from ms_ocr_handwritten.nets.convnextvit import read_weights
+from ms_ocr_handwritten.nets.weights import read_weights
 from ms_ocr_handwritten.onnx.export import OPSET
 from ms_ocr_handwritten.training.distributed import Ranks
 

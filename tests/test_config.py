@@ -11,19 +11,18 @@ from ms_ocr_handwritten.config import (
     Configuration,
     EvaluationConfig,
     LoaderConfig,
-    NetworkConfig,
     OptimizerConfig,
     RehearsalConfig,
     SaveConfig,
     SchedulerConfig,
     TrainConfig,
     read_json,
-    recognizer_name,
 )
 from ms_ocr_handwritten.config_section import Section
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.model_dir import default_model_dir
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
 
 def nested(dotted: str, value) -> dict:
@@ -51,13 +50,13 @@ def refuses(raw: dict, *parts: str) -> None:
 
 def test_nothing_said_gives_the_defaults_of_the_official_network():
     configuration = Configuration.parse({})
-    assert configuration == Configuration(NetworkConfig(), TrainConfig(), EvaluationConfig())
+    assert configuration == Configuration(ConvNextViTConfig(), TrainConfig(), EvaluationConfig())
     assert configuration.network.num_classes == 7644 and configuration.evaluation.dataloader.shuffle is False
 
 
 def test_the_repositorys_configuration():
     configuration = Configuration.load(ROOT)
-    assert configuration.network == NetworkConfig()
+    assert configuration.network == ConvNextViTConfig()
     assert configuration.train == TrainConfig(
         max_epochs=30,
         optimizer=OptimizerConfig("AdamW", {"weight_decay": 0.01, "lr": 0.0001}, max_norm=20.0),
@@ -96,7 +95,7 @@ def test_the_official_configuration():
     if not (OFFICIAL / "configuration.json").exists():
         pytest.skip("the official configuration.json is not shared here")
     configuration = Configuration.load(OFFICIAL)
-    assert configuration.network == NetworkConfig()
+    assert configuration.network == ConvNextViTConfig()
     assert configuration.train == TrainConfig(
         max_epochs=30,
         dataloader=LoaderConfig(batch_size_per_gpu=64),
@@ -128,7 +127,7 @@ def test_every_size_reaches_the_network():
         "num_classes": 5,
     }
     config = Configuration.parse({"model": {"network": sizes}}).network
-    assert config == NetworkConfig((1, 2, 1, 1), (4, 6, 8, 10), 0.5, 0.2, 12, 2, 4, 2.0, 0.3, 5)
+    assert config == ConvNextViTConfig((1, 2, 1, 1), (4, 6, 8, 10), 0.5, 0.2, 12, 2, 4, 2.0, 0.3, 5)
     shapes = {name: tuple(value.shape) for name, value in ConvNextViT(config).state_dict().items()}
     assert shapes["cnn_model.stages.1.1.dwconv.weight"] == (6, 1, 7, 7)
     assert shapes["vitstr.blocks.1.mlp.fc1.weight"] == (24, 12)
@@ -353,7 +352,7 @@ def test_values_out_of_range_are_named(dotted, value, expected):
         ("train.dataloader.start_method", "thread"),
         ("train.checkpoint.best.rule", "less"),
         ("train.lr_scheduler.options.warmup.type", "ExponentialWarmup"),
-        ("model.recognizer", "CRNN"),
+        ("model.recognizer", "PARSeq"),
     ],
 )
 def test_words_that_are_no_choice_are_named_with_the_choices(dotted, value):
@@ -445,11 +444,6 @@ def test_errors_name_the_file(tmp_path):
     (tmp_path / "configuration.json").write_text(json.dumps({"trian": {}}), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=f"^{tmp_path}/configuration.json: unknown key trian;"):
         Configuration.load(tmp_path)
-
-
-def test_recognizer_name():
-    assert [recognizer_name(raw) for raw in ({}, {"model": {}}, {"model": 3})] == ["ConvNextViT"] * 3
-    assert recognizer_name({"model": {"recognizer": "CRNN"}}) == "CRNN"
 
 
 def test_a_key_without_effect_is_warned_of():

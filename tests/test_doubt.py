@@ -16,7 +16,7 @@ from ms_ocr_handwritten.ctc import collapse
 from ms_ocr_handwritten.geometry import canvas_columns, chunk_of_column, kept_columns
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 
 def text(ids) -> tuple[int, ...]:
@@ -151,7 +151,7 @@ def test_what_bf16_cannot_tell_apart_is_settled_while_it_is_read(tiny_model_dir)
     columns, logits = backend._reading_network(torch.bfloat16)(torch.from_numpy(grey[:, None]))
     exact = network.classify(columns.float()).argmax(-1).numpy()
     assert (logits.argmax(-1).numpy() != exact).mean() > 0.5  # or there was nothing to settle
-    assert (backend.chunk_columns(grey).ids == exact).mean() > 0.95  # but for columns that nothing is likely in
+    assert (backend.piece_columns(grey).ids == exact).mean() > 0.95  # but for columns that nothing is likely in
 
 
 @pytest.fixture(scope="module")

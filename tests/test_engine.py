@@ -7,12 +7,13 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends import automatic_backend, check, gpu_possible, precision
-from ms_ocr_handwritten.backends.base import CHUNKS_PER_BATCH
+from ms_ocr_handwritten.backends.base import WIDTH_PER_BATCH
 from ms_ocr_handwritten.backends.pytorch import automatic_precision, best_columns
 from ms_ocr_handwritten.errors import BackendError, CheckpointError, ImageError
+from ms_ocr_handwritten.geometry import CHUNKED, WHOLE
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets import packed
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 WIDTHS = [40, 800, 252, 2000, 253, 100, 504, 505, 33, 1500, 640, 252]  # px at 32 px height
@@ -32,6 +33,9 @@ def recognizer(model_dir):
 def images(widths):
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (32, width, 3), np.uint8) for width in widths]
+
+
+CHUNKS_PER_BATCH = WIDTH_PER_BATCH // 300
 
 
 @pytest.fixture
@@ -175,7 +179,8 @@ def test_precisions_that_a_backend_lacks_are_refused(model_dir):
 def test_automatic_precision_is_bf16_where_that_is_half_as_fast_again(model_dir, monkeypatch, bf16, packs, chosen):
     monkeypatch.setattr(precision, "gemm_rates", lambda: {"bf16": bf16, "fp32": 100})
     monkeypatch.setattr(packed, "available", lambda dtype: packs)
-    assert automatic_precision(torch.device("cpu")) == chosen
+    assert automatic_precision(torch.device("cpu"), CHUNKED) == chosen
+    assert automatic_precision(torch.device("cpu"), WHOLE) == "fp32"
     assert Recognizer.from_pretrained(model_dir, "torch", device="cpu").precision == chosen
 
 

@@ -10,7 +10,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir, unsure_lines
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.backends.pytorch import best_columns, without_tf32
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
@@ -29,7 +29,7 @@ def backend(tmp_path):
 def check(backend, chunks):
     """The ids and log-probabilities of as many random chunks are those that the network gives one kernel at a time."""
     grey = np.random.default_rng(chunks).random((chunks, 32, 300), np.float32)
-    ids, log_probs, _ = backend.chunk_columns(grey)
+    ids, log_probs, _ = backend.piece_columns(grey)
     with torch.inference_mode(), without_tf32(backend.device):
         logits = backend.network.classify(backend.network.encode(torch.from_numpy(grey[:, None]).cuda()))
         expected_ids, expected_log_probs, _ = best_columns(logits)

@@ -15,7 +15,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.errors import CheckpointError, ImageError
 from ms_ocr_handwritten.image import Limits, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 
 @pytest.fixture(scope="module")

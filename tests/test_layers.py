@@ -11,7 +11,7 @@ import ms_ocr_handwritten
 
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
-    ["_moved", "errors", "atomic", "files", "geometry", "config", "config_section", "model_id"],
+    ["_moved", "errors", "atomic", "files", "geometry", "config", "config_section", "recognisers", "model_id"],
     [
         "vocab",
         "image",
@@ -121,6 +121,6 @@ def test_the_reader_of_imports_sees_what_there_is():
     """The test's own oracle: the imports of one module, read by eye."""
     seen = dict(imports("plugin.model"))
     assert seen["modelscope.models.builder"] is False
-    assert seen["ms_ocr_handwritten.nets.convnextvit"] is False
-    assert seen["ms_ocr_handwritten.plugin.choice"] is False
-    assert dict(imports("backends"))["ms_ocr_handwritten.nets.convnextvit"] is True
+    assert seen["ms_ocr_handwritten.nets.weights"] is False
+    assert seen["ms_ocr_handwritten.plugin.building"] is False
+    assert dict(imports("backends"))["ms_ocr_handwritten.nets.weights"] is True

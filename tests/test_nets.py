@@ -11,14 +11,16 @@ import torch
 from modelscope.models.cv.ocr_recognition.modules.ConvNextViT.main_model import ConvNextViT as UpstreamConvNextViT
 from torch.nn import functional as F
 
-from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.errors import CheckpointError
 from ms_ocr_handwritten.nets.convnext import Block, stochastic_depth
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network, load_weights, read_weights, rgb_to_grey
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 from ms_ocr_handwritten.nets.dropout import dropout
+from ms_ocr_handwritten.nets.network import rgb_to_grey
 from ms_ocr_handwritten.nets.vit import Attention, ViTEncoder
+from ms_ocr_handwritten.nets.weights import load_network, load_weights, read_weights
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
-TINY = NetworkConfig(
+TINY = ConvNextViTConfig(
     depths=(1, 1, 1, 1),
     dims=(4, 6, 8, 10),
     layer_scale=1.0,

@@ -19,9 +19,9 @@ from ms_ocr_handwritten import Recognizer, export
 from ms_ocr_handwritten.backends.onnx import made_from
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
-from ms_ocr_handwritten.image import line_canvas, load_image, rgb_chunks
+from ms_ocr_handwritten.image import line_canvas, load_image, rgb_pieces
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.metadata import read_metadata
 
@@ -69,7 +69,7 @@ def card_text(logits: np.ndarray) -> str:
 def test_the_cards_snippet_reads_our_text(model_dir, exported):
     session, recognizer = card_session(exported), Recognizer.from_pretrained(model_dir, "torch", "fp32")
     for text in random_texts(6, 8):
-        chunks = rgb_chunks(load_image(render(text)))
+        chunks = rgb_pieces(load_image(render(text)))
         assert chunks.shape == (3, 3, 32, 300)
         (logits,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: chunks})
         assert logits.shape == (1, 201, len(ALPHABET) + 2)
@@ -274,7 +274,7 @@ def test_padding_is_computed_once_and_follows_the_weights(network, model_dir):
         network.vitstr.head.bias += torch.randn(network.vitstr.head.bias.shape, generator=torch.manual_seed(1)) * 20
     after = recognizer.read(render("ab")).text
     assert after == Recognizer.from_network(network, vocabulary).read(render("ab")).text != before
-    assert line_canvas(load_image(render("ab"))).chunk_array().shape[0] == 1  # two of three chunks were padding
+    assert line_canvas(load_image(render("ab"))).piece_array().shape[0] == 1  # two of three chunks were padding
 
 
 # ------------------------------------------------------------------ refusals

@@ -20,7 +20,7 @@ from ms_ocr_handwritten.image import LineCanvas, line_canvas, load_image
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.metrics import Counts
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.int8 import quantize_onnx
 from ms_ocr_handwritten.onnx.metadata import read_metadata

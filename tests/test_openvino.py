@@ -15,7 +15,8 @@ from ms_ocr_handwritten.backends.openvino import open_openvino
 from ms_ocr_handwritten.errors import BackendError, CheckpointError
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 openvino = pytest.importorskip("openvino", reason="an extra of its own; run this file by itself")
@@ -54,7 +55,7 @@ def test_columns_are_pytorchs_for_every_number_of_chunks(model_dir, tmp_path, ha
     random = np.random.default_rng(0)
     for chunks in (1, 2, 3, 24, 1, 7):
         grey = random.random((chunks, 32, 300), np.float32)
-        ids, log_probs, _ = backend.chunk_columns(grey)
+        ids, log_probs, _ = backend.piece_columns(grey)
         expected_ids, expected_log_probs, clear = columns(network, grey)
         assert ids.dtype == np.int64 and clear.mean() > 0.9
         np.testing.assert_array_equal(ids[clear], expected_ids[clear])
@@ -69,7 +70,7 @@ def test_bf16_is_computed_where_the_cpu_can_and_refused_elsewhere(model_dir):
     backend = open_openvino(model_dir / "model.onnx", "bf16", 1)
     assert backend.precision == "bf16"
     grey = np.random.default_rng(0).random((4, 32, 300), np.float32)
-    log_probs = backend.chunk_columns(grey).log_probs
+    log_probs = backend.piece_columns(grey).log_probs
     _, expected, _ = columns(own_network(model_dir), grey)
     differences = np.abs(log_probs - expected)
     assert differences.max() > 1e-4 and np.median(differences) < 0.05  # bf16 has 8 bits: it is rounded, and is near
@@ -108,9 +109,9 @@ def test_a_file_with_logits_alone_is_read_too(model_dir, tmp_path):
 def test_threads_share_one_backend(model_dir):
     backend = open_openvino(model_dir / "model.onnx", "fp32", 1)
     batches = [np.random.default_rng(seed).random((12, 32, 300), np.float32) for seed in range(12)]
-    expected = [backend.chunk_columns(batch)[1] for batch in batches]
+    expected = [backend.piece_columns(batch)[1] for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        for got, alone in zip(pool.map(backend.chunk_columns, batches), expected, strict=True):
+        for got, alone in zip(pool.map(backend.piece_columns, batches), expected, strict=True):
             np.testing.assert_allclose(got[1], alone, atol=1e-5)
 
 

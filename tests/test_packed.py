@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from ms_ocr_handwritten.backends.pytorch import TorchBackend
-from ms_ocr_handwritten.config import NetworkConfig
 from ms_ocr_handwritten.nets import packed
 from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
-SMALL = NetworkConfig(depths=(2, 1, 2, 1), dims=(16, 24, 32, 48), embed_dim=48, blocks=2, num_classes=64)
+SMALL = ConvNextViTConfig(depths=(2, 1, 2, 1), dims=(16, 24, 32, 48), embed_dim=48, blocks=2, num_classes=64)
 
 
-def random_network(config: NetworkConfig) -> ConvNextViT:
+def random_network(config: ConvNextViTConfig) -> ConvNextViT:
     """No parameter is at a neutral value (0, 1, 1e-6), so that each one that is left out shows."""
     torch.manual_seed(0)
     network = ConvNextViT(config).eval()
@@ -29,7 +29,7 @@ def logits_of(network: ConvNextViT, grey: torch.Tensor) -> torch.Tensor:
         return network.classify(network.encode(grey))
 
 
-@pytest.mark.parametrize("config", [SMALL, NetworkConfig()], ids=["small", "official"])
+@pytest.mark.parametrize("config", [SMALL, ConvNextViTConfig()], ids=["small", "official"])
 @pytest.mark.parametrize("chunks", [1, 5])
 def test_fp32_gives_the_plain_networks_logits(config, chunks):
     assert packed.available(torch.float32), "this PyTorch lacks oneDNN's operators: reading works, only slower"
@@ -45,7 +45,7 @@ def test_bf16_is_near(available, monkeypatch):
     """Also on CPUs whose oneDNN does not pack bf16 (those without AVX-512)."""
     if not available:
         monkeypatch.setattr(packed, "available", lambda dtype: False)
-    network, grey = random_network(NetworkConfig()), torch.rand(4, 1, 32, 300)
+    network, grey = random_network(ConvNextViTConfig()), torch.rand(4, 1, 32, 300)
     expected = logits_of(network, grey)
     with torch.inference_mode():
         logits = TorchBackend(network, "bf16")._reading_network(torch.bfloat16)(grey)[1]
@@ -58,10 +58,10 @@ def test_reading_follows_a_change_of_the_weights():
     network = random_network(SMALL)
     backend = TorchBackend(network, "fp32")
     grey = np.random.default_rng(0).random((2, 32, 300), np.float32)
-    backend.chunk_columns(grey), backend.padding_columns()
+    backend.piece_columns(grey), backend.padding_columns()
     with torch.no_grad():
         network.vitstr.head.bias[7] += 100
-    ids = backend.chunk_columns(grey).ids
+    ids = backend.piece_columns(grey).ids
     assert (ids == 7).all() and (backend.padding_columns()[0] == 7).all()
 
 
@@ -93,7 +93,7 @@ def test_where_an_operator_has_changed_plain_pytorch_reads(name, operator, preci
     expected = logits_of(network, torch.from_numpy(grey[:, None])).argmax(-1).numpy()
     monkeypatch.setattr(torch.ops.mkldnn, name, operator)
     backend = TorchBackend(network, precision)
-    assert (backend.chunk_columns(grey).ids == expected).mean() > 0.95  # bf16 alone is not checked here
+    assert (backend.piece_columns(grey).ids == expected).mean() > 0.95  # bf16 alone is not checked here
     assert precision != "auto" or backend.precision == "fp32"
     assert [record.levelname for record in caplog.records if record.name == packed.__name__] == ["WARNING"]
     assert "reading on this CPU is slower" in caplog.text

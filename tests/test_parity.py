@@ -14,7 +14,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import OfficialOnnxBackend, OnnxBackend
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.training.setup import prepare_training
 

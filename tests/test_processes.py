@@ -17,7 +17,7 @@ from ms_ocr_handwritten.backends.pytorch import TorchBackend
 from ms_ocr_handwritten.errors import BackendError
 from ms_ocr_handwritten.image import Limits
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 
 IMAGES = [render("abc123"), render("j")]

@@ -12,7 +12,7 @@ from conftest import ALPHABET, TINY_NETWORK, make_model_dir
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.image import line_canvas
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import load_network
+from ms_ocr_handwritten.nets.weights import load_network
 
 COLD_STARTS = int(os.environ.get("MS_OCR_COLD_STARTS", "100"))  # 10,000 were run once by hand
 THREADS = 32

@@ -88,7 +88,7 @@ def test_skipping_padding_changes_nothing(tmp_path, training):
     model_dir = make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK)
     dataset = dataset_of(model_dir, lmdb_of(tmp_path / "lines", ["a", "b0" * 10, "c" * 20 + "1", LONG, "0"]))
     skipped, full = (batch_of(dataset, skip_padding=skip) for skip in (True, False))
-    assert (len(skipped.grey), len(full.grey)) == (1 + 2 + 2 + 4 + 1 + 1, 3 + 3 + 3 + 4 + 3)
+    assert (len(skipped.pieces[0]), len(full.pieces[0])) == (1 + 2 + 2 + 4 + 1 + 1, 3 + 3 + 3 + 4 + 3)
     network = network_of(model_dir).train(training)
     (losses, gradients), (expected_losses, expected) = (losses_and_gradients(network, b) for b in (skipped, full))
     assert losses.std() > 0
@@ -103,7 +103,8 @@ def test_batch_by_hand():
         return Sample(np.full((inked, 32, 300), inked, np.float32), chunks, [2], "a")
 
     batch = collate([sample(1, 3), sample(4, 4)], skip_padding=True)
-    assert batch.grey.shape == (6, 1, 32, 300) and batch.grey[:, 0, 0, 0].tolist() == [1, 4, 4, 4, 4, 0]
+    (grey,) = batch.pieces
+    assert grey.shape == (6, 1, 32, 300) and grey[:, 0, 0, 0].tolist() == [1, 4, 4, 4, 4, 0]
     assert batch.lengths.tolist() == [canvas_columns(3), canvas_columns(4)] == [201, 264]
     padding = 5 * 75
     first = [*range(69), *range(padding + 6, padding + 69), *range(padding + 6, padding + 75)]
@@ -147,7 +148,8 @@ def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
     assert len(found) == len(expected) > 1
     for a, b in zip(found, expected):
         assert (a.ids, a.labels, a.bad) == (b.ids, b.labels, b.bad)
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("grey", "columns", "lengths"))
+        tensors = [(*one.pieces, one.columns, one.lengths) for one in (a, b)]
+        assert all(torch.equal(*pair) for pair in zip(*tensors, strict=True))
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
@@ -162,7 +164,7 @@ def test_workers_give_the_same_batches(tiny_model_dir, lines_lmdb, start_method)
     config = LoaderConfig(workers_per_gpu=2, start_method=start_method)
     assert_same_batches(list(make_loader(dataset, order, config, True)), alone)
     dataset.epoch = 2
-    assert not torch.equal(next(iter(make_loader(dataset, order, LoaderConfig(), True))).grey, alone[0].grey)
+    assert not torch.equal(next(iter(make_loader(dataset, order, LoaderConfig(), True))).pieces[0], alone[0].pieces[0])
 
 
 def test_beside_openvino_workers_are_not_forked(tiny_model_dir, lines_lmdb, monkeypatch):

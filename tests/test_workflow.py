@@ -14,7 +14,7 @@ from modelscope.trainers import build_trainer
 from modelscope.utils.constant import DownloadMode, Tasks
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.image import load_image, rgb_chunks
+from ms_ocr_handwritten.image import load_image, rgb_pieces
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 CHARACTERS = "abc012"
@@ -90,7 +90,7 @@ def test_from_lines_to_the_exported_file(tmp_path, blocked_network):
 def read_as_the_card(model: str | Path, image) -> str:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (logits,) = session.run(
-        [session.get_outputs()[0].name], {session.get_inputs()[0].name: rgb_chunks(load_image(image))}
+        [session.get_outputs()[0].name], {session.get_inputs()[0].name: rgb_pieces(load_image(image))}
     )
     ids = logits[0].argmax(-1).tolist()
     return "".join(CHARACTERS[now - 2] for before, now in zip([0, *ids], ids) if now not in (0, before))

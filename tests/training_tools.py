@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.training.dataset import LineDataset
 from ms_ocr_handwritten.training.loop import Training
 from ms_ocr_handwritten.training.setup import prepare_training

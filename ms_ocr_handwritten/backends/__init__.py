@@ -11,7 +11,7 @@ from ..model_dir import INT8_FILE, ONNX_FILE, ModelDir
 from .base import Backend
 
 if TYPE_CHECKING:
-    from ..nets.convnextvit import ConvNextViT
+    from ..nets.network import Network
 
 PRECISIONS_OF = {  # beside "auto"
     "torch": ("fp32", "bf16", "bf16+fp32", "fp16"),
@@ -30,7 +30,7 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
         chosen, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
         check(chosen, precision)
     if chosen == "torch":
-        from ..nets.convnextvit import load_network
+        from ..nets.weights import load_network
 
         if threads is not None:
             raise BackendError(
@@ -49,8 +49,8 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
     if chosen == "openvino":
         from .openvino import open_openvino
 
-        return open_openvino(path, precision, threads)
-    return open_onnx(path, threads)
+        return open_openvino(path, precision, threads, model.configuration.network.layout)
+    return open_onnx(path, threads, model.configuration.network.layout)
 
 
 def automatic_backend(model: ModelDir, precision: str, device: str | None, torch_imported: bool) -> tuple[str, str]:
@@ -90,7 +90,7 @@ def gpu_possible() -> bool:
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
 
 
-def torch_backend(network: "ConvNextViT", precision: str, device: str | None = None) -> Backend:
+def torch_backend(network: "Network", precision: str, device: str | None = None) -> Backend:
     """A backend for a network that is loaded already; without a device it stays where it is. Raises BackendError."""
     from .pytorch import TorchBackend, torch_device
 

@@ -15,23 +15,23 @@ import torch
 from torch import Tensor
 
 from ..ctc import BLANK
-from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
+from ..geometry import LINE_HEIGHT
 
 STEPS = 2**-6  # two to four steps of bf16, as a share of a logit: what writing logits down in bf16 may hide
-NOISE_CHUNKS = 2  # on which the error of bf16 is measured
+NOISE_PIECES = 2  # on which the error of bf16 is measured
 NOISE_TIMES = 4.5  # that error, as a standard deviation: two logits nearer than that may change places in fp32
 LONGEST_DOUBT = 6  # columns with rivals in a row whose 2^6 readings are compared; more are in doubt anyway
 
 
 def measured_noise(
-    exact: Callable[[Tensor], Tensor], rounded: Callable[[Tensor], Tensor], device: torch.device
+    exact: Callable[[Tensor], Tensor], rounded: Callable[[Tensor], Tensor], width: int, device: torch.device
 ) -> float:
     """The error that columns in bf16 leave in the distance of the two best logits, as a share of the best.
 
-    exact, rounded: chunks float32 (N, 1, 32, 300) on `device` to logits (N, 75, C), in fp32 and in bf16. The bound that
-    68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
+    exact, rounded: pieces float32 (N, 1, 32, width) on `device` to logits (N, T, C), in fp32 and in bf16. The bound
+    that 68 % of errors keep, as a standard deviation is, but not led astray by logits near 0.
     """
-    random = np.random.default_rng(0).random((NOISE_CHUNKS, 1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
+    random = np.random.default_rng(0).random((NOISE_PIECES, 1, LINE_HEIGHT, width), np.float32)
     grey = torch.from_numpy(random).to(device)
     best, ids = exact(grey).topk(2, -1)
     error = rounded(grey).float().gather(-1, ids) - best
@@ -47,7 +47,9 @@ def settle(ids: Tensor, rivals: Tensor, columns: Tensor, head: torch.nn.Linear, 
     on_cpu = ids.device.type == "cpu"  # on a GPU all are compared, since their number would have to be waited for
     at = (ids != rivals).nonzero(as_tuple=True) if on_cpu else (slice(None), slice(None))
     candidates = torch.stack([ids[at], rivals[at]])  # (2, M)
-    logits = (columns[at].float() * head.weight[candidates]).sum(-1) + head.bias[candidates]
+    logits = (columns[at].float() * head.weight[candidates]).sum(-1)
+    if head.bias is not None:
+        logits = logits + head.bias[candidates]
     (better, worse), order = logits.sort(dim=0, descending=True, stable=True)
     first, second = candidates.gather(0, order)
     ids[at], rivals[at] = first, torch.where(better - worse <= noise * better.abs(), second, first)

@@ -12,38 +12,49 @@ from ..ctc import best_path
 from ..decoding.candidates import Candidates, Wanted, candidates
 from ..errors import CheckpointError
 from ..geometry import (
-    CHUNK_COLUMNS,
     CHUNK_WIDTH,
+    CHUNKED,
+    COLUMN_WIDTH,
     GREY_WEIGHTS,
     LINE_HEIGHT,
     OFFICIAL_CHUNKS,
+    Layout,
     canvas_columns,
     kept_columns,
 )
 from ..image import LineCanvas
 from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
-from .base import Backend, ChunkBackend, ColumnPath, Computed
+from .base import Backend, ColumnPath, Computed, PieceBackend
 
-CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # that our own ONNX files have beside the official logits
+CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # of each piece: in our own ONNX files beside the official logits
 
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, 300), RGB in [0, 1], to the outputs asked for
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, W), RGB in [0, 1], to the outputs asked for
 Runner = Callable[[Sequence[str]], Run]  # names of outputs to what computes them
 Reopen = Callable[[], Backend] | None
 
 
 class _FileBackend(Backend):
-    """An ONNX file of either kind, whose first output is logits: float32 (3, 3, 32, 300), one line, to (1, 201, C)."""
+    """An ONNX file of either kind, whose first output is logits: float32 (3, 3, 32, 300), one line, to (1, 201, C).
+
+    Of a network that takes lines whole: (N, 3, 32, W), N lines, to (N, W / 4, C).
+    """
 
     def __init__(
-        self, name: str, precision: str, offered: Sequence[str], runner: Runner, reopen: Reopen = None
+        self,
+        name: str,
+        precision: str,
+        offered: Sequence[str],
+        runner: Runner,
+        reopen: Reopen = None,
+        layout: Layout = CHUNKED,
     ) -> None:
         """offered: the file's outputs, the logits first.
 
         runner: opens the file for some outputs.
         reopen: opens it anew in a forked process; None where that does not work.
         """
-        self.name, self.precision, self._reopen = name, precision, reopen
+        self.name, self.precision, self.layout, self._reopen = name, precision, layout, reopen
         self._logits, self._runner = offered[0], runner
 
     def reopened(self) -> Backend:
@@ -68,8 +79,11 @@ class _FileBackend(Backend):
         A line of more than three chunks is read in windows of three, each of which gives the columns of its middle
         chunk; the first and the last window give those of the line's ends as well.
         """
+        inked = line.piece_array()
+        if not self.layout.chunked:
+            yield self._run_logits(rgb_of_grey(inked))[0][0]
+            return
         chunks = np.zeros((line.chunks, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-        inked = line.chunk_array()
         chunks[: len(inked)] = inked
         rgb = rgb_of_grey(chunks)
         middle_start = kept_columns(0, OFFICIAL_CHUNKS).stop  # 69 of the window's 201 columns
@@ -82,14 +96,14 @@ class _FileBackend(Backend):
             yield logits[0, 0 if first else middle_start : None if last else middle_stop]
 
 
-class OnnxBackend(_FileBackend, ChunkBackend):
-    """An ONNX file that this package exported: it has the columns of each chunk as outputs of their own."""
+class OnnxBackend(_FileBackend, PieceBackend):
+    """An ONNX file that this package exported: it has the columns of each piece as outputs of their own."""
 
     @functools.cached_property
     def _run(self) -> Run:
         return self._runner(CHUNK_OUTPUTS)
 
-    def begin_chunks(self, grey: np.ndarray) -> Computed[ColumnPath]:
+    def begin_pieces(self, grey: np.ndarray) -> Computed[ColumnPath]:
         return Computed(ColumnPath(*self._run(rgb_of_grey(grey))))
 
 
@@ -102,23 +116,30 @@ class OfficialOnnxBackend(_FileBackend):
 
 
 def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
-    """Grey (N, 32, 300) to the RGB (N, 3, 32, 300) of which the network's own grey is that again.
+    """Grey (N, 32, W) to the RGB (N, 3, 32, W) of which the network's own grey is that again.
 
     Its weights sum to 0.9999, not to 1.
     """
     return np.repeat((grey / np.float32(sum(GREY_WEIGHTS)))[:, None], 3, axis=1)
 
 
-def file_backend(name: str, precision: str, offered: Sequence[str], runner: Runner, reopen: Reopen = None) -> Backend:
+def file_backend(
+    name: str,
+    precision: str,
+    offered: Sequence[str],
+    runner: Runner,
+    reopen: Reopen = None,
+    layout: Layout = CHUNKED,
+) -> Backend:
     """The backend for a file that offers these outputs, of which `runner` opens some; see `_FileBackend`.
 
     What it reads with is opened at once, so that what `runner` raises is raised here.
     """
     if set(CHUNK_OUTPUTS) <= set(offered):
-        backend = OnnxBackend(name, precision, offered, runner, reopen)
+        backend = OnnxBackend(name, precision, offered, runner, reopen, layout)
         backend._run  # noqa: B018
         return backend
-    official = OfficialOnnxBackend(name, precision, offered, runner, reopen)
+    official = OfficialOnnxBackend(name, precision, offered, runner, reopen, layout)
     official._run_logits  # noqa: B018
     return official
 
@@ -144,13 +165,14 @@ def refuse_other_weights(path: Path, weights: Path | None) -> None:
         )
 
 
-def open_onnx(path: Path, threads: int | None) -> Backend:
+def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Backend:
     """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
 
-    threads: of onnxruntime; None takes all cores. Raises BackendError or CheckpointError.
+    threads: of onnxruntime; None takes all cores. layout: how its network takes lines. Raises BackendError or
+        CheckpointError.
     """
     require("backend 'onnxruntime'", "onnxruntime")
-    check_onnx_file(path)
+    check_onnx_file(path, layout)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -170,7 +192,7 @@ def open_onnx(path: Path, threads: int | None) -> Backend:
                 found = session.run(list(wanted), {entrance: images})
             except Exception as error:
                 raise CheckpointError(f"{path}: onnxruntime cannot compute it ({error}); export it again") from error
-            if not _right_outputs(found, len(images)):
+            if not _right_outputs(found, images, layout):
                 raise CheckpointError(
                     f"{path}: its outputs are {', '.join(f'{one.dtype} {one.shape}' for one in map(np.asarray, found))}"
                     ", no columns of a line; make the file with `ms-ocr export onnx`"
@@ -179,13 +201,16 @@ def open_onnx(path: Path, threads: int | None) -> Backend:
 
         return run
 
-    return file_backend("onnxruntime", precision, offered, runner, functools.partial(open_onnx, path, threads))
+    reopen = functools.partial(open_onnx, path, threads, layout)
+    return file_backend("onnxruntime", precision, offered, runner, reopen, layout)
 
 
-def _right_outputs(found: Sequence[np.ndarray], chunks: int) -> bool:
-    """Whether they are ids and log-probabilities of the columns of each chunk, or the logits of a whole line."""
+def _right_outputs(found: Sequence[np.ndarray], images: np.ndarray, layout: Layout) -> bool:
+    """Whether they are ids and log-probabilities of the columns of each piece, or the logits of a whole line."""
     kinds = [(one.dtype.kind, one.shape) for one in map(np.asarray, found)]
+    pieces = (len(images), images.shape[-1] // COLUMN_WIDTH)
     if len(found) == len(CHUNK_OUTPUTS):
-        return kinds == [("i", (chunks, CHUNK_COLUMNS)), ("f", (chunks, CHUNK_COLUMNS))]
+        return kinds == [("i", pieces), ("f", pieces)]
     kind, shape = kinds[0]
-    return kind == "f" and shape[:-1] == (1, canvas_columns(OFFICIAL_CHUNKS)) and shape[-1] > 0
+    line = (1, canvas_columns(OFFICIAL_CHUNKS)) if layout.chunked else pieces
+    return kind == "f" and shape[:-1] == line and shape[-1] > 0

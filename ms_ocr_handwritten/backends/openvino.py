@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BackendError, CheckpointError
+from ..geometry import CHUNKED, Layout
 from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, read_metadata
 from .base import Backend
@@ -20,11 +21,12 @@ _DEVICE = "CPU"
 _HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO takes bf16 where the CPU has it
 
 
-def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
+def open_openvino(path: Path, precision: str, threads: int | None, layout: Layout = CHUNKED) -> Backend:
     """A backend for an ONNX file of either kind (see `open_onnx`).
 
     precision: "fp32", "bf16", or "auto", which is fp32; a file that says it is int8 computes with int8 as well.
     threads: of OpenVINO; None takes all cores.
+    layout: how its network takes lines.
 
     Raises BackendError if OpenVINO is not installed, the precision is another, or this CPU does not compute with it;
     CheckpointError if OpenVINO cannot read the file.
@@ -46,7 +48,7 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    check_onnx_file(path)
+    check_onnx_file(path, layout)
 
     def runner(wanted: Sequence[str]) -> _Run:
         model = core.read_model(path)
@@ -58,7 +60,7 @@ def open_openvino(path: Path, precision: str, threads: int | None) -> Backend:
     computes = read_metadata(path).get(PRECISION_KEY, "bf16" if precision == "bf16" else "fp32")
     try:
         offered = [output.get_any_name() for output in core.read_model(path).outputs]
-        return file_backend("openvino", computes, offered, runner)
+        return file_backend("openvino", computes, offered, runner, layout=layout)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]  # after the places in OpenVINO's sources
         raise CheckpointError(f"{path}: not readable by OpenVINO ({reason}); export or download it again") from error

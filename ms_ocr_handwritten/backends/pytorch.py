@@ -15,12 +15,14 @@ from torch import Tensor
 from ..ctc import BLANK
 from ..decoding.candidates import Candidates, Wanted
 from ..errors import BackendError
-from ..geometry import chunk_of_column
+from ..geometry import CHUNK_WIDTH, Layout, chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.convnextvit import ConvNextViT
+from ..nets.folded import FoldedNetwork
 from ..nets.graphed import Function, GraphedFunction
-from .base import BLACK_CHUNK, Backend, ChunkBackend, ColumnPath, Columns
+from ..nets.network import Network
+from .base import BLACK_CHUNK, Backend, ColumnPath, Columns, PieceBackend
 from .columns import best_columns, candidate_columns
 from .doubt import NOISE_TIMES, STEPS, columns_in_doubt, measured_noise, settle
 from .precision import bf16_is_faster
@@ -28,35 +30,39 @@ from .precision import bf16_is_faster
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
-CHECKED_AT_ONCE = 8  # chunks read twice; oneDNN keeps memory for every number of them that it has met
-CHUNKS_PER_GPU_BATCH = 256
+CHECKED_AT_ONCE = 8  # pieces read twice; oneDNN keeps memory for every number of them that it has met
+WIDTH_PER_GPU_BATCH = 256 * CHUNK_WIDTH  # px
 
-ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, 300) to columns (N, 75, D), logits (N, 75, C)
+ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, W) to columns (N, T, D), logits (N, T, C)
 
 
-class TorchBackend(ChunkBackend):
-    """A ConvNextViT network, on the device where it is."""
+class TorchBackend(PieceBackend):
+    """A network, on the device where it is."""
 
     name = "torch"
 
-    def __init__(self, network: ConvNextViT, precision: str) -> None:
+    def __init__(self, network: Network, precision: str) -> None:
         """precision: one of DTYPES ("fp16" on GPUs alone) or "auto". Raises BackendError.
 
-        "bf16+fp32" computes in bf16, and once more in fp32 the chunks whose text may differ there: `checked` counts
+        "bf16+fp32" computes in bf16, and once more in fp32 the pieces whose text may differ there: `checked` counts
         those, `computed` all.
         """
-        device = network.vitstr.cls_token.device
+        device = network.classifier.weight.device
         if precision == "fp16" and device.type == "cpu":
             raise BackendError("precision 'fp16' needs a GPU with backend 'torch'; use 'bf16' or 'fp32'")
-        self.network, self.precision = network, automatic_precision(device) if precision == "auto" else precision
-        self.chunks_per_batch = CHUNKS_PER_GPU_BATCH if self.asynchronous else self.chunks_per_batch
-        self.computed = self.checked = 0  # chunks
+        self.network, self.precision = (
+            network,
+            (automatic_precision(device, network.config.layout) if precision == "auto" else precision),
+        )
+        self.layout = network.config.layout
+        self.width_per_batch = WIDTH_PER_GPU_BATCH if self.asynchronous else self.width_per_batch
+        self.computed = self.checked = 0  # pieces
         self._lock = threading.RLock()  # of what is prepared, and of a GPU's recordings
         self._prepared: _Prepared | None = None
 
     @property
     def device(self) -> torch.device:
-        return self.network.vitstr.cls_token.device
+        return self.network.classifier.weight.device
 
     @property
     def asynchronous(self) -> bool:
@@ -71,24 +77,24 @@ class TorchBackend(ChunkBackend):
             torch.set_num_threads(1)
         return TorchBackend(self.network, self.precision)
 
-    def begin_chunks(self, grey: np.ndarray) -> "PendingChunks[ColumnPath]":
+    def begin_pieces(self, grey: np.ndarray) -> "PendingPieces[ColumnPath]":
         self.computed += len(grey)
         return self._begun(ColumnPath, lambda: self._prepare().fast, grey)
 
-    def begin_chunk_candidates(self, grey: np.ndarray, wanted: Wanted) -> "PendingChunks[Candidates]":
+    def begin_piece_candidates(self, grey: np.ndarray, wanted: Wanted) -> "PendingPieces[Candidates]":
         return self._begun(Candidates, lambda: self._search(wanted), grey)
 
     def _begun(
         self, kind: type[Columns], function: Callable[[], Function], grey: np.ndarray
-    ) -> "PendingChunks[Columns]":
+    ) -> "PendingPieces[Columns]":
         with self._device_lock(), torch.inference_mode():
             found = [tensor.to("cpu", non_blocking=True) for tensor in function()(self._to_tensor(grey))]
             done = torch.cuda.current_stream(self.device).record_event() if self.asynchronous else None
-        return PendingChunks(kind, found, done)
+        return PendingPieces(kind, found, done)
 
     def paths(self, lines: Sequence[LineCanvas], inked: np.ndarray, columns: ColumnPath) -> list[ColumnPath]:
         paths = super().paths(lines, inked, columns)
-        doubtful = chunks_in_doubt(lines, paths) if self.precision == "bf16+fp32" else []
+        doubtful = pieces_in_doubt(lines, paths) if self.precision == "bf16+fp32" else []
         if not doubtful:
             return paths
         exact = self._exact_columns(inked[doubtful])
@@ -100,7 +106,7 @@ class TorchBackend(ChunkBackend):
     def padding_columns(self) -> ColumnPath:
         prepared = self._prepare()
         if prepared.padding is None:
-            columns = self.chunk_columns(BLACK_CHUNK)
+            columns = self.piece_columns(BLACK_CHUNK)
             if (columns.ids != columns.rivals).any():
                 columns = self._exact_columns(BLACK_CHUNK)
             prepared.padding = columns.each(lambda array: array[0])
@@ -114,7 +120,7 @@ class TorchBackend(ChunkBackend):
         return known[wanted]
 
     def _search(self, wanted: Wanted) -> Function:
-        """Grey chunks to the candidates of their columns, in fp32 unless bf16 or fp16 alone is asked for."""
+        """Grey pieces to the candidates of their columns, in fp32 unless bf16 or fp16 alone is asked for."""
         with self._lock:
             prepared = self._prepare()
             if wanted not in prepared.searches:
@@ -134,8 +140,8 @@ class TorchBackend(ChunkBackend):
             return prepared.searches[wanted]
 
     def _exact_columns(self, grey: np.ndarray) -> ColumnPath:
-        """The columns of chunks (N, 32, 300) in fp32, without rivals."""
-        at_once = CHUNKS_PER_GPU_BATCH if self.asynchronous else CHECKED_AT_ONCE
+        """The columns of pieces (N, 32, W) in fp32, without rivals."""
+        at_once = WIDTH_PER_GPU_BATCH // CHUNK_WIDTH if self.asynchronous else CHECKED_AT_ONCE
         parts = []
         for start in range(0, len(grey), at_once):
             with self._device_lock(), torch.inference_mode():
@@ -150,14 +156,14 @@ class TorchBackend(ChunkBackend):
         return self._lock if self.asynchronous else contextlib.nullcontext()
 
     def _to_tensor(self, grey: np.ndarray) -> Tensor:
-        """Chunks (N, 32, 300) as (N, 1, 32, 300) for the network, on a CPU, which a GPU can copy while this goes on."""
+        """Pieces (N, 32, W) as (N, 1, 32, W) for the network, on a CPU, which a GPU can copy while this goes on."""
         given = torch.from_numpy(grey[:, None])
         return given.pin_memory() if self.asynchronous else given
 
     def _prepare(self) -> "_Prepared":
         """What reads with the weights as they are: packed anew where they have changed since."""
         with self._lock:
-            version = [(changes(parameter), parameter.data_ptr()) for parameter in parameters_of(self.network)]
+            version = [(changes(tensor), tensor.data_ptr()) for tensor in tensors_of(self.network)]
             if self._prepared is None or self._prepared.version != version:
                 network, noise = self._reading_network(DTYPES[self.precision]), None
                 if self.precision == "bf16+fp32":
@@ -165,6 +171,7 @@ class TorchBackend(ChunkBackend):
                         noise = NOISE_TIMES * measured_noise(
                             lambda grey: self.network.classify(self.network.encode(grey)),
                             lambda grey: self.network.classify(network(grey)[0].float()),
+                            self.layout.official_piece,
                             self.device,
                         )
                 self._prepared = _Prepared(version, self._path_of(network, noise))
@@ -178,8 +185,10 @@ class TorchBackend(ChunkBackend):
             return prepared.exact
 
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
-        if self.device.type == "cpu" and packed.available(dtype):
+        if self.device.type == "cpu" and packed.available(dtype) and isinstance(self.network, ConvNextViT):
             return packed.PackedNetwork(self.network, dtype)
+        if self.device.type == "cpu" and not self.layout.chunked and dtype is torch.float32:
+            return FoldedNetwork(self.network)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             mixed = dtype is not torch.float32
@@ -190,14 +199,14 @@ class TorchBackend(ChunkBackend):
         return read
 
     def _path_of(self, network: ReadingNetwork, noise: float | None = None) -> Function:
-        """Grey chunks to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
+        """Grey pieces to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
 
         def path(grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             columns, logits = network(grey)
             if noise is None:
                 return best_columns(logits)
             ids, log_probs, rivals = best_columns(logits, STEPS + noise)
-            settle(ids, rivals, columns, self.network.vitstr.head, noise)
+            settle(ids, rivals, columns, self.network.classifier, noise)
             return ids, log_probs, rivals
 
         return GraphedFunction(path, self.device) if self.asynchronous else path
@@ -207,7 +216,7 @@ class TorchBackend(ChunkBackend):
 class _Prepared:
     """What reads with the weights of one moment; `version` tells whether they are the same still."""
 
-    version: list[tuple[int, int]]  # of each parameter: changes so far, address
+    version: list[tuple[int, int]]  # of each parameter and buffer: changes so far, address
     fast: Function
     exact: Function | None = None  # in fp32, once something was in doubt
     padding: ColumnPath | None = None  # of a black chunk, once they were asked for
@@ -217,8 +226,8 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
-class PendingChunks(Generic[Columns]):
-    """Chunks of which the arrays of a `kind` of columns are `found`, (N, 75, ...), once `done` has happened."""
+class PendingPieces(Generic[Columns]):
+    """Pieces of which the arrays of a `kind` of columns are `found`, (N, T, ...), once `done` has happened."""
 
     kind: type[Columns]
     found: Sequence[Tensor]
@@ -230,8 +239,8 @@ class PendingChunks(Generic[Columns]):
         return self.kind(*(tensor.numpy() for tensor in self.found))
 
 
-def chunks_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) -> list[int]:
-    """Which of the inked chunks, one line's after the other's, hold columns that may change a line's text."""
+def pieces_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) -> list[int]:
+    """Which of the inked pieces, one line's after the other's, hold columns that may change a line's text."""
     found, start = [], 0
     for line, path in zip(lines, paths):
         assert path.rivals is not None  # "bf16+fp32" finds them
@@ -241,17 +250,19 @@ def chunks_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) ->
     return found
 
 
-def changes(parameter: Tensor) -> int:
+def changes(tensor: Tensor) -> int:
     """How often it was written to; made under `torch.inference_mode()`, it does not know."""
-    return 0 if parameter.is_inference() else parameter._version
+    return 0 if tensor.is_inference() else tensor._version
 
 
-def parameters_of(module: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """`module.parameters()`, some that have two names twice: in a fifth of the time, which every call here takes."""
-    found = [parameter for parameter in module._parameters.values() if parameter is not None]
+def tensors_of(module: torch.nn.Module) -> list[Tensor]:
+    """Parameters and buffers, some that have two names twice: in a fifth of the time of PyTorch's own way of asking,
+    which every call here takes."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    found = [tensor for tensor in own if tensor is not None]
     for child in module._modules.values():
         if child is not None:
-            found += parameters_of(child)
+            found += tensors_of(child)
     return found
 
 
@@ -273,12 +284,13 @@ def without_tf32(device: torch.device) -> Iterator[None]:
         flags.fp32_precision = before
 
 
-def automatic_precision(device: torch.device) -> str:
+def automatic_precision(device: torch.device, layout: Layout) -> str:
     """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
 
-    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network.
+    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network. Networks
+    that take lines whole read in fp32: what bf16 does to their texts has not been measured.
     """
-    packs = device.type == "cpu" and packed.available(torch.bfloat16)
+    packs = layout.chunked and device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
 
 

@@ -44,7 +44,10 @@ def doctor(model: str | None, rounds: int) -> None:
         click.echo(f"{package:<12} {_version(package) or f'missing ({use})'}")
     click.echo(_processor())
     files = ModelDir.open(local_directory(model) if model else default_model_dir())
-    click.echo(f"\nmodel: {files.path}, {files.configuration.network.num_classes} classes\n")
+    click.echo(
+        f"\nmodel: {files.path}, {files.configuration.network.recognizer}, "
+        f"{files.configuration.network.num_classes} classes\n"
+    )
     readers = dict(_readers(files))
     if not readers:
         raise click.exceptions.Exit(1)
@@ -97,7 +100,8 @@ def _table(readers: "dict[tuple[str, str], Recognizer]", rounds: int) -> Iterato
     from ..image import line_canvas
 
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, 32, LINE_WIDTH, 3), np.uint8)
-    lines = [line_canvas(image) for image in noise]
+    layout = next(iter(readers.values())).layout
+    lines = [line_canvas(image, layout) for image in noise]
     sizes = {1: lines[:1], BATCH: lines}
     times: dict[tuple[tuple[str, str], int], list[float]] = {(name, size): [] for name in readers for size in sizes}
     for _ in range(rounds):
@@ -130,5 +134,6 @@ def _choices(files: "ModelDir") -> Iterator[str]:
 
             from ..backends.pytorch import automatic_precision
 
-            precision = automatic_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            precision = automatic_precision(device, files.configuration.network.layout)
         yield f"auto, {situation}: backend {backend!r}, precision {precision!r} ({reason})"

@@ -17,6 +17,7 @@ from .sources import Source
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..geometry import Layout
     from ..image import LineCanvas
     from ..metrics import Counts
     from ..model_dir import ModelDir
@@ -53,7 +54,7 @@ def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, fo
     if not force:
         refuse_existing(out, "give --force to replace it, or another --out")
 
-    from ..nets.convnextvit import load_network
+    from ..nets.weights import load_network
     from ..onnx.export import OPSET, export_onnx
 
     opset = opset or OPSET
@@ -87,7 +88,7 @@ def int8(
     from ..model_dir import INT8_FILE, ONNX_FILE
 
     files = _open_model(model, out)
-    source, out = files.onnx, out or files.path / INT8_FILE
+    source, out, layout = files.onnx, out or files.path / INT8_FILE, files.configuration.network.layout
     if source is None:
         raise QuantizationError(f"{files.path}: holds no {ONNX_FILE}; make one with `ms-ocr export onnx`")
     refuse_other_weights(source, files.weights)
@@ -114,7 +115,7 @@ def int8(
         exit_if_unreadable(unreadable, sum(size for _, size in sets.values()))
         return {path: result.scores.folded for path, result in results.items()}
 
-    comparison = quantize_onnx(source, out, _lines_of(calibration, lines), score)
+    comparison = quantize_onnx(source, out, _lines_of(calibration, lines, layout), score, layout)
     click.echo(_table(comparison))
     click.echo(f"{out}: {out.stat().st_size} bytes")
 
@@ -129,7 +130,7 @@ def _open_model(model: str, out: Path | None) -> "ModelDir":
     return ModelDir.open(local_directory(model))
 
 
-def _lines_of(sets: list[Labelled], lines: int) -> "Iterator[LineCanvas]":
+def _lines_of(sets: list[Labelled], lines: int, layout: "Layout") -> "Iterator[LineCanvas]":
     """At most `lines` lines, evenly spread over all those of the sets. Raises ImageError, naming the line."""
     from ..image import line_canvas, load_image
 
@@ -142,7 +143,7 @@ def _lines_of(sets: list[Labelled], lines: int) -> "Iterator[LineCanvas]":
         if isinstance(source.image, OcrError):
             raise source.image
         try:
-            yield line_canvas(load_image(source.image))
+            yield line_canvas(load_image(source.image), layout)
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from error
 

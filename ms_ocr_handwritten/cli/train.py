@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..config import PARTS
 from ..errors import ConfigurationError
+from ..recognisers import PARTS
 
 _folder = click.Path(path_type=Path)
 

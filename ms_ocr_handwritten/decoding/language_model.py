@@ -107,7 +107,7 @@ class LanguageModel:
                 len(characters),
                 _some(lacking),
             )
-        tokens = [""] * Vocabulary.FIRST_ID + [token_of(character) for character in vocabulary.characters]
+        tokens = [""] * vocabulary.first_id + [token_of(character) for character in vocabulary.characters]
         return Scorer(self._model, self._state, tokens, weights)
 
 

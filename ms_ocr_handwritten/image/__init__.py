@@ -1,7 +1,7 @@
 """Pictures: source.py -> file.py -> load.py -> canvas.py; margins.py and straighten.py find and cut what is a line."""
 
-from .canvas import LineCanvas, line_canvas, rgb_chunks
+from .canvas import LineCanvas, line_canvas, rgb_pieces
 from .limits import Limits
 from .load import image_size, load_image
 
-__all__ = ["Limits", "LineCanvas", "image_size", "line_canvas", "load_image", "rgb_chunks"]
+__all__ = ["Limits", "LineCanvas", "image_size", "line_canvas", "load_image", "rgb_pieces"]

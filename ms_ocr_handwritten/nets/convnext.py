@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import NetworkConfig
 from ..geometry import COLUMN_WIDTH
+from ..recognisers import ConvNextViTConfig
 from .depthwise import DepthwiseConv
 
 EPSILON = 1e-6
@@ -75,7 +75,7 @@ def stochastic_depth(branch: Tensor, rate: float, training: bool) -> Tensor:
 class ConvNeXt(nn.Module):
     """Grey chunks (N, 1, 32, 300) in [0, 1] to features (N, dims[3], 1, 75)."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: ConvNextViTConfig) -> None:
         super().__init__()
         dims = config.dims
         stem = nn.Sequential(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import NetworkConfig
 from ..geometry import CHUNK_COLUMNS
+from ..recognisers import ConvNextViTConfig
 from .dropout import dropout
 
 EPSILON = 1e-6
@@ -67,7 +67,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and MLP, each with a residual."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: ConvNextViTConfig) -> None:
         super().__init__()
         dim = config.embed_dim
         self.norm1 = nn.LayerNorm(dim, eps=EPSILON)
@@ -83,7 +83,7 @@ class Block(nn.Module):
 class ViTEncoder(nn.Module):
     """Trunk features (N, channels, 1, 75) to encoded columns (N, 75, D); `head` maps D to C logits."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: ConvNextViTConfig) -> None:
         super().__init__()
         dim = config.embed_dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))  # in the official file, used by nobody

@@ -3,7 +3,8 @@
 Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each of B lines. First output `logits`:
 float32 (B, 201, C). So far upstream's contract, with B = 1 there. Two more outputs give the columns of each chunk by
 itself, `chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks: `Recognizer` reads
-those.
+those. Of a network that takes lines whole, the chunks are the lines: `images` (B, 3, 32, W) for any W of 640 px or
+more, `logits` (B, T, C) and the other two (B, T), T = W / 4.
 """
 
 import copy
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from ..atomic import appearing_whole
 from ..backends.onnx import CHUNK_OUTPUTS
 from ..errors import BackendError
-from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
-from ..nets.convnextvit import ConvNextViT, join_chunks, read_weights, rgb_to_grey
+from ..geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS, WHOLE_STEP, Layout
+from ..nets.convnextvit import join_chunks
+from ..nets.network import Network, rgb_to_grey
+from ..nets.weights import read_weights
 from .metadata import CHANGED_WEIGHTS, VERSION_KEY, WEIGHTS_KEY, package_version, require, sha256_of
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class _Exported(nn.Module):
     It computes the logits of whole lines even for those who ask for the other outputs alone, so they are one copy.
     """
 
-    def __init__(self, network: ConvNextViT) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -50,9 +53,25 @@ class _Exported(nn.Module):
         columns = self.network.encode(rgb_to_grey(images)).flatten(0, 1)  # (75 N, D)
         logits = self.network.classify(columns)  # (75 N, C)
         by_chunk = logits.unflatten(0, (-1, CHUNK_COLUMNS))  # (N, 75, C)
-        is_top = by_chunk >= by_chunk.amax(-1, keepdim=True)
-        ids = is_top.to(torch.uint8).argmax(-1)  # (N, 75), the first of equals
-        return logits[_line_rows(images.shape[0])], ids, by_chunk.log_softmax(-1).amax(-1)
+        return logits[_line_rows(images.shape[0])], *_best(by_chunk)
+
+
+class _ExportedWhole(nn.Module):
+    """The outputs of a network that takes lines whole."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.network.classify(self.network.encode(rgb_to_grey(images)))  # (B, T, C)
+        return logits, *_best(logits)
+
+
+def _best(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, T, C) to the best id of each column, the first of equals, and its log-probability, (N, T)."""
+    is_top = logits >= logits.amax(-1, keepdim=True)
+    return is_top.to(torch.uint8).argmax(-1), logits.log_softmax(-1).amax(-1)
 
 
 def _line_rows(chunks: int) -> Tensor:
@@ -63,7 +82,7 @@ def _line_rows(chunks: int) -> Tensor:
 
 
 def export_onnx(
-    network: ConvNextViT,
+    network: Network,
     path: str | os.PathLike[str],
     opset: int = OPSET,
     *,
@@ -93,7 +112,7 @@ def export_onnx(
     return path
 
 
-def weights_digest(network: ConvNextViT, path: str | os.PathLike[str]) -> str:
+def weights_digest(network: Network, path: str | os.PathLike[str]) -> str:
     """Hex digest of the file of weights at `path` if they are those of `network`, else CHANGED_WEIGHTS."""
     saved, own = read_weights(path), network.state_dict()
     same = saved.keys() == own.keys()
@@ -103,20 +122,23 @@ def weights_digest(network: ConvNextViT, path: str | os.PathLike[str]) -> str:
     return CHANGED_WEIGHTS
 
 
-def _write(network: ConvNextViT, path: str, opset: int) -> None:
+def _write(network: Network, path: str, opset: int) -> None:
+    layout = network.config.layout
+    axes = {"images": {0: "chunks"}, "logits": {0: "lines"}, **{name: {0: "chunks"} for name in CHUNK_OUTPUTS}}
+    if not layout.chunked:
+        axes = {name: {0: "lines", 1: "columns"} for name in axes} | {"images": {0: "lines", 3: "width"}}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
             torch.onnx.export(
-                _Exported(network).eval(),
-                (torch.rand(2 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH),),
+                (_Exported if layout.chunked else _ExportedWhole)(network).eval(),
+                (torch.rand(2 * layout.pieces(0), 3, LINE_HEIGHT, layout.official_piece),),
                 path,
                 input_names=["images"],
                 output_names=["logits", *CHUNK_OUTPUTS],
                 opset_version=opset,
                 dynamo=False,
-                dynamic_axes={"images": {0: "chunks"}, "logits": {0: "lines"}}
-                | {name: {0: "chunks"} for name in CHUNK_OUTPUTS},
+                dynamic_axes=axes,
             )
     except RuntimeError as error:  # torch.onnx.errors derive from it
         reason = str(error).strip().splitlines()[0]
@@ -155,20 +177,23 @@ def _halve_weights(graph: "onnx.GraphProto") -> None:
     graph.node.extend(nodes)
 
 
-def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
+def check_onnx(network: Network, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
     """Greatest difference of logits between `network` and the file at `path`, relative to the greatest logit.
 
     Raises BackendError if it exceeds TOLERANCE, if a column far from a tie is read as another class, or if onnxruntime
     cannot run the file; its message ends with `remedy`.
     """
     run = _session(path, remedy)
-    images = np.random.default_rng(0).random((3 * OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-    greatest = 0.0
-    for lines, chunks in ((3, len(images)), (1, OFFICIAL_CHUNKS), (0, 1)):
-        logits, ids, log_probs = run(images[:chunks])
+    layout, greatest = network.config.layout, 0.0
+    for pieces, width in _tried(layout):
+        images = np.random.default_rng(0).random((pieces, 3, LINE_HEIGHT, width), np.float32)
+        logits, ids, log_probs = run(images)
         with torch.inference_mode():
-            by_chunk = network.classify(network.encode(rgb_to_grey(torch.from_numpy(images[:chunks]))))  # (N, 75, C)
-            by_line = join_chunks(by_chunk[: lines * OFFICIAL_CHUNKS].unflatten(0, (lines, OFFICIAL_CHUNKS)))
+            by_chunk = network.classify(network.encode(rgb_to_grey(torch.from_numpy(images))))  # (N, T, C)
+            by_line = by_chunk
+            if layout.chunked:
+                lines = pieces // OFFICIAL_CHUNKS
+                by_line = join_chunks(by_chunk[: lines * OFFICIAL_CHUNKS].unflatten(0, (lines, OFFICIAL_CHUNKS)))
             best = by_chunk.log_softmax(-1).max(-1)
             two = by_chunk.topk(2, dim=-1).values
         scale = max(1.0, float(by_chunk.abs().max()))
@@ -183,6 +208,13 @@ def check_onnx(network: ConvNextViT, path: str | os.PathLike[str], remedy: str =
         greatest = max(greatest, difference)
     logger.info("%s: differs from PyTorch by %.1e of the greatest logit", path, greatest)
     return greatest
+
+
+def _tried(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Numbers and widths of the pieces that a new file is tried with."""
+    if layout.chunked:
+        return (3 * OFFICIAL_CHUNKS, CHUNK_WIDTH), (OFFICIAL_CHUNKS, CHUNK_WIDTH), (1, CHUNK_WIDTH)
+    return (3, layout.official_width), (1, layout.official_width + WHOLE_STEP)
 
 
 def _session(path: str | os.PathLike[str], remedy: str) -> Callable[[np.ndarray], list[np.ndarray]]:

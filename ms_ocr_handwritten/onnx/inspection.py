@@ -13,15 +13,15 @@ from collections.abc import Iterator
 
 from ..errors import CheckpointError
 from ..files import check_regular
-from ..geometry import CHUNK_WIDTH, LINE_HEIGHT
+from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, Layout
 
 _OURS = """Add ArgMax Cast Concat Constant Conv Div Erf Flatten Gather Gelu Gemm GreaterOrEqual Identity
     LayerNormalization LogSoftmax MatMul Mod Mul Pow Range ReduceMax ReduceMean Reshape Shape Slice Softmax Split Sqrt
     Squeeze Sub Transpose Unsqueeze QuantizeLinear DequantizeLinear"""  # opsets 14 to 20, and int8
+_WHOLE_LINES = "BatchNormalization GlobalAveragePool LSTM MaxPool PRelu Relu Sigmoid"  # of CRNN and LightweightEdge
 _MODELSCOPES = "ConstantOfShape Equal Expand ScatterND Where"  # beside these; opsets 11 to 18
 _DYNAMIC = "DynamicQuantizeLinear MatMulInteger ConvInteger"  # of what onnxruntime's dynamic quantisation makes of them
-OPERATORS = frozenset(f"{_OURS} {_MODELSCOPES} {_DYNAMIC}".split())
-INPUT_SHAPE = (None, 3, LINE_HEIGHT, CHUNK_WIDTH)  # RGB chunks; None for any number of them
+OPERATORS = frozenset(f"{_OURS} {_WHOLE_LINES} {_MODELSCOPES} {_DYNAMIC}".split())
 _FLOAT = 1  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _MOST_NODES = 100_000
@@ -30,16 +30,21 @@ _BESIDE = b"pytorch_model.pt"  # the one file in which data may lie, as those of
 Part = tuple[int, int]  # where the bytes of a message begin and end
 
 
-def check_onnx_file(path: str | os.PathLike[str]) -> None:
-    """Raise CheckpointError unless a runtime may have the ONNX file at `path`.
+def input_shape(layout: Layout) -> tuple[int | None, ...]:
+    """Of RGB pieces; None for any number of them, and for any width of lines that are taken whole."""
+    return (None, 3, LINE_HEIGHT, CHUNK_WIDTH if layout.chunked else None)
+
+
+def check_onnx_file(path: str | os.PathLike[str], layout: Layout) -> None:
+    """Raise CheckpointError unless a runtime may have the ONNX file at `path`, of a network of this layout.
 
     Refused are operators beyond OPERATORS (loops, branches and those of other vendors among them), functions, data in
-    other files than the weights beside it, and any other inputs than one of INPUT_SHAPE in float32.
+    other files than the weights beside it, and any other inputs than one of `input_shape` in float32.
     """
     try:
         check_regular(path)
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _check_model(content)
+            _check_model(content, input_shape(layout))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); export or download it") from error
     except _UnsafeError as error:
@@ -54,7 +59,7 @@ class _UnsafeError(ValueError):
     """What the file asks for."""
 
 
-def _check_model(content: mmap.mmap) -> None:
+def _check_model(content: mmap.mmap, expected: tuple[int | None, ...]) -> None:
     graphs = []
     for number, part in _fields(content, (0, len(content))):
         if number == 7:
@@ -82,11 +87,9 @@ def _check_model(content: mmap.mmap) -> None:
     if len(given) != 1 or not outputs:
         raise _UnsafeError(f"it has {len(given)} inputs and {outputs} outputs, where one and at least one are read")
     _, kind, shape = given[0]
-    fits = len(shape) == len(INPUT_SHAPE) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(shape, INPUT_SHAPE)
-    )
+    fits = len(shape) == len(expected) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected))
     if kind != _FLOAT or not fits:
-        raise _UnsafeError(f"its input is no float32 of shape (chunks, {', '.join(map(str, INPUT_SHAPE[1:]))})")
+        raise _UnsafeError(f"its input is no float32 of shape ({', '.join(str(one or 'any') for one in expected)})")
 
 
 def _check_node(content: mmap.mmap, node: Part) -> None:

@@ -20,6 +20,7 @@ from ..atomic import appearing_whole
 from ..backends.base import Backend
 from ..backends.onnx import OnnxBackend, open_onnx, rgb_of_grey
 from ..errors import QuantizationError
+from ..geometry import CHUNKED, Layout
 from ..image import LineCanvas
 from ..metrics import Counts
 from .metadata import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
@@ -74,12 +75,17 @@ def _row(name: str, fp32: Counts, int8: Counts) -> Row:
 
 
 def quantize_onnx(
-    source: str | os.PathLike[str], out: str | os.PathLike[str], calibration: Iterable[LineCanvas], score: Score
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    calibration: Iterable[LineCanvas],
+    score: Score,
+    layout: Layout = CHUNKED,
 ) -> Comparison:
     """Write `source`, an ONNX file of `export_onnx`, in int8 to `out`, if it reads the sets of `score` well enough.
 
     calibration: lines of the kind that will be read, some hundred; labels are not needed.
     score: called twice, with the backend of `source` and with that of the new file.
+    layout: how the network takes lines.
 
     Raises QuantizationError, and leaves no new file, if the CER grows by LIMIT or more, if the sets hold fewer than
     MINIMUM_CHARACTERS, if there is no line to calibrate with, or if `source` is of another kind; BackendError if onnx
@@ -87,7 +93,7 @@ def quantize_onnx(
     """
     require("quantising", "onnx", "onnxruntime")
     source, out = Path(source), Path(out)
-    whole = open_onnx(source, None)
+    whole = open_onnx(source, None, layout)
     if not isinstance(whole, OnnxBackend) or whole.precision != "fp32":
         raise QuantizationError(f"{source}: no fp32 file of this package; make one with `ms-ocr export onnx`")
     fp32 = score(whole)
@@ -99,7 +105,7 @@ def quantize_onnx(
         )
     with appearing_whole(out) as temporary:
         lines = _write(source, temporary, calibration)
-        comparison = Comparison(fp32, score(open_onnx(Path(temporary), None)))
+        comparison = Comparison(fp32, score(open_onnx(Path(temporary), None, layout)))
         if not comparison.difference < LIMIT:
             raise QuantizationError(_refusal(source, comparison))
         _describe(source, temporary, lines, comparison)
@@ -158,7 +164,7 @@ class _Batches:
     def _each_chunk(self) -> Iterator[np.ndarray]:
         for line in self._source:
             self.lines += 1
-            yield from line.chunk_array()
+            yield from line.piece_array()
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next input, float32 (N, 3, 32, 300); None after the last. Raises QuantizationError if there is none."""

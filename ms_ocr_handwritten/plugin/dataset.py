@@ -135,7 +135,7 @@ class LocalLmdbDataset(MsDataset):
     def to_custom_dataset(
         self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None, **kwargs: Any
     ) -> None:
-        """Called by upstream's trainers (CRNN, LightweightEdge): make `ds_instance` what they iterate over."""
+        """Called by ModelScope's own trainers: make `ds_instance` what they iterate over."""
         self._hf_ds = OCRRecognitionDataset(self, preprocessor)
         self.is_custom = True
 

@@ -7,30 +7,28 @@ from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
 from ..errors import BackendError
-from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, OFFICIAL_CHUNKS
+from ..geometry import LINE_HEIGHT
 from ..model_dir import ONNX_FILE, ModelDir
 from ..onnx.export import OPSET, export_onnx
-from .choice import OursOrUpstreams
-
-OFFICIAL_SHAPE = (OFFICIAL_CHUNKS, 3, LINE_HEIGHT, CHUNK_WIDTH)
+from .building import RefusesUnknown
 
 
 @EXPORTERS.register_module("ocr-recognition", module_name="OCRRecognition")
-class OCRRecognitionExporter(OursOrUpstreams, Exporter):
+class OCRRecognitionExporter(RefusesUnknown, Exporter):
     """Exports the network of a loaded model; see `onnx/export.py` for the file's inputs and outputs."""
 
-    registered_as = ("EXPORTERS", "ocr-recognition", "OCRRecognition")
-
     def export_onnx(
-        self, output_dir: str, opset: int = OPSET, input_shape: Sequence[int] = OFFICIAL_SHAPE
+        self, output_dir: str, opset: int = OPSET, input_shape: Sequence[int] | None = None
     ) -> dict[str, str]:
         """Write output_dir/model.onnx and return {'model': its path}. Raises BackendError.
 
-        input_shape, which upstream's exporter asks for, changes nothing: the file takes any number of chunks.
+        input_shape, which upstream's exporter asks for, changes nothing: the file takes any number of pieces.
         """
-        if len(input_shape) != len(OFFICIAL_SHAPE) or tuple(input_shape[1:]) != OFFICIAL_SHAPE[1:]:
+        layout = self.model.recognizer.config.layout
+        official = (layout.pieces(0), 3, LINE_HEIGHT, layout.official_piece)
+        if input_shape is not None and tuple(input_shape[1:]) != official[1:]:
             raise BackendError(
-                f"input_shape is {tuple(input_shape)}; the network reads {OFFICIAL_SHAPE}, or any number of such chunks"
+                f"input_shape is {tuple(input_shape)}; the network reads {official}, or any number of such pieces"
             )
         weights = ModelDir.open(self.model.model_dir).weights
         path = export_onnx(self.model.recognizer, os.path.join(output_dir, ONNX_FILE), opset, weights=weights)

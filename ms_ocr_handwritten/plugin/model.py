@@ -10,15 +10,13 @@ from torch import Tensor
 from ..config import Configuration
 from ..ctc import collapse
 from ..model_dir import ModelDir
-from ..nets.convnextvit import load_network
-from .choice import OursOrUpstreams
+from ..nets.weights import load_network
+from .building import RefusesUnknown
 
 
 @MODELS.register_module("ocr-recognition", module_name="OCRRecognition")
-class OCRRecognition(OursOrUpstreams, TorchModel):
-    """A ConvNextViT with its vocabulary. Raises ConfigurationError, VocabularyError or CheckpointError."""
-
-    registered_as = ("MODELS", "ocr-recognition", "OCRRecognition")
+class OCRRecognition(RefusesUnknown, TorchModel):
+    """A network with its vocabulary. Raises ConfigurationError, VocabularyError or CheckpointError."""
 
     def __init__(self, model_dir: str, device: str = "gpu", **model: Any) -> None:
         """model: keys of the section `model` of configuration.json, in place of those in the file. The network is on
@@ -30,11 +28,11 @@ class OCRRecognition(OursOrUpstreams, TorchModel):
         self.recognizer = load_network(Configuration.parse(raw).network, files.require_weights())
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB chunks (3 B, 3, 32, 300) in [0, 1], three of each line, to logits (B, 201, C)."""
+        """RGB pieces of official canvases, as the preprocessor makes them, to logits (B, T, C)."""
         return self.recognizer(images)
 
     def postprocess(self, logits: Tensor) -> dict[str, Any]:
-        """Logits (B, 201, C) to upstream's output: 'preds', B texts, and 'probs', the logits."""
+        """Logits (B, T, C) to upstream's output: 'preds', B texts, and 'probs', the logits."""
         log_probs, ids = logits.float().log_softmax(-1).max(-1)
         texts = [
             self.vocabulary.decode(run.id for run in collapse(line_ids, line_log_probs))

@@ -16,7 +16,7 @@ from ..errors import ConfigurationError, ImageError
 from ..image import Limits
 from ..model_dir import ModelDir
 from ..recognizer import Line, Recognizer
-from .choice import OursOrUpstreams
+from .building import RefusesUnknown
 from .model import OCRRecognition
 from .preprocessor import OCRRecognitionPreprocessor
 
@@ -24,7 +24,7 @@ DATASET_BATCH = 32  # images of an MsDataset or an iterator read at a time
 
 
 @PIPELINES.register_module("ocr-recognition", module_name="convnextTiny-ocr-recognition")
-class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
+class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
     """Reads images of lines. Output shapes are upstream's, with `score` and `chars` added:
 
     - one image: {'text': [text], 'score': [score], 'chars': [chars]}
@@ -35,8 +35,6 @@ class OCRRecognitionPipeline(OursOrUpstreams, Pipeline):
     score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image. Where n best texts,
     a language model or a constraint are asked for, alternatives is a list of (text, log-probability), the text first.
     """
-
-    registered_as = ("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")
 
     def __init__(
         self,

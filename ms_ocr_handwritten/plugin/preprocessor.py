@@ -1,4 +1,4 @@
-"""ModelScope's preprocessor `ocr-recognition`: images to the chunks that the official network takes."""
+"""ModelScope's preprocessor `ocr-recognition`: images to what the official network takes."""
 
 from typing import Any
 
@@ -7,30 +7,35 @@ from modelscope.preprocessors.base import Preprocessor
 from modelscope.preprocessors.builder import PREPROCESSORS
 from modelscope.utils.constant import ModeKeys
 
+from ..config import Configuration
 from ..errors import ImageError
-from ..geometry import OFFICIAL_CHUNKS, OFFICIAL_WIDTH
-from ..image import load_image, rgb_chunks
-from .choice import OursOrUpstreams
+from ..geometry import scaled_width
+from ..image import load_image, rgb_pieces
+from .building import RefusesUnknown
 
 
 @PREPROCESSORS.register_module("cv", module_name="ocr-recognition")
-class OCRRecognitionPreprocessor(OursOrUpstreams, Preprocessor):
-    """Anything that `load_image` takes, or a list of it, to {'image': float32 (3 B, 3, 32, 300) in [0, 1]}."""
+class OCRRecognitionPreprocessor(RefusesUnknown, Preprocessor):
+    """Anything that `load_image` takes, or a list of it, to {'image': float32 (N, 3, 32, W) in [0, 1]}.
 
-    registered_as = ("PREPROCESSORS", "cv", "ocr-recognition")
+    Of a ConvNextViT N is 3 for each line and W 300; of the others it is 1 and 640.
+    """
 
     def __init__(self, model_dir: str, mode: str = ModeKeys.INFERENCE) -> None:
         super().__init__(mode)
         self.model_dir = model_dir
+        self.layout = Configuration.load(model_dir).network.layout
 
     def __call__(self, inputs: Any) -> dict[str, torch.Tensor]:
-        """Raises ImageError, also for a line of more than 25:1: `forward` takes three chunks a line; the pipeline and
-        `Recognizer` read longer ones."""
-        chunks = [rgb_chunks(load_image(item)) for item in (inputs if isinstance(inputs, list) else [inputs])]
-        for index, line in enumerate(chunks):
-            if len(line) != OFFICIAL_CHUNKS:
+        """Raises ImageError, also for a line that is longer than the official canvas, which `forward` takes; the
+        pipeline and `Recognizer` read longer ones."""
+        images = [load_image(item) for item in (inputs if isinstance(inputs, list) else [inputs])]
+        official = self.layout.official_width
+        for index, (height, width) in enumerate(image.shape[:2] for image in images):
+            needed = self.layout.canvas_width(scaled_width(width, height))
+            if needed > official:
                 raise ImageError(
-                    f"image {index}: needs {len(line)} chunks, the network's own forward takes three "
-                    f"({OFFICIAL_WIDTH} px); read it with the pipeline or with Recognizer"
+                    f"image {index}: needs a canvas of {needed} px, the network's own forward takes {official} px; "
+                    "read it with the pipeline or with Recognizer"
                 )
-        return {"image": torch.cat([torch.from_numpy(line) for line in chunks])}
+        return {"image": torch.cat([torch.from_numpy(rgb_pieces(image, self.layout)) for image in images])}

@@ -6,7 +6,7 @@ names, which registers itself; then the registry is asked. Both steps are adapte
 - import_module: for a name of ours, our module is imported instead (upstream's may lack a dependency, and would
   collide).
 - Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
-  imported it; `upstream_class` returns it, for the recognisers that are upstream's (CRNN, LightweightEdge).
+  imported it; `upstream_class` returns it, for who compares.
 
 `MsDataset.load`, `pipeline`, `build_trainer`, `from_pretrained` and `snapshot_download` ask the hub before any
 registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
@@ -30,6 +30,7 @@ from ..model_id import answer_with
 
 PACKAGE = __name__.rpartition(".")[0]
 TASK = "ocr-recognition"
+NAMED_AFTER = (TASK, "ocr-recognitoin")  # parts of official ids; LightweightEdge's is spelt so
 PAGE_TASK = "ocr-page"  # whole pages; ModelScope has no task of that kind
 
 # (registry, group, name) -> (our module, upstream's module)
@@ -169,7 +170,7 @@ def _adapt_trainers(module: ModuleType) -> None:
 def _adapt_from_pretrained(class_name: str, module: ModuleType) -> None:
     def resolve(arguments: dict[str, Any]) -> None:
         model = arguments["model_name_or_path"]  # an id: the official ones name the task, others are not our affair
-        if TASK in os.fspath(model) and not os.path.exists(model):
+        if _is_official(os.fspath(model)) and not os.path.exists(model):
             arguments["model_name_or_path"] = _resolved(model, arguments.get("revision"))
 
     _wrap_in_place(getattr(module, class_name).from_pretrained.__func__, resolve)
@@ -179,7 +180,12 @@ def _adapt_snapshots(module: ModuleType) -> None:
     def resolve(arguments: dict[str, Any]) -> None:
         model = arguments.get("repo_id") or arguments.get("model_id")
         elsewhere = any(arguments.get(name) for name in ("local_files_only", "cache_dir", "local_dir", "endpoint"))
-        if isinstance(model, str) and TASK in model and arguments.get("repo_type") in (None, "model") and not elsewhere:
+        if (
+            isinstance(model, str)
+            and _is_official(model)
+            and arguments.get("repo_type") in (None, "model")
+            and not elsewhere
+        ):
             hub = importlib.import_module(f"{PACKAGE}.hub")
             arguments["local_files_only"] = hub.copy_to_take(model, arguments.get("revision")) is not None
 
@@ -198,6 +204,10 @@ def _adapt_checks(module: ModuleType) -> None:
         return SKIP if task == TASK else None
 
     _wrap_in_place(module.check_local_model_is_latest, is_ours)
+
+
+def _is_official(model: str) -> bool:
+    return any(name in model for name in NAMED_AFTER)
 
 
 def _resolved(model: Any, revision: str | None) -> Any:

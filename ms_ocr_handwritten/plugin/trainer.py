@@ -16,16 +16,15 @@ from ..data.rows import DatasetReader, is_dataset
 from ..errors import ConfigurationError
 from ..training.loop import Training
 from ..training.setup import evaluate_model_dir, name_work_dir, prepare_training
-from .choice import OursOrUpstreams
+from .building import RefusesUnknown
 from .dataset import LocalLmdbDataset, hub_lmdbs
 from .model import OCRRecognition
 
 
 @TRAINERS.register_module(module_name="ocr-recognition")
-class OCRRecognitionTrainer(OursOrUpstreams, BaseTrainer):
-    """Trains and evaluates a ConvNextViT with `training.loop.Training`; files as `training.checkpoints` describes."""
+class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
+    """Trains and evaluates a model with `training.loop.Training`; files as `training.checkpoints` describes."""
 
-    registered_as = ("TRAINERS", "default", "ocr-recognition")
     cfg: Config
 
     def __init__(

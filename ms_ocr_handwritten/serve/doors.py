@@ -123,8 +123,8 @@ def line_door(recognizer: "Recognizer", options: ServeOptions, computed: Compute
         name="lines",
         capacity=options.queue,
         most=options.batch_size,
-        full=recognizer.chunks_per_batch,
-        cost=lambda item: item[1].inked,
+        full=recognizer.width_per_batch,
+        cost=lambda item: item[1].computed_width,
         wait=options.wait,
         computed=computed,
     )

@@ -31,7 +31,7 @@ from ..atomic import TEMPORARY_SUFFIX, naming_what_cannot_be_written, write_atom
 from ..config import CONFIGURATION_FILE
 from ..errors import CheckpointError, ConfigurationError, OutputError
 from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
-from ..nets.convnextvit import ConvNextViT
+from ..nets.network import Network
 from ..vocab import Vocabulary
 from .state import MOST, STATE_SUFFIX, State
 
@@ -52,14 +52,12 @@ def save_json(value: Any, path: Path) -> None:
     write_atomically(path, as_json(value).encode("utf-8"))
 
 
-def upstream_state_dict(network: ConvNextViT) -> dict[str, torch.Tensor]:
+def upstream_state_dict(network: Network) -> dict[str, torch.Tensor]:
     """The weights under the names that ModelScope's OCRRecognition model gives them."""
     return {f"recognizer.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
-def save_model_dir(
-    folder: Path, network: ConvNextViT, vocabulary: Vocabulary, configuration: Mapping[str, Any]
-) -> None:
+def save_model_dir(folder: Path, network: Network, vocabulary: Vocabulary, configuration: Mapping[str, Any]) -> None:
     """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
     for path, text in (
         (folder / CONFIGURATION_FILE, as_json(configuration)),

@@ -43,9 +43,9 @@ def ctc_loss(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else encoded.dtype
     wanted = torch.is_grad_enabled() and (encoded.requires_grad or head.weight.requires_grad)
     with torch.autocast(device, enabled=False):
-        return _CtcLoss.apply(
-            encoded.to(dtype), head.weight.to(dtype), head.bias.to(dtype), columns, lengths, labels, wanted
-        )
+        weight = head.weight.to(dtype)
+        bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.to(dtype)
+        return _CtcLoss.apply(encoded.to(dtype), weight, bias, columns, lengths, labels, wanted)
 
 
 def _compact(labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of chunks.
+"""Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of pieces.
 
 LineReader -> LineDataset -> Sample -> collate -> Batch
 """
@@ -16,17 +16,7 @@ from torch.utils.data import Dataset
 from ..ctc import required_columns
 from ..data.reader import LineReader
 from ..errors import DataError, ImageError, LabelError, LmdbError, OcrError
-from ..geometry import (
-    CHUNK_COLUMNS,
-    CHUNK_WIDTH,
-    LINE_HEIGHT,
-    MAX_CHUNKS,
-    OFFICIAL_CHUNKS,
-    canvas_columns,
-    kept_columns,
-    line_chunks,
-    scaled_width,
-)
+from ..geometry import CHUNKED, COLUMN_WIDTH, Layout, kept_columns, scaled_width
 from ..image import image_size, line_canvas, load_image
 from ..vocab import Vocabulary, fold_full_width
 
@@ -35,7 +25,7 @@ FIRST_KEYS = 5  # how many culprits a message names
 
 @dataclass(frozen=True)
 class Sample:
-    """A line ready for the network: `grey` float32 (inked, 32, 300) in [0, 1] of `chunks` chunks, and its label."""
+    """A line ready for the network: `grey` float32 (inked, 32, W) in [0, 1] of `chunks` pieces, and its label."""
 
     grey: np.ndarray
     chunks: int
@@ -52,13 +42,14 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B lines as N chunks, with P = 75 N columns.
+    """B lines as pieces of one or several widths, with P columns in all.
 
-    grey: float32 (N, 1, 32, 300); columns: int64 (B, T), rows of the P columns that make each line, 0 behind its end;
+    pieces: float32 (N, 1, 32, W), one tensor for each width, whose columns (N, W / 4) follow upon one another;
+    columns: int64 (B, T), rows of the P columns that make each line, 0 behind its end;
     lengths: int64 (B,); ids and labels: B entries; bad: records left out of this batch.
     """
 
-    grey: Tensor
+    pieces: tuple[Tensor, ...]
     columns: Tensor
     lengths: Tensor
     ids: list[list[int]]
@@ -82,14 +73,16 @@ class LineDataset(Dataset):
         on_bad_sample: str = "error",
         unknown: str = "error",
         rehearsed: Sequence[LineReader] = (),
+        layout: Layout = CHUNKED,
     ) -> None:
         """`augment`: strength, 0 for none, 1 as `train.augment` has it.
 
         `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation).
         `rehearsed`: LMDBs of old skills, whose lines stand behind those of `readers`.
+        `layout`: how the network takes lines.
         """
         self.readers, self.vocabulary, self.unknown = [*readers, *rehearsed], vocabulary, unknown
-        self.rehearsed = len(rehearsed)
+        self.rehearsed, self.layout = len(rehearsed), layout
         self.augment, self.seed, self.on_bad_sample = augment, seed, on_bad_sample
         self.epoch = 0
         self.indices = [(r, i) for r, reader in enumerate(self.readers) for i in range(len(reader))]
@@ -141,13 +134,13 @@ class LineDataset(Dataset):
         try:
             rgb = self._image(index)
             label = self.label(index)
-            canvas = line_canvas(rgb)
+            canvas = line_canvas(rgb, self.layout)
         except (ImageError, DataError) as error:
             reason = str(error) if isinstance(error, DataError) else f"{self.key(index)}: {error}"
             if self.on_bad_sample == "skip":
                 return BadSample(reason)
             raise LmdbError(f"{reason}; mend the record, or set train.on_bad_sample to 'skip'") from error
-        return Sample(canvas.chunk_array(), canvas.chunks, self._encode(label), label)
+        return Sample(canvas.piece_array(), canvas.chunks, self._encode(label), label)
 
     def _encode(self, label: str) -> list[int]:
         folded = fold_full_width(label)
@@ -197,7 +190,7 @@ def unalignable(dataset: LineDataset) -> list[int]:
     bad = []
     for index in range(len(dataset)):
         needed = required_columns(dataset.vocabulary.encode(dataset.folded_label(index)))
-        if needed > canvas_columns(OFFICIAL_CHUNKS) and needed > _columns(dataset, index):
+        if needed > dataset.layout.columns(0) and needed > _columns(dataset, index):
             bad.append(index)
     return bad
 
@@ -205,9 +198,9 @@ def unalignable(dataset: LineDataset) -> list[int]:
 def _columns(dataset: LineDataset, index: int) -> int:
     """Columns of the canvas of a line, from the header of its image alone."""
     try:
-        return canvas_columns(line_chunks(scaled_width(*image_size(dataset.image_bytes(index)))))
+        return dataset.layout.columns(scaled_width(*image_size(dataset.image_bytes(index))))
     except OcrError:  # the record is named when it is read
-        return canvas_columns(MAX_CHUNKS)
+        return dataset.layout.columns(dataset.layout.longest)
 
 
 def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineDataset, list[str]]:
@@ -226,35 +219,42 @@ def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineD
 def collate(samples: Sequence[Sample | BadSample], *, skip_padding: bool) -> Batch:
     """Samples to a batch. Chunks of padding: one for all lines if `skip_padding`, else one for each place."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
-    grey = [sample.grey for sample in good]
-    rows, used = [], sum(map(len, grey))
-    black = np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-    shared_padding, start = None, 0
-    for sample in good:
-        places = list(range(start, start + len(sample.grey)))
-        start += len(sample.grey)
-        while len(places) < sample.chunks:
-            if shared_padding is None or not skip_padding:
-                grey.append(black)
-                shared_padding, used = used, used + 1
-            places.append(shared_padding)
-        rows.append(
-            np.concatenate(
-                [
-                    np.arange(CHUNK_COLUMNS)[kept_columns(i, sample.chunks)] + place * CHUNK_COLUMNS
-                    for i, place in enumerate(places)
-                ]
-            )
-        )
-    lengths = [len(row) for row in rows]
-    columns = np.zeros((len(rows), max(lengths, default=0)), np.int64)
-    for line, row in zip(columns, rows):
-        line[: len(row)] = row
+    pieces, rows, first = [], {}, 0
+    for width in sorted({sample.grey.shape[2] for sample in good}):
+        alike = [index for index, sample in enumerate(good) if sample.grey.shape[2] == width]
+        grey, places = _placed([good[index] for index in alike], skip_padding)
+        numbers = first + np.arange(len(grey) * (width // COLUMN_WIDTH)).reshape(len(grey), -1)  # of columns
+        for index, own in zip(alike, places):
+            rows[index] = np.concatenate([numbers[place][kept_columns(i, len(own))] for i, place in enumerate(own)])
+        pieces.append(torch.from_numpy(grey[:, None]))
+        first += numbers.size
+    lengths = [len(rows[index]) for index in range(len(good))]
+    columns = np.zeros((len(good), max(lengths, default=0)), np.int64)
+    for index, length in enumerate(lengths):
+        columns[index, :length] = rows[index]
     return Batch(
-        grey=torch.from_numpy(np.concatenate(grey)[:, None]) if grey else torch.zeros(0, 1, LINE_HEIGHT, CHUNK_WIDTH),
+        pieces=tuple(pieces),
         columns=torch.from_numpy(columns),
         lengths=torch.tensor(lengths, dtype=torch.int64),
         ids=[sample.ids for sample in good],
         labels=[sample.label for sample in good],
         bad=[sample.reason for sample in samples if isinstance(sample, BadSample)],
     )
+
+
+def _placed(samples: Sequence[Sample], skip_padding: bool) -> tuple[np.ndarray, list[list[int]]]:
+    """The pieces of samples of one width, float32 (N, 32, W), and which of them each sample is made of."""
+    grey = [sample.grey for sample in samples]
+    places, start, used = [], 0, sum(map(len, grey))
+    black = np.zeros((1, *grey[0].shape[1:]), np.float32)
+    shared_padding = None
+    for sample in samples:
+        own = list(range(start, start + len(sample.grey)))
+        start += len(sample.grey)
+        while len(own) < sample.chunks:
+            if shared_padding is None or not skip_padding:
+                grey.append(black)
+                shared_padding, used = used, used + 1
+            own.append(shared_padding)
+        places.append(own)
+    return np.concatenate(grey), places

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ..config import LoaderConfig
 from ..errors import ConfigurationError
 from ..metrics import Scores
-from ..nets.convnextvit import ConvNextViT
+from ..nets.network import Network
 from ..vocab import Vocabulary, fold_full_width
 from .batches import in_batches
 from .dataset import Batch, LineDataset, collate
@@ -58,7 +58,7 @@ def _begin_worker(worker: int) -> None:
 
 @torch.no_grad()
 def evaluate(
-    network: ConvNextViT,
+    network: Network,
     dataset: LineDataset,
     vocabulary: Vocabulary,
     config: LoaderConfig,
@@ -78,7 +78,7 @@ def evaluate(
     for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
             losses, encoded = module(batch)
-            texts = read_batch(encoded, network.vitstr.head, batch, vocabulary)
+            texts = read_batch(encoded, network.classifier, batch, vocabulary)
         for text, label, loss in zip(texts, batch.labels, losses.tolist()):
             counted = math.isfinite(loss) and not vocabulary.unknown(fold_full_width(label))
             scores.add(text, label, loss if counted else None)

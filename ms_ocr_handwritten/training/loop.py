@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..config import Configuration
 from ..errors import ConfigurationError, LmdbError, OcrError
 from ..metrics import Scores
-from ..nets.convnextvit import ConvNextViT
+from ..nets.network import Network
 from ..vocab import Vocabulary
 from .batches import epoch_batches
 from .board import SHOWN_LINES, Board, check_board
@@ -48,7 +48,7 @@ class Training:
 
     def __init__(
         self,
-        network: ConvNextViT,
+        network: Network,
         vocabulary: Vocabulary,
         raw: Mapping[str, Any],
         configuration: Configuration,
@@ -95,9 +95,9 @@ class Training:
         self.average = moving_average(self.network, self.config.ema_decay) if self.config.ema_decay else None
 
     @property
-    def final_network(self) -> ConvNextViT:
+    def final_network(self) -> Network:
         """The network that is evaluated and saved: the moving average where there is one."""
-        return cast(ConvNextViT, self.average.module) if self.average else self.network  # a copy of the network
+        return cast(Network, self.average.module) if self.average else self.network  # a copy of the network
 
     # ------------------------------------------------------------------ epochs
 
@@ -208,7 +208,8 @@ class Training:
             self.signals.end()
 
     def _place(self, batch: Batch) -> str:
-        return f"epoch {self.epoch + 1}, batch {self.iteration + 1} of {len(batch)} lines ({len(batch.grey)} chunks)"
+        pieces = sum(map(len, batch.pieces))
+        return f"epoch {self.epoch + 1}, batch {self.iteration + 1} of {len(batch)} lines ({pieces} chunks)"
 
     def _share(self, batches: list[list[int]]) -> tuple[float, bool]:
         """The present batch's share of the lines of its optimiser step, and whether it is the last of them."""

@@ -1,6 +1,4 @@
-"""One step's worth of computing: a batch of chunks to the loss of each line, and to what is read there."""
-
-from collections.abc import Callable
+"""One step's worth of computing: a batch of pieces to the loss of each line, and to what is read there."""
 
 import numpy as np
 import torch
@@ -8,30 +6,33 @@ from torch import Tensor, nn
 
 from ..ctc import collapse
 from ..nets.batch_shapes import pad_batch
-from ..nets.convnextvit import ConvNextViT
+from ..nets.network import Network
 from ..vocab import Vocabulary
 from .ctc_loss import ctc_loss, rows_at_once
 from .dataset import Batch
 
 
-def encode_columns(encode: Callable[[Tensor], Tensor], grey: Tensor) -> Tensor:
-    """Chunks (N, 1, 32, 300) through `encode`, which gives (N, 75, D), to columns (75 N, D); filled up meanwhile."""
-    return encode(pad_batch(grey))[: len(grey)].flatten(0, 1)
+def encode_columns(network: Network, grey: Tensor) -> Tensor:
+    """Pieces (N, 1, 32, W) to encoded columns (N T, D); meanwhile filled up, where what is learnt does not feel it."""
+    if network.learns_from_batch and network.training:
+        return network.encode(grey).flatten(0, 1)
+    return network.encode(pad_batch(grey))[: len(grey)].flatten(0, 1)
 
 
 class LineLoss(nn.Module):
     """The network with its loss, as one module that DistributedDataParallel can wrap."""
 
-    def __init__(self, network: ConvNextViT) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        network.vitstr.cls_token.requires_grad_(False)  # used by nobody: kept bit for bit, no decay
+        for parameter in network.unused():
+            parameter.requires_grad_(False)  # so no decay, either
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
-        device = self.network.vitstr.cls_token.device
-        encoded = encode_columns(self.network.encode, batch.grey.to(device))  # (P, D)
-        nll = ctc_loss(encoded, self.network.vitstr.head, batch.columns.to(device), batch.lengths.to(device), batch.ids)
+        device = self.network.classifier.weight.device
+        encoded = torch.cat([encode_columns(self.network, grey.to(device)) for grey in batch.pieces])  # (P, D)
+        nll = ctc_loss(encoded, self.network.classifier, batch.columns.to(device), batch.lengths.to(device), batch.ids)
         return nll / torch.tensor([max(1, len(ids)) for ids in batch.ids], device=device), encoded
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..config import Configuration
 from ..errors import ConfigurationError, LabelError
-from ..nets.convnextvit import ConvNextViT
+from ..nets.network import Network
 from ..vocab import Vocabulary
 from .dataset import (
     FIRST_KEYS,
@@ -23,7 +23,7 @@ UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network re
 
 
 def fit_vocabulary(
-    dataset: LineDataset, network: ConvNextViT, raw: dict[str, Any], configuration: Configuration, ranks: Ranks
+    dataset: LineDataset, network: Network, raw: dict[str, Any], configuration: Configuration, ranks: Ranks
 ) -> tuple[LineDataset, Vocabulary]:
     """Deal with characters that the vocabulary lacks, as `train.unknown_characters` says, and with unalignable labels.
 
@@ -86,15 +86,17 @@ def _keys(dataset: LineDataset, indices: list[int]) -> str:
     return ", ".join(dataset.key(index) for index in indices[:FIRST_KEYS]) + (", ..." if indices[FIRST_KEYS:] else "")
 
 
-def grow_head(network: ConvNextViT, num_classes: int, seed: int) -> None:
+def grow_head(network: Network, num_classes: int, seed: int) -> None:
     """Give the head `num_classes` rows: the old ones bit for bit, new ones around their mean, drawn by `seed`."""
-    old = network.vitstr.head
-    new = nn.Linear(old.in_features, num_classes, device=old.weight.device)
-    noise = torch.randn(new.weight.shape, generator=torch.Generator().manual_seed(seed))
+    head = network.classifier
+    noise = torch.randn(num_classes, head.in_features, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        new.weight[:] = old.weight.mean(0) + 0.02 * noise.to(old.weight.device)
-        new.bias[:] = UNLIKELY
-        new.weight[: old.out_features] = old.weight
-        new.bias[: old.out_features] = old.bias
-    network.vitstr.head = new
-    network.config = network.config.__class__(**{**vars(network.config), "num_classes": num_classes})
+        weight = head.weight.mean(0) + 0.02 * noise.to(head.weight.device)
+        weight[: head.out_features] = head.weight
+        head.weight = nn.Parameter(weight)
+        if head.bias is not None:
+            bias = torch.full((num_classes,), UNLIKELY, device=weight.device)
+            bias[: head.out_features] = head.bias
+            head.bias = nn.Parameter(bias)
+    head.out_features = num_classes
+    network.config = network.config.grown(num_classes)

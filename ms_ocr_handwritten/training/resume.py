@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, ConfigurationError
-from ..nets.convnextvit import load_weights
+from ..nets.weights import load_weights
 from .checkpoints import Progress
 from .identity import SETTINGS, differences
 from .optimisation import load_kept, moving_average

@@ -9,7 +9,8 @@ from ..config import Configuration
 from ..data.reader import line_reader
 from ..errors import ConfigurationError
 from ..model_dir import ModelDir
-from ..nets.convnextvit import ConvNextViT, load_network
+from ..nets.network import Network
+from ..nets.weights import load_network, new_network
 from ..vocab import Vocabulary
 from .checkpoints import WorkDir
 from .dataset import LineDataset
@@ -26,7 +27,7 @@ def prepare_training(
     evaluation: Sequence[Any],
     work_dir: str | os.PathLike[str],
     *,
-    network: ConvNextViT | None = None,
+    network: Network | None = None,
     device: str | None = None,
 ) -> Training:
     """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
@@ -54,6 +55,7 @@ def prepare_training(
         seed=config.seed,
         on_bad_sample=config.on_bad_sample,
         rehearsed=[line_reader(path) for path in config.rehearsal.lmdb],
+        layout=network.config.layout,
     )
     dataset, vocabulary = fit_vocabulary(dataset, network, raw, configuration, ranks)
     held_out, old_skills = (
@@ -69,7 +71,13 @@ def prepare_training(
 def _judging(sources: Sequence[Any], vocabulary: Vocabulary, configuration: Configuration) -> LineDataset:
     """Lines that are read and not learnt."""
     readers = [line_reader(source) for source in sources]
-    return LineDataset(readers, vocabulary, on_bad_sample=configuration.train.on_bad_sample, unknown="omit")
+    return LineDataset(
+        readers,
+        vocabulary,
+        on_bad_sample=configuration.train.on_bad_sample,
+        unknown="omit",
+        layout=configuration.network.layout,
+    )
 
 
 def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None:
@@ -88,7 +96,7 @@ def evaluate_model_dir(
     evaluation: Sequence[Any],
     *,
     weights: str | None = None,
-    network: ConvNextViT | None = None,
+    network: Network | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
     """Scores of a model on LMDBs or data sets: of the file `weights`, of `network`, or of the directory's weights."""
@@ -109,14 +117,14 @@ def evaluate_model_dir(
     return scores.summary()
 
 
-def initial_network(files: ModelDir, configuration: Configuration) -> ConvNextViT:
+def initial_network(files: ModelDir, configuration: Configuration) -> Network:
     """The network to train: with the directory's weights, or random (by `train.seed`) if it holds none."""
     import torch
 
     if files.weights is not None:
         return load_network(configuration.network, files.weights)
     torch.manual_seed(configuration.train.seed)
-    return ConvNextViT(configuration.network)
+    return new_network(configuration.network)
 
 
 def _weights_file(path: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import OptimizerConfig
 from ..errors import CheckpointError
-from ..nets.convnextvit import read_torch_file, some_names
+from ..nets.weights import read_torch_file, some_names
 from .optimisation import build_optimizer
 
 STATE_SUFFIX = "_trainer_state.pth"

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from ms_ocr_handwritten.config import Configuration
-from ms_ocr_handwritten.nets.convnextvit import ConvNextViT, load_network
+from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
+from ms_ocr_handwritten.nets.weights import load_network
 
 from .case import READ, REFUSED, Case
 from .mutate import mutated
