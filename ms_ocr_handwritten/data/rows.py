@@ -150,8 +150,7 @@ def _source(value: Any, name: str, index: int) -> str:
 
 def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
     """What a column holds as what a Record takes. Raises DataError."""
-    if isinstance(value, dict):  # Hugging Face's Image, undecoded
-        value = value.get("bytes") or value.get("path")
+    value = stored_image(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, str):
@@ -163,11 +162,21 @@ def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
     raise DataError(f"an image as {type(value).__name__} is not read; give encoded bytes, a path or an array")
 
 
+def stored_image(value: Any) -> Any:
+    """The bytes of Hugging Face's Image as it is stored, or else its path; anything else as it is."""
+    return value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+
+
+def bgr(array: np.ndarray) -> np.ndarray:
+    """Colours in OpenCV's order, of RGB or RGBA (H, W, 3 or 4); other arrays as they are."""
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        return np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+    return array
+
+
 def _array(value: Any) -> np.ndarray:
     """Grey or BGR uint8, from the RGB that data sets hold."""
-    array = np.asarray(value)
-    if array.ndim == 3 and array.shape[2] in (3, 4):
-        array = np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+    array = bgr(np.asarray(value))
     rgb = load_image(array)
     return rgb[:, :, 0].copy() if array.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 

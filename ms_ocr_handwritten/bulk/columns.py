@@ -1,0 +1,53 @@
+"""What was read as columns of rows, of the same types whatever a batch holds: '' and 0, never null.
+
+A batch without a character, or without an error, would else have columns of no type, which do not go together with
+those of other batches.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ImageError, OcrError
+from ..line import Line
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def columns_of(lines: "Iterable[Line | OcrError]", n_best: int) -> dict[str, list[Any]]:
+    """`text`, `score`, `chars` and `error` of each line, and `alternatives` where `n_best` is more than 1."""
+    columns: dict[str, list[Any]] = {name: [] for name in _names(n_best)}
+    for line in lines:
+        failed = isinstance(line, OcrError)
+        if isinstance(line, ImageError):
+            line.index = None  # the row says where
+        columns["text"].append("" if failed else line.text)
+        columns["score"].append(0.0 if failed else float(line.score))
+        columns["chars"].append([] if failed else [dict(vars(char)) for char in line.chars])
+        columns["error"].append(str(line) or type(line).__name__ if failed else "")
+        if n_best > 1:
+            pairs = () if failed else line.alternatives
+            columns["alternatives"].append([{"text": text, "log_probability": score} for text, score in pairs])
+    return columns
+
+
+def _names(n_best: int) -> tuple[str, ...]:
+    return ("text", "score", "chars", "error", *(("alternatives",) if n_best > 1 else ()))
+
+
+@functools.cache
+def arrow_types(n_best: int) -> "dict[str, pyarrow.DataType]":
+    """The types of `columns_of` in Arrow and Parquet."""
+    import pyarrow as pa
+
+    number = pa.float64()
+    char = pa.struct([("character", pa.string()), ("score", number), ("x0", number), ("x1", number)])
+    types = {
+        "text": pa.string(),
+        "score": number,
+        "chars": pa.list_(char),
+        "error": pa.string(),
+        "alternatives": pa.list_(pa.struct([("text", pa.string()), ("log_probability", number)])),
+    }
+    return {name: types[name] for name in _names(n_best)}
