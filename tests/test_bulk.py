@@ -161,7 +161,8 @@ def test_other_weights_are_another_reader(model, images, tmp_path):
 
 def test_datasets_map_in_two_processes(model, images, expected, tmp_path):
     rows = {"image": [{"bytes": one, "path": None} for one in images], "id": list(range(41))}
-    data = datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image(), id=datasets.Value("int64")))
+    features = datasets.Features(image=datasets.Image(), id=datasets.Value("int64"))
+    data = datasets.Dataset.from_dict(rows, features=features)
     data.save_to_disk(tmp_path / "data")
     data = datasets.load_from_disk(tmp_path / "data")
     read = data.map(reader(model), batched=True, batch_size=7, num_proc=2)
@@ -184,8 +185,8 @@ def test_a_spawned_pool(model, images, expected):
 
 
 def test_ray_reads_the_rows_of_a_killed_actor_again(model, images, expected, tmp_path):
-    ray = pytest.importorskip("ray", reason="ray is not installed (extra `bulk`)")
-    import ray.data
+    ray_data = pytest.importorskip("ray.data", reason="ray is not installed (extra `bulk`)")
+    import ray
 
     marker = str(tmp_path / "killed")
 
@@ -202,13 +203,22 @@ def test_ray_reads_the_rows_of_a_killed_actor_again(model, images, expected, tmp
                 os.kill(os.getpid(), signal.SIGKILL)
             return {**read, "process": np.full(len(batch["id"]), os.getpid())}
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init(
+        num_cpus=3,  # two for the actors, and one for what feeds them
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+        _system_config={"worker_niceness": 0},  # else this waits for all else that the machine does
+    )
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        data = ray.data.from_items([{"id": index, "image": image} for index, image in enumerate(images)])
-        options = {"model": str(model), "backend": "torch", "precision": "fp32"}
-        data = data.repartition(6).map_batches(
-            Mortal, fn_constructor_kwargs=options, batch_size=4, concurrency=2, num_cpus=1
+        ray_data.DataContext.get_current().enable_progress_bars = False
+        rows = [{"id": index, "image": image} for index, image in enumerate(images)]
+        data = ray_data.from_items(rows, override_num_blocks=6).map_batches(
+            Mortal,
+            fn_constructor_kwargs={"model": str(model), "backend": "torch", "precision": "fp32"},
+            batch_size=4,
+            concurrency=2,
+            num_cpus=1,
         )
         rows = data.take_all()
     finally:

@@ -7,6 +7,7 @@ dataset.map(ReadLines(), batched=True, batch_size=256, num_proc=8)
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -130,16 +131,14 @@ class ReadLines:
         for value in values:
             image = stored_image(value)
             if isinstance(image, list):  # pixels, as Arrow gives them
-                try:
+                with suppress(ValueError):
                     image = np.asarray(image)
-                except ValueError:
-                    pass
             yield bgr(image) if self.rgb and isinstance(image, np.ndarray) else image
 
     def _check(self, columns: list[str]) -> None:
         if self.image not in columns:
             raise ConfigurationError(
-                f"no column {self.image!r}; there are {', '.join(columns)}; name the one of the images: ReadLines(image=)"
+                f"no column {self.image!r}; there are {', '.join(columns)}; name the one of images: ReadLines(image=)"
             )
         taken = [self.prefix + name for name in arrow_types(self.n_best) if self.prefix + name in columns]
         if taken:

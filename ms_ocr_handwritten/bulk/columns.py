@@ -19,16 +19,17 @@ def columns_of(lines: "Iterable[Line | OcrError]", n_best: int) -> dict[str, lis
     """`text`, `score`, `chars` and `error` of each line, and `alternatives` where `n_best` is more than 1."""
     columns: dict[str, list[Any]] = {name: [] for name in _names(n_best)}
     for line in lines:
-        failed = isinstance(line, OcrError)
-        if isinstance(line, ImageError):
-            line.index = None  # the row says where
-        columns["text"].append("" if failed else line.text)
-        columns["score"].append(0.0 if failed else float(line.score))
-        columns["chars"].append([] if failed else [dict(vars(char)) for char in line.chars])
-        columns["error"].append(str(line) or type(line).__name__ if failed else "")
+        error = ""
+        if isinstance(line, OcrError):
+            if isinstance(line, ImageError):
+                line.index = None  # the row says where
+            error, line = str(line) or type(line).__name__, Line("", 0.0, ())
+        columns["text"].append(line.text)
+        columns["score"].append(float(line.score))
+        columns["chars"].append([dict(vars(char)) for char in line.chars])
+        columns["error"].append(error)
         if n_best > 1:
-            pairs = () if failed else line.alternatives
-            columns["alternatives"].append([{"text": text, "log_probability": score} for text, score in pairs])
+            columns["alternatives"].append([{"text": text, "log_probability": p} for text, p in line.alternatives])
     return columns
 
 
