@@ -150,7 +150,6 @@ def test_other_weights_are_another_reader(model, images, tmp_path):
     before = reader(folder)
     first = before({"image": images[:1]})["score"]
     (folder / "pytorch_model.pt").write_bytes((model / "pytorch_model.pt").read_bytes())
-    os.utime(folder / "pytorch_model.pt", ns=(1, 1))
     after = reader(folder)
     assert Hasher.hash(before) != Hasher.hash(after)
     assert after({"image": images[:1]})["score"] == reader(model)({"image": images[:1]})["score"] != first

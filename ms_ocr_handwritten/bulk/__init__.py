@@ -17,7 +17,7 @@ from ..data.rows import bgr, stored_image
 from ..errors import ConfigurationError
 from ..image import Limits
 from .columns import arrow_types, columns_of
-from .opening import ModelFiles, model_files, open_recognizer
+from .opening import model_digest, open_recognizer
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,10 +62,10 @@ class ReadLines:
     allowed: Iterable[str] | None = None
     lexicon: "Lexicon | None" = None
     lexicon_mode: str = "line"
-    _files: ModelFiles = field(init=False, repr=False)
+    _digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"_files": model_files(self.model)}
+        plain: dict[str, Any] = {"_digest": model_digest(self.model)}
         if self.model is not None and os.path.isdir(self.model):
             plain["model"] = os.path.abspath(self.model)
         if self.language_model is not None:

@@ -1,18 +1,18 @@
-"""The recogniser of one process among several, and which files it reads."""
+"""The recogniser of one process among several, and which model it reads with."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import automatic_backend, check
-from ..model_dir import ModelDir, default_model_dir
+from ..config import CONFIGURATION_FILE
+from ..model_dir import INT8_FILE, ONNX_FILE, VOCABULARY_FILE, WEIGHTS_FILES, ModelDir, default_model_dir
 from ..model_id import local_directory
 
 if TYPE_CHECKING:
     from ..recognizer import Recognizer
-
-ModelFiles = tuple[tuple[str, int, int], ...]  # name, bytes, time of the last change in ns
 
 
 def open_recognizer(
@@ -40,10 +40,16 @@ def open_recognizer(
     return Recognizer.from_pretrained(path, backend, precision, threads=threads, **options)
 
 
-def model_files(model: "str | os.PathLike[str] | None") -> ModelFiles:
-    """The files of a model directory; nothing of an id."""
+def model_digest(model: "str | os.PathLike[str] | None") -> str:
+    """A digest of what is read of a model directory (None: the embedded model); '' for an id."""
     folder = Path(default_model_dir() if model is None else model)
     if not folder.is_dir():
-        return ()
-    stats = {entry.name: entry.stat() for entry in os.scandir(folder) if entry.is_file()}
-    return tuple((name, stats[name].st_size, stats[name].st_mtime_ns) for name in sorted(stats))
+        return ""
+    digest = hashlib.sha256()
+    for name in (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE):
+        if (folder / name).is_file():
+            with open(folder / name, "rb") as file:
+                digest.update(name.encode())
+                while block := file.read(2**20):
+                    digest.update(block)
+    return digest.hexdigest()
