@@ -76,8 +76,11 @@ def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _LARGEST:
         raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
-    file = archive.extractfile(member)
-    content = b"" if file is None else file.read()
+    try:
+        file = archive.extractfile(member)
+        content = b"" if file is None else file.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{member.name}: cannot be read, the file is truncated or damaged ({error})") from error
     if len(content) != member.size:
         raise DataError(f"{member.name}: {len(content)} bytes of {member.size} are there, the file ends")
     return content
