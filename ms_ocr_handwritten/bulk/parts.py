@@ -34,11 +34,11 @@ _ROWS = 512  # of Parquet written at once
 class Parts:
     """The files of a run whose results are named `out`, FILE.jsonl or FILE.parquet."""
 
-    def __init__(self, out: Path, size: int, n_best: int = 1) -> None:
-        """size: rows of a part. Raises ConfigurationError for a name of another kind."""
+    def __init__(self, out: Path, n_best: int = 1) -> None:
+        """n_best: as `columns_of` is told. Raises ConfigurationError for a name of another kind."""
         if out.suffix not in SUFFIXES:
             raise ConfigurationError(f"{out}: results are written as {' or '.join(SUFFIXES)}; give such a name")
-        self.out, self.size, self._n_best = out, size, n_best
+        self.out, self._n_best = out, n_best
         self.run_file = out.with_suffix(".run.json")
 
     def path(self, part: int) -> Path:
@@ -58,6 +58,7 @@ class Parts:
 
         Raises ConfigurationError where they differ, OutputError where it cannot be written.
         """
+        told = json.loads(json.dumps(told))  # as it is read back
         if self.former() is None:
             write_atomically(self.run_file, json.dumps(told, ensure_ascii=False, indent=1).encode())
         former = self.former() or {}

@@ -3,7 +3,6 @@
 Every process goes through all sources and reads those of its own parts; the others are passed over unopened.
 """
 
-import json
 import multiprocessing
 import os
 import signal
@@ -90,7 +89,7 @@ class Run:
     def parts(self) -> "Parts":
         from ..bulk.parts import Parts
 
-        return Parts(self.out, self.part_size, self.asked["n_best"])
+        return Parts(self.out, self.asked["n_best"])
 
     def told(self) -> dict[str, Any]:
         """What the processes and runs that write the parts must have in common."""
@@ -123,7 +122,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     if former is None or workers == 1:
         recognizer = run.open(threads)
         run = run.reading_with(recognizer.backend, recognizer.precision)
-    parts.agree(json.loads(json.dumps(run.told())))
+    parts.agree(run.told())
     begun = time.monotonic()
     with _bar(run, shard, done) as bar:
         if recognizer is not None and workers == 1:
@@ -147,16 +146,9 @@ def _bar(run: Run, shard: Shard, done: frozenset[int]) -> "tqdm":
         sizes = {part: min(run.part_size, total - start) for part, start in enumerate(range(0, total, run.part_size))}
         mine = sum(size for part, size in sizes.items() if shard.holds(part))
         before = sum(sizes.get(part, 0) for part in done)
-    pause = 0 if sys.stderr.isatty() else _LOG_SECONDS
-    return tqdm(
-        desc="recognize",
-        total=mine,
-        initial=before or 0,
-        unit="line",
-        mininterval=pause or 0.1,
-        delay=pause,
-        leave=False,
-    )
+    pauses = ("mininterval", "maxinterval", "delay")
+    between = {} if sys.stderr.isatty() else dict.fromkeys(pauses, _LOG_SECONDS)
+    return tqdm(desc="recognize", total=mine, initial=before or 0, unit="line", leave=False, **between)
 
 
 def _read_parts(
