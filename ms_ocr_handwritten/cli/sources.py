@@ -106,7 +106,8 @@ def _size(path: str) -> int | None:
         return _lmdb_size(path)
     if os.path.isdir(path):
         return _folder_size(path)
-    return count(tuple(glob.glob(path, recursive=True))) if glob.glob(path, recursive=True) else 1
+    matches = glob.glob(path, recursive=True)
+    return count(tuple(matches)) if matches else 1
 
 
 def identify(paths: tuple[str, ...]) -> str:
