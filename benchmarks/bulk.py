@@ -4,7 +4,7 @@ times at the beginning and goes on by --resume. Every line must be there once an
     python benchmarks/bulk.py --lines 1000000 --kills 5 [--tiny] [--workers N] [--out lines.parquet]
 
 --tiny reads with a small network of random weights: what is tried is all but the network. Memory is that of the process
-and its workers (proportional shares, from /proc).
+and its workers without the pages of files (the LMDB is mapped, and its pages stay while nobody else needs them).
 """
 
 import argparse
@@ -71,7 +71,7 @@ def resident_mib(process: int) -> float:
         kib = sum(
             int(row.split()[1])
             for row in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            if row.startswith("Pss:")
+            if row.startswith("Pss_Anon:")
         )
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
