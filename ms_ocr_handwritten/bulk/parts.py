@@ -14,18 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..atomic import TEMPORARY_SUFFIX, appearing_whole, write_atomically
 from ..errors import ConfigurationError, ImageError, OcrError
-from ..line import line_row
+from ..line import Line, line_row
 from .columns import arrow_types, columns_of
 
-if TYPE_CHECKING:
-    from ..line import Line
-
 Item = TypeVar("Item")
-Write = Callable[[str, "Line | OcrError"], None]  # called with the name of each line, and what was read
+Write = Callable[[str, Line | OcrError], None]  # called with the name of each line, and what was read
 
 SUFFIXES = (".jsonl", ".parquet")
 _ROWS = 512  # of Parquet written at once
@@ -113,7 +110,7 @@ class Parts:
             names.clear()
             lines.clear()
 
-        def write(name: str, line: "Line | OcrError") -> None:
+        def write(name: str, line: Line | OcrError) -> None:
             names.append(name)
             lines.append(line)
             if len(lines) == _ROWS:
@@ -125,7 +122,7 @@ class Parts:
                 flush()
 
 
-def json_row(name: str, line: "Line | OcrError") -> str:
+def json_row(name: str, line: Line | OcrError) -> str:
     """A line as one object of JSON: path, and text, score, chars and alternatives if there are some; or error."""
     if isinstance(line, OcrError):
         if isinstance(line, ImageError):
