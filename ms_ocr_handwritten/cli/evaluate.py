@@ -233,7 +233,7 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
     Raises LabelError if `path` is neither.
     """
     if is_lmdb(path):
-        return partial(lmdb_sources, path), count((path,))
+        return partial(lmdb_sources, path), count((path,)) or 0
     table = os.path.join(path, LABELS_FILE)
     if not os.path.isfile(table):
         raise LabelError(

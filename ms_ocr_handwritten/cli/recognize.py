@@ -1,11 +1,13 @@
-"""`ms-ocr recognize`: images in, their texts on stdout, one line each, in input order."""
+"""`ms-ocr recognize`: images in, their texts out, one row each, in input order, on stdout or in files."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import OcrError
+from .bulk_run import Run, Shard, ShardType, run_shard
 from .output import exit_if_unreadable, one_line, progress, report_unreadable, tsv_row
 from .reading import decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
 from .sources import count, expand, is_one_image
@@ -27,6 +29,29 @@ if TYPE_CHECKING:
     show_default=True,
     help="Texts of each line: jsonl has them as alternatives.",
 )
+@click.option("--image-column", default="", metavar="NAME", help="In Parquet files, where it is not a usual name.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write FILE-00000 ... (.jsonl or .parquet), each of which appears whole.",
+)
+@click.option("--resume", is_flag=True, help="With --out: read what an interrupted run has not.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --out: processes, each of one thread if they are several.",
+)
+@click.option("--shard", type=ShardType(), metavar="I/N", help="With --out: read every Nth file's lines, from the Ith.")
+@click.option(
+    "--part-size",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="With --out: lines in a file.",
+)
 @decoding_options
 @recognizer_options
 def recognize(
@@ -34,6 +59,12 @@ def recognize(
     layout: str,
     trim: str,
     n_best: int,
+    image_column: str,
+    out: Path | None,
+    resume: bool,
+    workers: int,
+    shard: Shard | None,
+    part_size: int,
     language_model: str | None,
     allowed: str | None,
     lexicon: str | None,
@@ -47,7 +78,8 @@ def recognize(
     """Read images of single lines.
 
     PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name; hidden files and
-    __MACOSX are left out), a pattern such as 'scans/*.png', or the folder of an LMDB (its keys are the names).
+    __MACOSX are left out), a pattern such as 'scans/*.png', the folder of an LMDB (its keys are the names), a Parquet
+    file, a tar file of WebDataset, or a .txt file that names images, one a line.
 
     \b
     text   the text alone if the one PATH is an image, else path TAB text; control characters in path are escaped
@@ -56,14 +88,25 @@ def recognize(
            (text, log-probability) where --n-best, a language model or a constraint was given
 
     What cannot be read is named on stderr, the rest is read, and the exit code is 1.
+
+    With --out a row is path, text, score, chars (and alternatives), or path and error. Part p holds the lines from
+    p times --part-size on, whichever process writes it; FILE.run.json keeps what was asked for.
     """
+    if out is not None:
+        asked = {"n_best": n_best, "allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
+        opened = {"device": device, "trim": trim, "language_model": language_model}
+        run = Run(paths, image_column, out, part_size, model, backend, precision, batch_size, opened, asked)
+        run_shard(run, shard or Shard(0, 1), workers, resume)
+        return
+    if resume or shard or workers > 1:
+        raise click.UsageError("--resume, --shard and --workers need --out")
     recognizer = open_recognizer(model, backend, precision, device, language_model, trim)
     read = reader_of(recognizer, batch_size, n_best=n_best, allowed=allowed, lexicon=lexicon, lexicon_mode=lexicon_mode)
     alone = len(paths) == 1 and is_one_image(paths[0])
     if layout == "tsv":
         click.echo(tsv_row("path", "score", "text"))
     done = unreadable = 0
-    results = read_sources(read, expand(paths))
+    results = read_sources(read, expand(paths, column=image_column))
     for source, line in progress(results, "recognize", count(paths)):
         done += 1
         if isinstance(line, OcrError):

@@ -1,10 +1,15 @@
-"""From the PATHs of a command to images: files, folders, globs, LMDBs and URLs, one after the other, none held back."""
+"""From the PATHs of a command to images, one after the other, none held back: files, folders, patterns, URLs, lists of
+these, LMDBs, Parquet files and WebDataset's tar files.
+"""
 
 import glob
+import hashlib
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import click
 
@@ -14,6 +19,9 @@ from ..files import current_folder
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # looked for in folders
 LMDB_FILE = "data.mdb"
 LABELS_FILE = "labels.tsv"
+LIST_SUFFIX = ".txt"  # of a file that names images, one a line
+PARQUET_SUFFIX = ".parquet"
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MACOS_FOLDER = "__MACOSX"  # of thumbnails, in archives made there
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -27,6 +35,24 @@ class Source:
     image: str | bytes | OcrError
     label: str = ""
 
+    def loaded(self) -> "Source":
+        return self
+
+
+@dataclass(frozen=True)
+class Place:
+    """A Source that is not loaded yet, so that it can be passed over; once the next is asked for it may be too late."""
+
+    name: str
+    load: Callable[[], str | bytes]
+
+    def loaded(self) -> Source:
+        """With the image, or with the reason why it cannot be had."""
+        try:
+            return Source(self.name, self.load())
+        except OcrError as error:
+            return Source(self.name, error)
+
 
 def is_lmdb(path: str) -> bool:
     return os.path.isfile(os.path.join(path, LMDB_FILE))
@@ -34,38 +60,80 @@ def is_lmdb(path: str) -> bool:
 
 def is_one_image(path: str) -> bool:
     """Whether `path` can name no more than one image: a file or a URL."""
-    return bool(_URL.match(path)) or os.path.isfile(path)
+    return bool(_URL.match(path)) or (os.path.isfile(path) and _holder(path) is None)
 
 
-def expand(paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Source]:
+def expand(paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES, column: str = "") -> Iterator[Source]:
     """The images of all paths, in their order; a path that leads to none gives a Source with the reason.
 
-    `suffixes` are those that folders are searched for.
+    `suffixes` are those that folders are searched for, `column` that of the images in Parquet files ('': a usual one).
     """
+    for source in places(paths, suffixes, column):
+        yield source.loaded()
+
+
+def places(
+    paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES, column: str = ""
+) -> Iterator[Source | Place]:
+    """As `expand`, but nothing is loaded from files that hold many images."""
     for path in paths:
-        if is_one_image(path):
+        if _URL.match(path):
             yield file_source(path)
+        elif os.path.isfile(path):
+            holder = _holder(path)
+            yield from holder.places(path, column) if holder else [file_source(path)]
         elif is_lmdb(path):
-            yield from lmdb_sources(path)
+            yield from _lmdb_places(path)
         elif os.path.isdir(path):
             yield from _folder_sources(path, suffixes)
         else:
-            yield from _glob_sources(path, suffixes)
+            yield from _glob_sources(path, suffixes, column)
 
 
-def count(paths: tuple[str, ...]) -> int:
-    """How many sources `expand` will give, without reading an image."""
-    return sum(map(_size, paths))
+def count(paths: tuple[str, ...]) -> int | None:
+    """How many sources `expand` will give, without reading an image; None where only reading tells."""
+    sizes = [_size(path) for path in paths]
+    return None if None in sizes else sum(filter(None, sizes))
 
 
-def _size(path: str) -> int:
-    if is_one_image(path):
+def _size(path: str) -> int | None:
+    if _URL.match(path):
         return 1
+    if os.path.isfile(path):
+        holder = _holder(path)
+        return holder.size(path) if holder else 1
     if is_lmdb(path):
         return _lmdb_size(path)
     if os.path.isdir(path):
         return _folder_size(path)
-    return sum(map(_size, glob.glob(path, recursive=True))) or 1
+    matches = glob.glob(path, recursive=True)
+    return count(tuple(matches)) if matches else 1
+
+
+def identify(paths: tuple[str, ...]) -> str:
+    """A digest of the names of all sources; of files that hold many, of their own names, sizes and times of change."""
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        digest.update("\0".join(map(str, (*parts, "\n"))).encode("utf-8", "surrogateescape"))
+
+    def add_file(path: str) -> None:
+        status = os.stat(path)
+        add(path, status.st_size, status.st_mtime_ns)
+
+    for path in paths:
+        if os.path.isfile(path) and _holder(path):
+            add_file(path)
+        elif is_lmdb(path):
+            add_file(os.path.join(path, LMDB_FILE))
+        elif os.path.isdir(path):
+            for source, hidden in _walk(path, IMAGE_SUFFIXES):
+                add(source.name, hidden)
+        elif not is_one_image(path) and (matches := sorted(glob.glob(path, recursive=True))):
+            add(path, identify(tuple(matches)))
+        else:
+            add(path)
+    return digest.hexdigest()
 
 
 def file_source(path: str, label: str = "") -> Source:
@@ -73,7 +141,23 @@ def file_source(path: str, label: str = "") -> Source:
 
 
 def lmdb_sources(path: str) -> Iterator[Source]:
-    """The samples of an LMDB, named `path/key`; a record that cannot be had gives the reason in its place."""
+    """The samples of an LMDB with their labels, named as by `_lmdb_places`."""
+    from ..lmdb.store import LmdbReader
+
+    reader = None
+    for index, place in enumerate(_lmdb_places(path)):
+        source = place.loaded()
+        if not isinstance(source.image, OcrError):
+            reader = reader or LmdbReader(path)
+            try:
+                source = replace(source, label=reader.label(index))
+            except OcrError as error:
+                source = Source(source.name, error)
+        yield source
+
+
+def _lmdb_places(path: str) -> Iterator[Source | Place]:
+    """The images of an LMDB, named `path/key`; a record that cannot be had gives the reason in its place."""
     from ..lmdb.store import LmdbReader, image_key
 
     try:
@@ -83,13 +167,7 @@ def lmdb_sources(path: str) -> Iterator[Source]:
         yield Source(click.format_filename(path), error)
         return
     for index in range(size):
-        name = click.format_filename(os.path.join(path, image_key(index)))
-        try:
-            image, label = reader.read(index)
-        except OcrError as error:
-            yield Source(name, error)
-        else:
-            yield Source(name, image, label)
+        yield Place(click.format_filename(os.path.join(path, image_key(index))), partial(reader.image_bytes, index))
 
 
 def _lmdb_size(path: str) -> int:
@@ -99,6 +177,67 @@ def _lmdb_size(path: str) -> int:
         return len(LmdbReader(path))
     except OcrError:
         return 1  # the reason, which `lmdb_sources` gives
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """A kind of file that holds many images: its places, given the column of the images, and how many they are."""
+
+    places: Callable[[str, str], Iterator[Source | Place]]
+    size: Callable[[str], int | None]
+
+
+def _holder(path: str) -> _Holder | None:
+    """What the file holds, by its name; None for one image."""
+    name = path.lower()
+    if name.endswith(LIST_SUFFIX):
+        return _Holder(_list_sources, lambda path: sum(1 for _ in _list_sources(path)))
+    if name.endswith(PARQUET_SUFFIX):
+        return _Holder(_parquet_places, _parquet_size)
+    if name.endswith(TAR_SUFFIXES):
+        return _Holder(_tar_places, lambda path: None)
+    return None
+
+
+def _list_sources(path: str, column: str = "") -> Iterator[Source]:
+    """The images that a list names, one a line, relative to the working directory as PATHs are."""
+    name = click.format_filename(path)
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            yield from (file_source(line) for line in (line.rstrip("\r\n") for line in lines) if line)
+    except OSError as error:
+        yield Source(name, ImageError(f"{name}: the list cannot be read ({error.strerror}); check its permissions"))
+
+
+def _parquet_places(path: str, column: str) -> Iterator[Source | Place]:
+    """The rows of a Parquet file, named `path#row` from 0."""
+    from ..data.rows import read_images
+
+    name = click.format_filename(path)
+    try:
+        for row, image in enumerate(read_images(Path(path), column)):
+            yield Place(f"{name}#{row}", image)
+    except OcrError as error:
+        yield Source(name, error)
+
+
+def _parquet_size(path: str) -> int:
+    from ..data.record import ReadOptions
+    from ..data.rows import count_parquet
+
+    return count_parquet(Path(path), ReadOptions()) or 1
+
+
+def _tar_places(path: str, column: str) -> Iterator[Source | Place]:
+    """The images of a tar file, named `path/member`."""
+    from ..data.webdataset import read_images
+
+    name = click.format_filename(path)
+    try:
+        for member, image in read_images(Path(path)):
+            yield Place(f"{name}/{member}", image)
+    except OcrError as error:
+        yield Source(name, error)
 
 
 def _folder_sources(path: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
@@ -141,7 +280,7 @@ def _walk(folder: str, suffixes: tuple[str, ...], hidden: bool = False) -> Itera
             yield file_source(entry.path), here
 
 
-def _glob_sources(pattern: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
+def _glob_sources(pattern: str, suffixes: tuple[str, ...], column: str) -> Iterator[Source | Place]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         name = click.format_filename(pattern)
@@ -152,4 +291,4 @@ def _glob_sources(pattern: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
                 f"(looked in {click.format_filename(current_folder())}); check the path"
             ),
         )
-    yield from expand(tuple(matches), suffixes)
+    yield from places(tuple(matches), suffixes, column)

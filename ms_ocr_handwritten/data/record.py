@@ -59,10 +59,10 @@ class Columns:
         "page": ("page", "page_id", "document", "form"),
     }
 
-    def find(self, there: list[str], where: str) -> dict[str, str]:
-        """Kind ("image", "text", "writer", "page") -> which of the columns `there`; image and text are always found.
+    def find(self, there: list[str], where: str, needed: tuple[str, ...] = ("image", "text")) -> dict[str, str]:
+        """Kind ("image", "text", "writer", "page") -> which of the columns `there`; those `needed` are always found.
 
-        Raises DataError where a column that was named is not there, or none of the usual names of image or text is.
+        Raises DataError where a column that was named is not there, or none of the usual names of one needed is.
         """
         found = {}
         lower = {name.strip().lower(): name for name in reversed(there)}
@@ -73,7 +73,7 @@ class Columns:
             name = asked or next((lower[name] for name in usual if name in lower), "")
             if name:
                 found[kind] = name
-            elif kind in ("image", "text"):
+            elif kind in needed:
                 raise DataError(
                     f"{where}: which column holds the {kind}? There are {', '.join(there)}; rename it to {kind}, "
                     f"or name it (--{kind}-column)"

@@ -6,8 +6,9 @@ An image is {"bytes", "path"} as Hugging Face stores it, encoded bytes, a path, 
 """
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,14 @@ from .record import BadRecord, Columns, ReadOptions, Record, Records
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 _BATCH = 64  # rows read at once
 SAVED = ("dataset_info.json", "dataset_dict.json")  # of them, one is in a folder that `save_to_disk` wrote
+
+
+class _DamagedError(DataError):
+    """A file as a whole cannot be read."""
 
 
 def is_saved(path: Path) -> bool:
@@ -108,18 +114,50 @@ def parquet_files(path: Path) -> list[Path]:
 
 def read_parquet(path: Path, options: ReadOptions) -> Records:
     """The rows of a Parquet file, or of all in a folder; a damaged file gives a BadRecord in place of its rows."""
-    import pyarrow
-    import pyarrow.parquet
-
     for file in parquet_files(path):
         try:
-            with pyarrow.parquet.ParquetFile(file) as parquet:
+            with _open_parquet(file) as parquet:
                 found = options.columns.find(parquet.schema_arrow.names, str(file))
                 batches = parquet.iter_batches(_BATCH, columns=list(found.values()))
                 rows = (row for batch in batches for row in batch.to_pylist())
                 yield from _records(rows, found, str, str(file), options)
-        except (pyarrow.ArrowException, OSError) as error:
-            yield BadRecord(str(file), DataError(f"{file}: no Parquet file, or a damaged one ({error}); copy it again"))
+        except _DamagedError as error:
+            yield BadRecord(str(file), error)
+
+
+def read_images(file: Path, column: str = "") -> Iterator[Callable[[], str | bytes]]:
+    """What gives the image of each row of a Parquet file: encoded bytes, a path or a URL.
+
+    Args:
+        column: that of the images; '' for a usual name.
+
+    Raises:
+        DataError: The file is damaged, or has no such column. The functions raise ImageError for rows without an image.
+    """
+    with _open_parquet(file) as parquet:
+        name = Columns(image=column).find(parquet.schema_arrow.names, str(file), ("image",))["image"]
+        for batch in parquet.iter_batches(_BATCH, columns=[name]):
+            yield from (partial(_encoded, value) for value in batch.column(0))
+
+
+def _encoded(value: Any) -> str | bytes:
+    image = stored_image(value.as_py())
+    if not isinstance(image, (str, bytes)):
+        raise ImageError(f"an image as {type(image).__name__} is not read; give encoded bytes or a path")
+    return image
+
+
+@contextmanager
+def _open_parquet(file: Path) -> "Iterator[pyarrow.parquet.ParquetFile]":
+    """Raises _DamagedError, within the block too."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            yield parquet
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _DamagedError(f"{file}: no Parquet file, or a damaged one ({error}); copy it again") from error
 
 
 def _records(
@@ -150,8 +188,7 @@ def _source(value: Any, name: str, index: int) -> str:
 
 def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
     """What a column holds as what a Record takes. Raises DataError."""
-    if isinstance(value, dict):  # Hugging Face's Image, undecoded
-        value = value.get("bytes") or value.get("path")
+    value = stored_image(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, str):
@@ -163,11 +200,21 @@ def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
     raise DataError(f"an image as {type(value).__name__} is not read; give encoded bytes, a path or an array")
 
 
+def stored_image(value: Any) -> Any:
+    """The bytes of Hugging Face's Image as it is stored, or else its path; anything else as it is."""
+    return value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+
+
+def bgr(array: np.ndarray) -> np.ndarray:
+    """Colours in OpenCV's order, of RGB or RGBA (H, W, 3 or 4); other arrays as they are."""
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        return np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+    return array
+
+
 def _array(value: Any) -> np.ndarray:
     """Grey or BGR uint8, from the RGB that data sets hold."""
-    array = np.asarray(value)
-    if array.ndim == 3 and array.shape[2] in (3, 4):
-        array = np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+    array = bgr(np.asarray(value))
     rgb = load_image(array)
     return rgb[:, :, 0].copy() if array.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 

@@ -37,12 +37,29 @@ def read(path: Path, options: ReadOptions) -> Records:
                 name = stem
                 members[suffix] = content_of()
         except (tarfile.TarError, OSError, EOFError, DataError) as error:
-            yield BadRecord(
-                str(file), DataError(f"{file}: truncated or damaged after {name or 'its beginning'!r} ({error})")
-            )
+            yield BadRecord(str(file), _damaged(file, name, error))
             continue  # the sample at the fault may be half there
         if members:
             yield _sample(file, base, name, members, options)
+
+
+def read_images(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Name and content of each image in a tar file, with a text beside it or not; a content before the next name.
+
+    Raises DataError where the file is cut off or damaged, after the images before.
+    """
+    name = ""
+    try:
+        for stem, suffix, content_of in _members(file):
+            if suffix in IMAGE_SUFFIXES:
+                name = stem + suffix
+                yield name, content_of
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise _damaged(file, name, error) from error
+
+
+def _damaged(file: Path, name: str, error: Exception) -> DataError:
+    return DataError(f"{file}: truncated or damaged after {name or 'its beginning'!r} ({error})")
 
 
 def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
@@ -59,8 +76,11 @@ def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _LARGEST:
         raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
-    file = archive.extractfile(member)
-    content = b"" if file is None else file.read()
+    try:
+        file = archive.extractfile(member)
+        content = b"" if file is None else file.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{member.name}: cannot be read, the file is truncated or damaged ({error})") from error
     if len(content) != member.size:
         raise DataError(f"{member.name}: {len(content)} bytes of {member.size} are there, the file ends")
     return content
