@@ -1,6 +1,7 @@
 """CRNN and LightweightEdge: values and texts of ModelScope's builtin, and all that a ConvNextViT can do as well."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -179,17 +180,25 @@ def test_reading_computes_what_the_network_does(tmp_path, kind):
 # ---------------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_texts_equal_the_builtins(tmp_path, kind):
-    """On the official sizes, from arrays as OpenCV gives them to us, RGB to the builtin, which takes them so."""
+def official_dir(folder: Path, kind: str) -> Path:
+    """A model directory of the official sizes, whose vocabulary begins with ALPHABET."""
     first = 1 if kind == "CRNN" else 2
-    characters = "".join(chr(0x4E00 + index) for index in range(7644 - first))
-    folder = make_dir(tmp_path / "model", kind, characters)
+    rest = "".join(chr(0x4E00 + index) for index in range(7644 - first - len(ALPHABET)))
+    return make_dir(folder, kind, ALPHABET + rest)
+
+
+def builtin_texts(folder: Path, images: list[np.ndarray]) -> list[str]:
+    """Of images as OpenCV gives them, RGB for the builtin, which takes them so."""
     builtin = upstream_class("MODELS", TASK, "OCRRecognition")(str(folder)).eval()
     preprocessor = upstream_class("PREPROCESSORS", "cv", TASK)(str(folder))
-    images = lines((0.5, 1, 3, 8, 19.5, 20))
     with torch.inference_mode():
-        expected = [builtin(preprocessor(image[:, :, ::-1])["image"])["preds"][0] for image in images]
+        return [builtin(preprocessor(image[:, :, ::-1])["image"])["preds"][0] for image in images]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_texts_equal_the_builtins(tmp_path, kind):
+    folder, images = official_dir(tmp_path / "model", kind), lines((0.5, 1, 3, 8, 19.5, 20))
+    expected = builtin_texts(folder, images)
     assert sum(map(len, expected)) > 100 and len(set(expected)) == len(images)
     recognizer = Recognizer.from_pretrained(folder, "torch", "fp32")
     assert [recognizer.read(image).text for image in images] == expected
@@ -334,7 +343,7 @@ def test_losses_are_those_of_pytorch_over_each_lines_own_canvas(small_dir, few_l
     assert read_batch(encoded, network.classifier, batch, files.vocabulary) == texts
 
 
-def test_a_training_goes_on_where_it_was_stopped_and_the_builtin_takes_its_weights(small_dir, few_lines, tmp_path):
+def test_a_training_goes_on_where_it_was_stopped(small_dir, few_lines, tmp_path):
     """The statistics of batch norm included."""
     whole = training_of(small_dir, few_lines, tmp_path / "whole", 2)
     start = {name: value.clone() for name, value in whole.network.state_dict().items()}
@@ -355,6 +364,19 @@ def test_a_training_goes_on_where_it_was_stopped_and_the_builtin_takes_its_weigh
     )
     again = training_of(output, few_lines, tmp_path / "again", 1).evaluate()
     assert again["cer"] == scores["cer"] and again["avg_loss"] == pytest.approx(scores["avg_loss"])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_builtin_reads_what_was_trained_here(tmp_path, few_lines, kind):
+    folder, images = official_dir(tmp_path / "model", kind), lines((2, 7))
+    before = builtin_texts(folder, images)
+    training_of(folder, few_lines, tmp_path / "work", 1).run()
+    output = tmp_path / "work" / "output"
+    shutil.copy(tmp_path / "work" / "epoch_1.pth", output / "pytorch_model.pt")
+    expected = builtin_texts(output, images)
+    assert expected != before
+    recognizer = Recognizer.from_pretrained(output, "torch", "fp32")
+    assert [line.text for line in recognizer.read_many(images)] == expected
 
 
 def test_frozen_parts_and_new_characters(small_dir, few_lines, tmp_path):
