@@ -110,6 +110,9 @@ class Layout:
     """How a network takes lines: the canvas of a line, and the pieces of it that are computed, each by itself.
 
     All widths are px at 32 px height; `width` is a line's own.
+
+    >>> CHUNKED.pieces(900), CHUNKED.canvas_width(900), WHOLE.pieces(900), WHOLE.canvas_width(900)
+    (4, 1056, 1, 960)
     """
 
     official_width: int  # of the canvas that upstream always computes

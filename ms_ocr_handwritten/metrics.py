@@ -26,7 +26,11 @@ def loose(text: str) -> str:
 
 
 def aligned(label: str, text: str) -> list[tuple[str, str]]:
-    """The columns of a minimal edit: (character of `label`, character of `text`), '' where one of the two has none."""
+    """The columns of a minimal edit: (character of `label`, character of `text`), '' where one of the two has none.
+
+    >>> aligned("hello", "hull")
+    [('h', 'h'), ('e', 'u'), ('l', 'l'), ('l', 'l'), ('o', '')]
+    """
     columns: list[tuple[str, str]] = []
     for block in Levenshtein.opcodes(label, text):
         there, read = label[block.src_start : block.src_end], text[block.dest_start : block.dest_end]

@@ -70,11 +70,11 @@ model = upstream_class("MODELS", "ocr-recognition", "OCRRecognition")(VALUES["fo
 class Builtin(upstream_class("PIPELINES", "ocr-recognition", "convnextTiny-ocr-recognition")):
     def initiate_single_model(self, model_or_dir, **kwargs):
         return model
-Builtin.__module__ = "modelscope.pipelines.cv.ocr_recognition_pipeline"
+Builtin.__module__, Builtin.__name__ = Builtin.__base__.__module__, Builtin.__base__.__name__  # as its source has it
 preprocessor = upstream_class("PREPROCESSORS", "cv", "ocr-recognition")(VALUES["folder"])
 builtin = Builtin(VALUES["folder"], preprocessor=preprocessor)
 missing = sorted(name for name in vars(builtin) if not hasattr(default, name) and name != "ocr_recognizer")
-default.prepare_model()
+default.prepare_model(), builtin.prepare_model()
 same = {name: getattr(default, name) == getattr(builtin, name) for name in
         ("device", "device_name", "device_map", "framework", "has_multiple_models", "_model_prepare")}
 network = default.model

@@ -16,6 +16,7 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.onnx import made_from, open_onnx
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import QuantizationError
+from ms_ocr_handwritten.geometry import CHUNKED
 from ms_ocr_handwritten.image import LineCanvas, line_canvas, load_image
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.metrics import Counts
@@ -271,9 +272,9 @@ def test_calibration_lines_are_spread_over_the_sets(tmp_path):
     for number, of_set in enumerate(widths):
         write_lmdb(tmp_path / str(number), [(png(np.zeros((32, width), np.uint8)), "a") for width in of_set])
     both = [labelled_sources(str(tmp_path / str(number))) for number in (0, 1)]
-    assert [line.width for line in _lines_of(both, 5)] == [10, 30, 50, 70, 90]
-    assert [line.width for line in _lines_of(both, 3)] == [10, 40, 70]
-    assert [line.width for line in _lines_of(both, 11)] == [*widths[0], *widths[1]]
+    assert [line.width for line in _lines_of(both, 5, CHUNKED)] == [10, 30, 50, 70, 90]
+    assert [line.width for line in _lines_of(both, 3, CHUNKED)] == [10, 40, 70]
+    assert [line.width for line in _lines_of(both, 11, CHUNKED)] == [*widths[0], *widths[1]]
 
 
 WITHOUT_TORCH = """

@@ -72,6 +72,9 @@ def image_size(source: str | os.PathLike[str] | bytes, *, limits: Limits = Limit
     """Width and height in px of the upright picture, from its header alone.
 
     Raises ImageError.
+
+    >>> image_size(cv2.imencode(".png", np.zeros((40, 200), np.uint8))[1].tobytes())
+    (200, 40)
     """
     encoded = source if isinstance(source, bytes) else read_source(source, limits)
     name = f"{len(encoded)} encoded bytes" if isinstance(source, bytes) else shortened(source)

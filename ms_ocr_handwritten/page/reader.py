@@ -273,7 +273,11 @@ def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) 
 
 
 def borders(spans: list[tuple[float, float]], width: int) -> list[float]:
-    """Where characters at (x0, x1) begin and end so that they lie side by side; the outer ones are as wide as inner."""
+    """Where characters at (x0, x1) begin and end so that they lie side by side; the outer ones are as wide as inner.
+
+    >>> borders([(10, 20), (30, 40)], 100)
+    [2.5, 25.0, 47.5]
+    """
     if not spans:
         return []
     inner = [(left[1] + right[0]) / 2 for left, right in zip(spans[:-1], spans[1:])]
