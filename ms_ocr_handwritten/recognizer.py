@@ -12,25 +12,25 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from .backends import open_backend, torch_backend
-from .backends.base import Backend, ColumnPath, Computed, Pending
+from .backends.base import Backend, Pending
 from .config import DecoderConfig
 from .decoding.candidates import Candidates, Wanted
-from .decoding.decoder import Decoder, Decoding
-from .errors import CheckpointError, ConfigurationError, ImageError
+from .decoding.decoder import Decoding, open_decoding
+from .errors import ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT, Layout
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .image.loading import Loaded, Stop, load_canvases
 from .image.margins import advice, find_ink, thumbnail, trimmed
-from .line import Character, Line, greedy_line, searched_line
+from .line import Character, Line
 from .model_dir import ModelDir
 from .model_id import local_directory
+from .reading import LinesReader, in_place
 from .vocab import Vocabulary
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Recognizer:
         ('2026', 1.0, ['2', '0', '2', '6'])
         """
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
-        (line,) = _Reader(self._backend, self.vocabulary, decoder).begin([self.canvas(image)]).result()
+        (line,) = LinesReader(self._backend, self.vocabulary, decoder).begin([self.canvas(image)]).result()
         return line
 
     @overload
@@ -284,9 +284,11 @@ class Recognizer:
             raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
         loaded = load_canvases(images, self.canvas, batch_size, stop=errors == "raise")
-        return self._read_groups(loaded, batch_size, _Reader(self._backend, self.vocabulary, decoder))
+        return self._read_groups(loaded, batch_size, LinesReader(self._backend, self.vocabulary, decoder))
 
-    def _read_groups(self, loaded: Iterator[Loaded], batch_size: int, reader: "_Reader") -> Iterator[Line | ImageError]:
+    def _read_groups(
+        self, loaded: Iterator[Loaded], batch_size: int, reader: LinesReader
+    ) -> Iterator[Line | ImageError]:
         begun: deque[tuple[list[Loaded], Pending[list[Line]]]] = deque()
         with reader:
             for group in self._groups(loaded, batch_size):
@@ -294,11 +296,11 @@ class Recognizer:
                 canvases = [item for item in group if isinstance(item, LineCanvas)]
                 begun.append((group, reader.begin(canvases)))
                 while len(begun) > (0 if end else reader.aside):
-                    yield from _in_place(*begun.popleft())
+                    yield from in_place(*begun.popleft())
                 if isinstance(end, Stop):
                     raise end.error
             while begun:
-                yield from _in_place(*begun.popleft())
+                yield from in_place(*begun.popleft())
 
     def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
         """Lines that are computed together, and images that cannot be read in their places."""
@@ -319,7 +321,7 @@ class Recognizer:
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `canvas` prepared, or `line_canvas` for this recogniser's `layout`."""
-        return _Reader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
+        return LinesReader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
 
     def candidates(self, image: object) -> Candidates:
         """What a decoder is given of one image of one line: the likely classes of each column."""
@@ -344,88 +346,3 @@ class Recognizer:
         if reason and not self._warned:
             self._warned = True
             logger.warning("an image of %dx%d px %s (said once)", rgb.shape[1], rgb.shape[0], reason)
-
-
-def open_decoding(
-    vocabulary: Vocabulary, config: DecoderConfig, language_model: str | os.PathLike[str] | None
-) -> Decoding:
-    """How lines are read with a language model, None for that of the configuration, if any.
-
-    Raises LanguageModelError.
-    """
-    path = config.language_model if language_model is None else language_model
-    if path is None:
-        return Decoding(vocabulary, beam_width=config.beam_width)
-    from .decoding.language_model import LanguageModel
-
-    model = LanguageModel(path)
-    weights = model.weights
-    if language_model is None or config.language_model is None:  # else the configuration's are those of its own model
-        weights = weights.but(config.alpha, config.beta)
-    return Decoding(vocabulary, model.scorer(vocabulary, weights), config.beam_width)
-
-
-class _Reader:
-    """Reads groups of lines one way. A decoder works in a thread of its own, beside the next group's network."""
-
-    def __init__(self, backend: Backend, vocabulary: Vocabulary, decoder: Decoder | None) -> None:
-        self.backend, self.vocabulary, self.decoder = backend, vocabulary, decoder
-        self.aside = 1 if backend.asynchronous else 0  # groups that are computed while others are given out
-        self._thread: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> "_Reader":
-        if self.decoder:
-            self._thread, self.aside = ThreadPoolExecutor(1, "ms-ocr-decode"), 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._thread:
-            self._thread.shutdown(cancel_futures=True)
-
-    def begin(self, canvases: list[LineCanvas]) -> Pending[list[Line]]:
-        if not canvases:
-            return Computed([])
-        lines = self._searched(canvases, self.decoder) if self.decoder else self._greedy(canvases)
-        return self._thread.submit(lines.result) if self._thread else lines
-
-    def _greedy(self, canvases: list[LineCanvas]) -> "_Lines":
-        pending = self.backend.begin(canvases)
-        return _Lines(lambda: [self._greedy_line(*one) for one in zip(canvases, pending.result())])
-
-    def _searched(self, canvases: list[LineCanvas], decoder: Decoder) -> "_Lines":
-        pending = self.backend.begin_candidates(canvases, decoder.wanted)
-        return _Lines(lambda: [self._searched_line(*one, decoder) for one in zip(canvases, pending.result())])
-
-    def _greedy_line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
-        self._check(path.log_probs)
-        return greedy_line(canvas, path.ids, path.log_probs, self.vocabulary)
-
-    def _searched_line(self, canvas: LineCanvas, columns: Candidates, decoder: Decoder) -> Line:
-        self._check(columns.log_probs[:, 0])
-        return searched_line(canvas, columns, decoder, self.vocabulary)
-
-    def _check(self, log_probs: np.ndarray) -> None:
-        """Raises CheckpointError where they are no numbers."""
-        if not np.isfinite(log_probs).all():
-            raise CheckpointError(
-                f"the network finds values that are no numbers ({self.backend.name}, {self.backend.precision}): its "
-                "weights hold nan or inf, or are too large for the precision; take the weights of an earlier epoch, "
-                "or 'fp32'"
-            )
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Lines of columns that may still be computed."""
-
-    result: Callable[[], list[Line]]
-
-
-def _in_place(group: list[Loaded], pending: Pending[list[Line]]) -> Iterator[Line | ImageError]:
-    """The lines of a group, and the errors of images in their places."""
-    lines = iter(pending.result())
-    for item in group:
-        if isinstance(item, LineCanvas):
-            yield next(lines)
-        elif isinstance(item, ImageError):
-            yield item

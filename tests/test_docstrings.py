@@ -10,7 +10,7 @@ import ms_ocr_handwritten
 
 CORE = ["ctc", "geometry", "image.canvas", "image.load", "metrics", "model_dir", "page.reader", "recognizer", "vocab"]
 SHOWN_ELSEWHERE = {  # by the example of another name, which makes it
-    *("Run", "LineCanvas", "Character", "Line", "Page", "PageLine", "PageCharacter", "ModelDir", "open_decoding")
+    *("Run", "LineCanvas", "Character", "Line", "Page", "PageLine", "PageCharacter", "ModelDir")
 }
 
 

@@ -27,7 +27,7 @@ LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
         "line",
     ],
     ["nets", "nets.*", "model_dir", "onnx", "onnx.metadata", "onnx.inspection", "backends", "backends.*"],
-    ["recognizer", "training", "training.*", "onnx.export", "onnx.int8"],
+    ["recognizer", "reading", "training", "training.*", "onnx.export", "onnx.int8"],
     ["synth", "synth.*", "page", "page.*", "report", "report.*", "ocrmypdf", "bulk", "bulk.*"],
     ["plugin", "plugin.*"],
     ["cli", "cli.*", "app", "app.*", "serve", "serve.*"],

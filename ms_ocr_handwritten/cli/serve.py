@@ -1,5 +1,6 @@
 """`ms-ocr serve`: reads what comes over HTTP."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -130,9 +131,9 @@ def serve(
         seconds=seconds,
         receive_seconds=receive_seconds,
     )
-    recognizer = open_recognizer(model, backend, precision, device, language_model, trim, options.limits)
     metrics = Metrics()
-    lines = line_door(recognizer, options, metrics.computed("lines"))
+    opening = partial(open_recognizer, model, backend, precision, device, language_model, trim, options.limits)
+    lines, recognizer = line_door(opening, options, metrics.computed("lines"))
     metrics.watch("lines", lines.queue)
     pages = _pages(no_page, detector, writing, recognizer, options, metrics.computed("pages"))
     if not isinstance(pages, BackendError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import DecoderConfig
 from ..ctc import collapse
 from ..errors import ConfigurationError
 from ..vocab import Vocabulary
@@ -132,3 +133,22 @@ def _changed(lexicon: object) -> int | None:
         return os.stat(lexicon).st_mtime_ns if isinstance(lexicon, (str, os.PathLike)) else None
     except OSError:
         return None
+
+
+def open_decoding(
+    vocabulary: Vocabulary, config: DecoderConfig, language_model: str | os.PathLike[str] | None
+) -> Decoding:
+    """How lines are read with a language model, None for that of the configuration, if any.
+
+    Raises LanguageModelError.
+    """
+    path = config.language_model if language_model is None else language_model
+    if path is None:
+        return Decoding(vocabulary, beam_width=config.beam_width)
+    from .language_model import LanguageModel
+
+    model = LanguageModel(path)
+    weights = model.weights
+    if language_model is None or config.language_model is None:  # else the configuration's are those of its own model
+        weights = weights.but(config.alpha, config.beta)
+    return Decoding(vocabulary, model.scorer(vocabulary, weights), config.beam_width)
