@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir, render, weaken_positions
 from fresh import fresh
+from test_recognisers import KINDS, SMALL, check_an_exported_file, make_dir
 
 from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.backends.openvino import open_openvino
@@ -147,3 +148,8 @@ def test_what_is_missing_or_damaged_is_named(model_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(BackendError, match=r"'openvino' needs the package openvino; `pip install ms_ocr_handwritten\["):
         open_openvino(model_dir / "model.onnx", "fp32", None)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_networks_that_take_lines_whole(tmp_path, kind):
+    check_an_exported_file(make_dir(tmp_path / kind, kind, **SMALL[kind]), "openvino")
