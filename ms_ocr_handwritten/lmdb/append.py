@@ -17,7 +17,7 @@ from ..errors import LmdbError
 from .build import sample_of
 from .open import absolute, data_file
 from .resumable import ResumableWriter, Sample
-from .store import COUNT_KEY, VALIDATE, LmdbReader, image_key, label_key, side_key
+from .store import COUNT_KEY, VALIDATE, LmdbReader
 
 _LEAST_MAP_SIZE = 64 * 2**20  # bytes; the file takes only what it needs
 _turn = threading.Lock()  # lmdb refuses to open the same files twice in a process
@@ -58,7 +58,7 @@ def _add(target: Path, sample: Sample) -> int:
         with lmdb.open(os.fspath(target), subdir=target.is_dir(), map_size=size) as environment:
             with environment.begin(write=True) as transaction:
                 count = int(transaction.get(COUNT_KEY.encode("ascii"), b""))  # by others it may have grown meanwhile
-                for key, value in _records(sample, count):
+                for key, value in sample.records(count):
                     if not transaction.put(key.encode("ascii"), value, overwrite=False):
                         raise LmdbError(f"{target}: holds key {key} beyond its {count} samples; {VALIDATE}")
                 transaction.put(COUNT_KEY.encode("ascii"), str(count + 1).encode("ascii"))
@@ -69,8 +69,3 @@ def _add(target: Path, sample: Sample) -> int:
         raise LmdbError(
             f"{target}: cannot be written ({error}); free some space, or mend the permissions; it is as it was"
         ) from error
-
-
-def _records(sample: Sample, index: int) -> list[tuple[str, bytes]]:
-    beside = [(side_key(kind, index), text.encode("utf-8", "replace")) for kind, text in sample.beside.items()]
-    return [(image_key(index), sample.image), (label_key(index), sample.label.encode("utf-8")), *beside]

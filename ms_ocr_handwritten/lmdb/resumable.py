@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,13 @@ class Sample:
     image: bytes
     label: str
     beside: dict[str, str]
+
+    def records(self, index: int) -> Iterator[tuple[str, bytes]]:
+        """Key and value of each record that stores it as sample number `index` (from 0)."""
+        yield image_key(index), self.image
+        yield label_key(index), self.label.encode("utf-8")
+        for kind, text in self.beside.items():
+            yield side_key(kind, index), text.encode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,9 @@ class ResumableWriter:
 
     def add(self, sample: Sample) -> None:
         """The next record of the source is this sample."""
-        index = self._state.samples
+        for key, value in sample.records(self._state.samples):
+            self._put(key, value)
         self._state.samples += 1
-        self._put(image_key(index), sample.image)
-        self._put(label_key(index), sample.label.encode("utf-8"))
-        for kind, text in sample.beside.items():
-            self._put(side_key(kind, index), text.encode("utf-8", "replace"))
         self._next()
 
     def skip(self, skipped: SkippedSample) -> None:
