@@ -21,6 +21,8 @@ from ms_ocr_handwritten.synth.pens import Ink, Pens
 
 KINDS = {"word": 0.12, "words": 0.38, "text": 0.25, "single": 0.12, "string": 0.06, "spelt": 0.07}
 _SINGLE = {"lower": 0.5, "upper": 0.22, "digit": 0.16, "symbol": 0.12}
+_SELDOM = frozenset("\\^_`{|}~<>[]@#")  # marks that hardly anybody writes by hand; writers were asked for each alike
+_SELDOM_KEPT = 0.15  # share of them that is drawn: alone, a stroke of a hanzi looks like many of them
 _STEP = 0.035  # em between the points of a stroke
 
 
@@ -98,8 +100,12 @@ class PenLines:
         return [(self.pens.draw("text", self.pens.writer("text", rng), rng), 0.0, "")]
 
     def _single(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
-        kind = _pick({k: w for k, w in _SINGLE.items() if k in self.pens.kinds}, rng)
-        return [(self.pens.draw(kind, self.pens.writer(kind, rng), rng), 0.0, "")]
+        """A letter, digit or mark alone."""
+        while True:
+            kind = _pick({k: w for k, w in _SINGLE.items() if k in self.pens.kinds}, rng)
+            ink = self.pens.draw(kind, self.pens.writer(kind, rng), rng)
+            if ink.text not in _SELDOM or rng.random() < _SELDOM_KEPT:
+                return [(ink, 0.0, "")]
 
     def _string(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
         """Some digits or letters of one writer, in no order."""
