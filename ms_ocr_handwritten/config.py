@@ -112,6 +112,7 @@ class DecoderConfig:
     alpha: float | None = None  # weight of the language model; None: that beside it, else the usual one
     beta: float | None = None  # nats that a character adds; None: that beside the language model, else the usual one
     beam_width: int | None = None  # texts kept; None: the best path alone, or 10 where a search is asked for
+    augment_below: float = 0.0  # score of a line below which other views of it are read, too; 0: of none
 
     def within(self, model_dir: str | os.PathLike[str]) -> "DecoderConfig":
         """The same with the path of the language model in full."""
@@ -333,6 +334,7 @@ def _decoder(section: Section) -> DecoderConfig:
         alpha=section.number("alpha", float, None, least=0),
         beta=section.number("beta", float, None),
         beam_width=section.number("beam_width", int, None, least=1),
+        augment_below=section.number("augment_below", float, 0.0, least=0, below=1),
     )
     section.finish()
     return decoder

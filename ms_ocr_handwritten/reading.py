@@ -1,10 +1,12 @@
 """Groups of lines, from canvases to what was read: the network, the decoder beside it, errors in their places."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from .backends.base import Backend, ColumnPath, Computed, Pending
 from .decoding.candidates import Candidates
@@ -19,13 +21,17 @@ from .vocab import Vocabulary
 class LinesReader:
     """Reads groups of lines one way. A decoder works in a thread of its own, beside the next group's network."""
 
-    def __init__(self, backend: Backend, vocabulary: Vocabulary, decoder: Decoder | None) -> None:
+    def __init__(
+        self, backend: Backend, vocabulary: Vocabulary, decoder: Decoder | None, augment_below: float = 0.0
+    ) -> None:
+        """augment_below: the score below which other views of a line are read, too."""
         self.backend, self.vocabulary, self.decoder = backend, vocabulary, decoder
+        self.augment_below = augment_below
         self.aside = 1 if backend.asynchronous else 0  # groups that are computed while others are given out
         self._thread: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "LinesReader":
-        if self.decoder:
+        if self.decoder and not self.augment_below:  # which calls for the network again
             self._thread, self.aside = ThreadPoolExecutor(1, "ms-ocr-decode"), 1
         return self
 
@@ -36,8 +42,23 @@ class LinesReader:
     def begin(self, canvases: list[LineCanvas]) -> Pending[list[Line]]:
         if not canvases:
             return Computed([])
-        lines = self._searched(canvases, self.decoder) if self.decoder else self._greedy(canvases)
+        lines = self._read(canvases)
+        if self.augment_below:
+            lines = _Lines(functools.partial(self._agreed, canvases, lines))
         return self._thread.submit(lines.result) if self._thread else lines
+
+    def _read(self, canvases: list[LineCanvas]) -> "_Lines":
+        return self._searched(canvases, self.decoder) if self.decoder else self._greedy(canvases)
+
+    def _agreed(self, canvases: list[LineCanvas], first: "_Lines") -> list[Line]:
+        """The lines of `first`, and in place of those that are in doubt what most views of them agree on."""
+        lines = first.result()
+        doubtful = [n for n, line in enumerate(lines) if line.score < self.augment_below and canvases[n].views]
+        readings = {n: [lines[n]] for n in doubtful}
+        for views in zip(*(canvases[n].views for n in doubtful)):
+            for n, line in zip(doubtful, self._read(list(views)).result()):
+                readings[n].append(line)
+        return [least_risk(readings[n]) if n in readings else line for n, line in enumerate(lines)]
 
     def _greedy(self, canvases: list[LineCanvas]) -> "_Lines":
         pending = self.backend.begin(canvases)
@@ -63,6 +84,22 @@ class LinesReader:
                 "weights hold nan or inf, or are too large for the precision; take the weights of an earlier epoch, "
                 "or 'fp32'"
             )
+
+
+def least_risk(readings: Sequence[Line]) -> Line:
+    """The one of several readings of a line with the least expected edit distance, the surest one where several are.
+
+    Minimum Bayes risk (Kumar and Byrne, 2004) with the scores for probabilities.
+
+    >>> readings = [Line("hcllo", 0.7, ()), Line("hello", 0.6, ()), Line("hella", 0.6, ())]
+    >>> least_risk(readings).text
+    'hello'
+    """
+
+    def risk(one: Line) -> float:
+        return sum(other.score * Levenshtein.distance(one.text, other.text) for other in readings)
+
+    return min(readings, key=lambda one: (risk(one), -one.score))
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from .backends import open_backend, torch_backend
 from .backends.base import Backend, Pending
 from .config import DecoderConfig
 from .decoding.candidates import Candidates, Wanted
-from .decoding.decoder import Decoding, open_decoding
+from .decoding.decoder import Decoder, Decoding, open_decoding
 from .errors import ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT, Layout
 from .image import Limits, LineCanvas, line_canvas, load_image
 from .image.loading import Loaded, Stop, load_canvases
 from .image.margins import advice, find_ink, thumbnail, trimmed
+from .image.views import VIEWS
 from .line import Character, Line
 from .model_dir import ModelDir
 from .model_id import local_directory
@@ -62,14 +63,19 @@ class Recognizer:
         *,
         trim: str = "never",
         decoding: Decoding | None = None,
+        augment_below: float = 0.0,
         again: Callable[[], "Recognizer"] | None = None,
     ) -> None:
         """decoding: how columns become texts; None for the best path where nothing else is asked for.
+        augment_below: as for `from_pretrained`, here 0 where it is not given.
         again: makes the same in another process; it is what is pickled.
         """
         if trim not in TRIM:
             raise ConfigurationError(f"trim is {trim!r}; {' or '.join(map(repr, TRIM))} expected")
         self.vocabulary, self.limits, self.trim, self._again = vocabulary, limits, trim, again
+        if not 0 <= augment_below < 1:
+            raise ConfigurationError(f"augment_below is {augment_below}; a score from 0 to less than 1 expected")
+        self.augment_below = augment_below
         self._decoding = decoding or Decoding(vocabulary)
         self._opened = os.getpid(), backend
         self._warned, self._looked_at = False, 0
@@ -120,6 +126,7 @@ class Recognizer:
         trim: str = "never",
         revision: str | None = None,
         language_model: str | os.PathLike[str] | None = None,
+        augment_below: float | None = None,
     ) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or an id.
 
@@ -136,6 +143,9 @@ class Recognizer:
         revision: a branch or tag of an id; None takes ModelScope's default.
         language_model: an n-gram model of characters (`ms-ocr lm build`), which then has a say in every text; None
             takes that of the configuration's section `decoder`, if it names one.
+        augment_below: test-time augmentation: a line of a score below it is read in other views, too (see
+            `image.views`), and the text that they agree on most stands; 0 reads each line once, None takes what the
+            configuration's section `decoder` says.
 
         Raises ConfigurationError, VocabularyError, CheckpointError, LanguageModelError or BackendError; HubError for an
         id that is not to be had.
@@ -151,10 +161,13 @@ class Recognizer:
             limits=limits,
             trim=trim,
             language_model=None if language_model is None else os.path.abspath(language_model),
+            augment_below=augment_below,
         )
-        decoding = open_decoding(model.vocabulary, model.configuration.decoder.within(model.path), language_model)
+        decoder = model.configuration.decoder.within(model.path)
+        decoding = open_decoding(model.vocabulary, decoder, language_model)
         opened = open_backend(model, backend, precision, device, threads)
-        return cls(opened, model.vocabulary, limits, trim=trim, decoding=decoding, again=again)
+        below = decoder.augment_below if augment_below is None else augment_below
+        return cls(opened, model.vocabulary, limits, trim=trim, decoding=decoding, augment_below=below, again=again)
 
     @classmethod
     def from_network(
@@ -167,12 +180,13 @@ class Recognizer:
         limits: Limits = Limits(),
         trim: str = "never",
         language_model: str | os.PathLike[str] | None = None,
+        augment_below: float | None = None,
         decoder: DecoderConfig = DecoderConfig(),
     ) -> "Recognizer":
         """A recogniser for a network that is loaded already; it is put into evaluation mode.
 
-        device: as above, where the network is moved to; None leaves it where it is. limits, trim, language_model: as
-            above.
+        device: as above, where the network is moved to; None leaves it where it is. limits, trim, language_model,
+            augment_below: as above.
         decoder: what the configuration says of decoding.
         """
         again = functools.partial(
@@ -184,11 +198,13 @@ class Recognizer:
             limits=limits,
             trim=trim,
             language_model=None if language_model is None else os.path.abspath(language_model),
+            augment_below=augment_below,
             decoder=decoder,
         )
         decoding = open_decoding(vocabulary, decoder, language_model)
         opened = torch_backend(network, precision, device)
-        return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, again=again)
+        below = decoder.augment_below if augment_below is None else augment_below
+        return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, augment_below=below, again=again)
 
     def read(
         self,
@@ -218,7 +234,7 @@ class Recognizer:
         ('2026', 1.0, ['2', '0', '2', '6'])
         """
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
-        (line,) = LinesReader(self._backend, self.vocabulary, decoder).begin([self.canvas(image)]).result()
+        (line,) = self._reader(decoder).begin([self.canvas(image)]).result()
         return line
 
     @overload
@@ -284,7 +300,10 @@ class Recognizer:
             raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
         loaded = load_canvases(images, self.canvas, batch_size, stop=errors == "raise")
-        return self._read_groups(loaded, batch_size, LinesReader(self._backend, self.vocabulary, decoder))
+        return self._read_groups(loaded, batch_size, self._reader(decoder))
+
+    def _reader(self, decoder: Decoder | None) -> LinesReader:
+        return LinesReader(self._backend, self.vocabulary, decoder, self.augment_below)
 
     def _read_groups(
         self, loaded: Iterator[Loaded], batch_size: int, reader: LinesReader
@@ -321,7 +340,7 @@ class Recognizer:
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `canvas` prepared, or `line_canvas` for this recogniser's `layout`."""
-        return LinesReader(self._backend, self.vocabulary, self._decoding.decoder()).begin(canvases).result()
+        return self._reader(self._decoding.decoder()).begin(canvases).result()
 
     def candidates(self, image: object) -> Candidates:
         """What a decoder is given of one image of one line: the likely classes of each column."""
@@ -339,7 +358,11 @@ class Recognizer:
                 crop, left = trimmed(rgb, ink)
             self._warn(rgb, None if crop is not rgb else advice(ink))
         small = thumbnail(crop) if len(crop) >= SHRUNK else None
-        return replace(line_canvas(crop, self.layout), source_left=left, thumbnail=small)
+        canvas = replace(line_canvas(crop, self.layout), source_left=left, thumbnail=small)
+        if not self.augment_below:
+            return canvas
+        views = (replace(view.canvas(crop, self.layout), source_left=left, thumbnail=small) for view in VIEWS)
+        return replace(canvas, views=tuple(views))
 
     def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""

@@ -41,7 +41,7 @@ class ReadLines:
         prefix: of the columns that are added, where rows have a `text` of their own.
         rgb: arrays hold RGB (as `ray.data.read_images` gives them), not BGR as OpenCV does.
         threads: that one process computes with. PyTorch's are set for the whole process; None leaves them.
-        backend, precision, device, trim, language_model, limits: as for `Recognizer.from_pretrained`.
+        backend, precision, device, trim, language_model, augment_below, limits: as for `Recognizer.from_pretrained`.
         batch_size, n_best, allowed, lexicon, lexicon_mode: as for `Recognizer.read_many`. n_best above 1 adds a column
             `alternatives`.
     """
@@ -56,6 +56,7 @@ class ReadLines:
     device: str | None = None
     trim: str = "never"
     language_model: "str | os.PathLike[str] | None" = None
+    augment_below: float | None = None
     limits: Limits = Limits()
     batch_size: int = 32
     n_best: int = 1
@@ -158,5 +159,6 @@ def _recognizer(reader: ReadLines) -> "Recognizer":
         device=reader.device,
         trim=reader.trim,
         language_model=reader.language_model,
+        augment_below=reader.augment_below,
         limits=reader.limits,
     )

@@ -115,6 +115,7 @@ def evaluate(
     report_lines: int,
     peer: str | None,
     language_model: str | None,
+    augment_below: float | None,
     allowed: str | None,
     lexicon: str | None,
     lexicon_mode: str,
@@ -147,13 +148,13 @@ def evaluate(
 
         check_report_dir(report)
     seen = training_characters(training) if training else None
-    recognizer = open_recognizer(model, backend, precision, device, language_model)
+    recognizer = open_recognizer(model, backend, precision, device, language_model, augment_below=augment_below)
     asked: dict[str, Any] = {"allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
     several = against is not None or peer is not None
     readers = [Reader("model" if several else "", reader_of(recognizer, batch_size, **asked), recognizer.vocabulary)]
     about = [_about(model or "the embedded model", recognizer)]
     if against is not None:
-        other = open_recognizer(against, backend, precision, device, language_model)
+        other = open_recognizer(against, backend, precision, device, language_model, augment_below=augment_below)
         readers.append(Reader("against", reader_of(other, batch_size, **asked), other.vocabulary))
         about.append(f"against: {_about(against, other)}")
     if peer:

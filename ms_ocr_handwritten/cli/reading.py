@@ -38,6 +38,12 @@ def recognizer_options(command: Callable) -> Callable:
 _ASKED = (
     click.option("--language-model", metavar="FILE", help="N-gram model of characters, of `ms-ocr lm build`."),
     click.option(
+        "--augment-below",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="SCORE",
+        help="Read lines of a lower score in other views, too; 0: none [default: as configuration.json says].",
+    ),
+    click.option(
         "--allowed", metavar="CHARS", help="Only these characters may be read, such as 0123456789 [default: all]."
     ),
     click.option("--lexicon", metavar="FILE", help="Only its entries may be read, one a line."),
@@ -52,7 +58,7 @@ _ASKED = (
 
 
 def decoding_options(command: Callable) -> Callable:
-    """Adds --language-model, --allowed, --lexicon and --lexicon-mode."""
+    """Adds --language-model, --augment-below, --allowed, --lexicon and --lexicon-mode."""
     for option in reversed(_ASKED):
         command = option(command)
     return command
@@ -66,6 +72,7 @@ def open_recognizer(
     language_model: str | None = None,
     trim: str = "never",
     limits: "Limits | None" = None,
+    augment_below: float | None = None,
 ) -> "Recognizer":
     """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
     from ..image.limits import Limits
@@ -80,6 +87,7 @@ def open_recognizer(
         limits=limits or Limits(),
         trim=trim,
         language_model=language_model,
+        augment_below=augment_below,
     )
 
 

@@ -66,6 +66,7 @@ def recognize(
     shard: Shard | None,
     part_size: int,
     language_model: str | None,
+    augment_below: float | None,
     allowed: str | None,
     lexicon: str | None,
     lexicon_mode: str,
@@ -94,13 +95,13 @@ def recognize(
     """
     if out is not None:
         asked = {"n_best": n_best, "allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
-        opened = {"device": device, "trim": trim, "language_model": language_model}
+        opened = {"device": device, "trim": trim, "language_model": language_model, "augment_below": augment_below}
         run = Run(paths, image_column, out, part_size, model, backend, precision, batch_size, opened, asked)
         run_shard(run, shard or Shard(0, 1), workers, resume)
         return
     if resume or shard or workers > 1:
         raise click.UsageError("--resume, --shard and --workers need --out")
-    recognizer = open_recognizer(model, backend, precision, device, language_model, trim)
+    recognizer = open_recognizer(model, backend, precision, device, language_model, trim, augment_below=augment_below)
     read = reader_of(recognizer, batch_size, n_best=n_best, allowed=allowed, lexicon=lexicon, lexicon_mode=lexicon_mode)
     alone = len(paths) == 1 and is_one_image(paths[0])
     if layout == "tsv":

@@ -44,10 +44,11 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         device: str = "gpu",
         limits: Limits = Limits(),
         language_model: str | None = None,
+        augment_below: float | None = None,
         preprocessor: Any = None,
     ) -> None:
         """model: a model directory or a loaded model, which is moved to `device`, as upstream does; precision, backend,
-        device, limits, language_model: as for `Recognizer.from_pretrained`. Raises what that raises."""
+        device, limits, language_model, augment_below: as for `Recognizer.from_pretrained`. Raises what that raises."""
         if preprocessor is not None:
             raise ConfigurationError(
                 "preprocessor is not used by this pipeline, which reads images itself; change the "
@@ -55,7 +56,13 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
             )
         if isinstance(model, str):
             self.recognizer = Recognizer.from_pretrained(
-                model, backend, precision, device=device, limits=limits, language_model=language_model
+                model,
+                backend,
+                precision,
+                device=device,
+                limits=limits,
+                language_model=language_model,
+                augment_below=augment_below,
             )
             self._model, self.model_dir = None, model
         elif isinstance(model, OCRRecognition):
@@ -71,6 +78,7 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
                 device=device,
                 limits=limits,
                 language_model=language_model,
+                augment_below=augment_below,
                 decoder=ModelDir.open(model.model_dir).configuration.decoder.within(model.model_dir),
             )
             self._model, self.model_dir = model, model.model_dir
