@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from .backends.base import Backend, ColumnPath, Computed, Pending
 from .decoding.candidates import Candidates
@@ -95,6 +94,8 @@ def least_risk(readings: Sequence[Line]) -> Line:
     >>> least_risk(readings).text
     'hello'
     """
+
+    from rapidfuzz.distance import Levenshtein  # here, for most lines never need it
 
     def risk(one: Line) -> float:
         return sum(other.score * Levenshtein.distance(one.text, other.text) for other in readings)
