@@ -25,7 +25,7 @@ class Recorded(LineDataset):
 
 def main(model: Path, lines: Path, held_out: Path, work_dir: Path, out: Path) -> None:
     training = prepare(model, lines, work_dir, [held_out], optimizer=SGD)
-    training.dataset.__class__ = training.evaluation.__class__ = Recorded
+    training.dataset.__class__ = training.judge.evaluation.__class__ = Recorded
     batches = training.batches()
     summary = training.run()
     ranks = training.ranks
@@ -39,8 +39,8 @@ def main(model: Path, lines: Path, held_out: Path, work_dir: Path, out: Path) ->
                 "batches": batches,
                 "trained": training.dataset.read,
                 "summary": summary,
-                "evaluated": training.evaluation.read[
-                    : len(training.evaluation.read) // 2
+                "evaluated": training.judge.evaluation.read[
+                    : len(training.judge.evaluation.read) // 2
                 ],  # of the first of two evaluations
                 "bf16": automatic,
                 "bias": training.network.vitstr.head.bias.tolist(),

@@ -46,6 +46,7 @@ def test_score_of_a_line_is_the_geometric_mean_of_its_characters():
 def test_score_of_a_line_without_characters_is_that_of_its_columns():
     assert line_score([], np.log(np.array([0.9, 0.4]))) == pytest.approx(0.6)
     assert line_score([], np.array([])) == 0.0
+    assert line_score([], np.log(np.array([0.9, 0.4])), inked=0.25) == pytest.approx(0.45)
 
 
 def test_score_of_an_impossible_character_is_a_number():
@@ -61,10 +62,10 @@ def test_best_path_by_hand():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_best_path_takes_batches_and_large_logits(dtype):
-    logits = np.array([[[1000.0, 998.0], [-1000.0, -1000.0]]], dtype)
+    logits = np.array([[[998.0, 1000.0], [-1000.0, -1000.0]]], dtype)
     ids, log_probs = best_path(logits)
     assert ids.shape == log_probs.shape == (1, 2) and log_probs.dtype == np.float32
-    assert ids.tolist() == [[0, 0]]
+    assert ids.tolist() == [[1, 0]]
     assert log_probs[0] == pytest.approx([-math.log(1 + math.exp(-2)), -math.log(2)], abs=1e-6)
 
 

@@ -11,7 +11,7 @@ from modelscope.models.cv.ocr_recognition.modules.CRNN.main_model import CRNN
 from modelscope.models.cv.ocr_recognition.modules.LightweightEdge.main_model import LightweightEdge
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.plugin.registration import NAMES
+from ms_ocr_handwritten.plugin.registration import NAMES, upstream_class
 
 UPSTREAM_MODULES = [upstream for _, upstream in NAMES.values() if upstream]
 UPSTREAM_LINES = 7643
@@ -229,3 +229,8 @@ def test_signatures_stay_upstreams():
     assert list(inspect.signature(pipeline).parameters)[:3] == ["task", "model", "preprocessor"]
     assert list(inspect.signature(build_trainer).parameters) == ["name", "default_args"]
     assert list(inspect.signature(Model.from_pretrained).parameters)[:2] == ["model_name_or_path", "revision"]
+
+
+def test_what_modelscope_lacks_has_no_class_of_upstreams():
+    with pytest.raises(ImportError, match="ModelScope has no convnextTiny-ocr-recognition of the task ocr-page"):
+        upstream_class("PIPELINES", "ocr-page", "convnextTiny-ocr-recognition")

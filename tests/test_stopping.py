@@ -92,11 +92,11 @@ def test_in_the_last_batch_the_epochs_state_is_saved(model_dir, lines_lmdb, tmp_
 def test_outside_of_the_steps_a_signal_ends_at_once(model_dir, lines_lmdb, tmp_path):
     """In the evaluation all that is trained is saved already."""
     training = prepare(model_dir, lines_lmdb, tmp_path / "work", [lines_lmdb], **TRAIN)
-    training.evaluation.__class__, training.evaluation.place = Signalled, 1
-    training.evaluation.signals = (signal.SIGTERM,)
+    training.judge.evaluation.__class__, training.judge.evaluation.place = Signalled, 1
+    training.judge.evaluation.signals = (signal.SIGTERM,)
     with pytest.raises(SystemExit):
         training.run()
-    assert training.evaluation.place > -16  # the batch that it came in, and no more
+    assert training.judge.evaluation.place > -16  # the batch that it came in, and no more
 
 
 def test_workers_outlive_a_signal_to_all_processes(model_dir, lines_lmdb, tmp_path):

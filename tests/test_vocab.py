@@ -1,11 +1,13 @@
 """vocab.txt <-> ids: the official file's oddities, bad files by their messages, growth, saving."""
 
 import pickle
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
+from ms_ocr_handwritten import vocab
 from ms_ocr_handwritten.errors import LabelError, OutputError, VocabularyError
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
@@ -79,6 +81,7 @@ def test_the_official_file_survives_a_save(tmp_path):
         (b"a\nb\n\xb1\xa3\n", ["vocab.txt: line 3 is not UTF-8", "convert the file to UTF-8"]),
         ("", ["vocab.txt: holds no character", "one character a line"]),
         ("\n\n", ["vocab.txt: holds no character", "one character a line"]),
+        (b"\n\xb1", ["vocab.txt: line 2 is not UTF-8"]),
     ],
 )
 def test_a_bad_file_is_named_with_the_line_and_the_remedy(tmp_path, data, parts):
@@ -136,6 +139,32 @@ def test_growth_refuses_what_a_line_cannot_hold(tmp_path, character, part):
     with pytest.raises(VocabularyError) as error:
         load(tmp_path, SMALL).grow([character])
     assert part in str(error.value)
+
+
+def test_characters_of_a_list_are_a_tuple_and_growth_keeps_the_first_id():
+    vocabulary = Vocabulary(["a", "b"], first_id=1)
+    assert vocabulary.characters == ("a", "b") and vocabulary.encode("ab") == [1, 2]
+    assert vocabulary.grow("c") == Vocabulary(("a", "b", "c"), first_id=1)
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\ud800", "\udfff"])
+def test_what_no_line_of_a_file_can_hold_is_no_entry(character):
+    with pytest.raises(VocabularyError, match=f"line 1 is U\\+{ord(character):04X}, which a line of vocab.txt"):
+        Vocabulary((character,))
+
+
+def test_long_entries_are_shortened_in_messages():
+    shown = " ".join(["U+0061"] * 8)
+    for length, rest in ((8, ""), (9, " ...")):
+        with pytest.raises(VocabularyError, match=re.escape(f"holds {length} code points ({shown}{rest}) where one")):
+            Vocabulary(("a" * length,))
+
+
+def test_a_file_may_be_as_long_as_all_of_unicode_but_no_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(vocab, "MOST_BYTES", 4)
+    assert load(tmp_path, "a\nb\n").characters == ("a", "b")
+    with pytest.raises(VocabularyError, match="over 4 bytes"):
+        load(tmp_path, "a\nb\nc")
 
 
 def test_saving_gives_the_same_bytes_and_overwrites_nothing(tmp_path):

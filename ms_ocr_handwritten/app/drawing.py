@@ -3,13 +3,10 @@
 Everything that comes from a picture, a model or an error is escaped.
 """
 
-import base64
 from collections.abc import Sequence
 from html import escape
 
-import cv2
-import numpy as np
-
+from ..image.uri import picture_uri
 from ..page.reader import PageCharacter, Polygon
 from .reading import ReadPicture
 from .texts import text
@@ -97,11 +94,12 @@ def _picture(read: ReadPicture, language: str) -> str:
         for at, line in enumerate(read.lines)
         for index, char in enumerate(line.chars)
     )
+    shown = picture_uri(read.rgb, (SHOWN_PIXELS / (width * height)) ** 0.5, form="JPEG", quality=_QUALITY)
     kind, least = (" line-picture", LEAST_LINE * width / height) if read.of_line else ("", 0)
     return (
         f'<div class="picture{kind}"><svg viewBox="0 0 {width} {height}" style="min-width: {least:.0f}px" '
         f'preserveAspectRatio="xMinYMid" role="img" aria-label="{escape(read.text)}">'
-        f'<image width="{width}" height="{height}" href="{_jpeg(read.rgb)}"></image>'
+        f'<image width="{width}" height="{height}" href="{shown}"></image>'
         f"{places}</svg></div>"
     )
 
@@ -133,14 +131,3 @@ def _told(char: PageCharacter, at: str, language: str) -> str:
 def confidence_colour(score: float) -> str:
     """Green for 1, red for 0; most of the range lies above 0.8, where it matters. A colour of CSS."""
     return f"hsl({120 * score**4:.0f} 85% 42%)"
-
-
-def _jpeg(rgb: np.ndarray) -> str:
-    """A data URL of the picture, shrunk to SHOWN_PIXELS."""
-    scale = (SHOWN_PIXELS / (rgb.shape[0] * rgb.shape[1])) ** 0.5
-    if scale < 1:
-        size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

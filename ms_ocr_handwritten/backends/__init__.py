@@ -30,6 +30,8 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
         chosen, _ = automatic_backend(model, precision, device, torch_imported="torch" in sys.modules)
         check(chosen, precision)
     if chosen == "torch":
+        if not importlib.util.find_spec("torch"):
+            raise BackendError("backend 'torch' needs the package torch; `pip install torch`, or use 'onnxruntime'")
         from ..nets.weights import load_network
 
         if threads is not None:

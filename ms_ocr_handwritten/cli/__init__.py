@@ -30,7 +30,10 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports its commands on use; an OcrError or missing memory becomes a line on stderr, exit code 1."""
+    """A group that imports its commands on use.
+
+    An OcrError, or lack of a package or of memory, becomes a line on stderr, exit code 1.
+    """
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,6 +49,12 @@ class LazyGroup(click.Group):
             return super().invoke(context)
         except OcrError as error:
             click.echo(f"error: {error}", err=True)
+            context.exit(1)
+        except ModuleNotFoundError as error:  # after a lean installation, see docs/read.md
+            package = (error.name or "").partition(".")[0]
+            if package in ("", __package__.partition(".")[0]):
+                raise
+            click.echo(f"error: this needs the package {package}, which is missing; `pip install {package}`", err=True)
             context.exit(1)
         except MemoryError:
             click.echo("error: out of memory; give smaller images or batches, or fewer workers", err=True)

@@ -5,7 +5,7 @@ below is given a directory: ModelScope's functions by `registration`, the core b
 """
 
 import contextlib
-import importlib
+import importlib.util
 import logging
 import math
 import os
@@ -49,8 +49,8 @@ def resolve_model(model: str, revision: str | None = None) -> str:
 
     Raises:
         ConfigurationError: no configuration.json in the directory, or neither a directory nor of the form of an id.
-        HubError: the hub is away and the cache holds no complete copy; the hub has no such model or revision; or the
-            download broke.
+        HubError: the hub is away and the cache holds no complete copy; the hub has no such model or revision; the
+            download broke; or ModelScope is not installed.
     """
     if os.path.exists(model):
         if not os.path.exists(os.path.join(model, CONFIGURATION_FILE)):
@@ -58,6 +58,8 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         return model
     if not is_model_id(model):
         raise ConfigurationError(f"{model}: no such directory, and not the form of a model id (owner/name)")
+    if not importlib.util.find_spec("modelscope"):
+        raise HubError(f"{model}: no such directory; for an id of the hub, `pip install modelscope`, {INSTEAD}")
     if copy := copy_to_take(model, revision):
         return copy
     return _download(model, revision)

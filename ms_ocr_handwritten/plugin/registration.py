@@ -33,8 +33,8 @@ TASK = "ocr-recognition"
 NAMED_AFTER = (TASK, "ocr-recognitoin")  # parts of official ids; LightweightEdge's is spelt so
 PAGE_TASK = "ocr-page"  # whole pages; ModelScope has no task of that kind
 
-# (registry, group, name) -> (our module, upstream's module)
-NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
+# (registry, group, name) -> (our module, upstream's, None where ModelScope has none)
+NAMES: dict[tuple[str, str, str], tuple[str, str | None]] = {
     ("MODELS", TASK, "OCRRecognition"): (f"{PACKAGE}.model", "modelscope.models.cv.ocr_recognition.model"),
     ("PREPROCESSORS", "cv", "ocr-recognition"): (
         f"{PACKAGE}.preprocessor",
@@ -44,7 +44,7 @@ NAMES: dict[tuple[str, str, str], tuple[str, str]] = {
         f"{PACKAGE}.pipeline",
         "modelscope.pipelines.cv.ocr_recognition_pipeline",
     ),
-    ("PIPELINES", PAGE_TASK, "convnextTiny-ocr-recognition"): (f"{PACKAGE}.page_pipeline", ""),  # only ours
+    ("PIPELINES", PAGE_TASK, "convnextTiny-ocr-recognition"): (f"{PACKAGE}.page_pipeline", None),
     ("CUSTOM_DATASETS", TASK, "OCRRecognition"): (
         f"{PACKAGE}.dataset",
         "modelscope.msdatasets.dataset_cls.custom_datasets.ocr_recognition_dataset",
@@ -67,7 +67,10 @@ def upstream_class(registry: str, group: str, name: str) -> type:
     """ModelScope's own class of that name, imported if need be. Raises ImportError if its module cannot be."""
     key = (registry, group, name)
     if key not in _upstream:
-        module = importlib.import_module(NAMES[key][1])
+        upstream = NAMES[key][1]
+        if upstream is None:
+            raise ImportError(f"ModelScope has no {name} of the task {group}")
+        module = importlib.import_module(upstream)
         if key not in _upstream:  # imported before this package was, so its registration was not seen
             _upstream[key] = next(
                 value

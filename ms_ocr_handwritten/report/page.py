@@ -28,7 +28,7 @@ from .breakdown import (
     units_of,
 )
 from .lines import Evaluation, Reading, ReportedLine
-from .pictures import CHARACTER_PX, LINE_PX, bounds, picture_uri
+from .pictures import CHARACTER_PX, LINE_PX, bounds, small
 from .plots import bars_svg, check_installed, reliability_svg
 from .statistics import calibration_error, compare, reliability
 from .texts import TEXTS
@@ -184,10 +184,10 @@ def _pictures(
                 [round(100 * char.x0 / width, 2), round(100 * char.x1 / width, 2), round(char.score, 3)]
                 for char in chars
             ]
-            pictures[number] = (picture_uri(rgb, LINE_PX), places)
+            pictures[number] = (small(rgb, LINE_PX), places)
         for (there, read), at in cut.get(number, ()):
             left, right = bounds(chars, at, not read, width, height)
-            examples[there, read].append(picture_uri(rgb[:, left:right], CHARACTER_PX))
+            examples[there, read].append(small(rgb[:, left:right], CHARACTER_PX))
     return pictures, examples
 
 

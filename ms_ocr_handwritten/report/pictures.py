@@ -1,12 +1,10 @@
 """Small pictures of lines, and of single characters cut out of them, as data URIs."""
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from ..image.uri import picture_uri
 from ..line import Character
 
 LINE_PX = 56  # height of a line's picture
@@ -16,13 +14,10 @@ NARROWEST = 0.4  # of the line's height: what is cut out is at least so wide
 _QUALITY = 45  # of WebP, 0 to 100
 
 
-def picture_uri(rgb: np.ndarray, height: int) -> str:
-    """`rgb` uint8 (H, W, 3), H and W at least 1, as WebP of `height` px or less."""
-    scale = min(1.0, height / rgb.shape[0], WIDEST / rgb.shape[1])
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).resize(size, Image.Resampling.BOX).save(buffer, "WEBP", quality=_QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def small(rgb: np.ndarray, height: int) -> str:
+    """`rgb` uint8 (H, W, 3), H and W at least 1, as a data URI of a WebP of `height` px or less."""
+    scale = min(height / rgb.shape[0], WIDEST / rgb.shape[1])
+    return picture_uri(rgb, scale, form="WEBP", quality=_QUALITY)
 
 
 def bounds(chars: Sequence[Character], at: int, missing: bool, width: int, height: int) -> tuple[int, int]:

@@ -4,39 +4,37 @@ Deterministic by the seed: which lines form a batch depends on (seed, epoch), dr
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from ..config import Configuration
-from ..errors import ConfigurationError, LmdbError, OcrError
-from ..metrics import Scores
+from ..errors import LmdbError, OcrError
 from ..nets.network import Network
 from ..vocab import Vocabulary
 from .batches import epoch_batches
-from .board import SHOWN_LINES, Board, check_board
-from .checkpoints import Progress, WorkDir, save_json, save_model_dir, save_torch, upstream_state_dict
+from .checkpoints import Progress, WorkDir, save_model_dir, save_torch, upstream_state_dict
 from .conclusion import conclusion
 from .dataset import Batch, LineDataset
 from .distributed import Ranks
-from .evaluation import evaluate, make_loader
-from .identity import REHEARSED, SETTINGS, TRAINING, WEIGHTS, lines_digests, settings_of, weights_digest
+from .evaluation import make_loader
+from .identity import weights_digest
+from .journal import Journal
+from .judging import Judge
 from .lock import locked
 from .loss import LineLoss
 from .memory import naming_what_needs_memory
 from .optimisation import Schedule, build_optimizer, moving_average
 from .parts import freeze, train_mode
-from .resume import begin
+from .resume import begin, save_state
 from .signals import StopSignals
-from .state import State
 
 
 class Training:
@@ -60,24 +58,12 @@ class Training:
     ) -> None:
         if len(dataset.own_lines()) == 0:
             raise LmdbError("the training set holds no line; see `ms-ocr lmdb inspect`")
-        metric, metrics = configuration.train.save.best_metric, Scores.empty().summary()
-        if metric not in metrics:
-            raise ConfigurationError(f"train.checkpoint.best.metric_key is {metric!r}; one of {', '.join(metrics)}")
-        if configuration.train.patience is not None and evaluation is None:
-            raise ConfigurationError(
-                "train.early_stopping.patience counts evaluations, of which there are none; give an evaluation set "
-                "(--eval), or leave it out"
-            )
-        if configuration.train.tensorboard:
-            check_board()
+        self.judge = Judge(configuration, vocabulary, evaluation, old_skills, work_dir, ranks)
         self.vocabulary, self.raw, self.config = vocabulary, raw, configuration.train
-        self.evaluation_config, self.dataset, self.evaluation = configuration.evaluation, dataset, evaluation
-        self.work_dir, self.ranks = work_dir, ranks
-        self.old_skills = old_skills
-        self._bf16: bool | None = None
+        self.dataset, self.work_dir, self.ranks = dataset, work_dir, ranks
         torch.manual_seed(self.config.seed + ranks.rank)
         self.network = network.to(ranks.device)
-        self._initial_weights = weights_digest(network)
+        self.initial_weights = weights_digest(network)
         self.module: nn.Module = LineLoss(self.network)
         freeze(network, self.config.freeze)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
@@ -86,10 +72,8 @@ class Training:
         self.state_path: Path | None = None  # of the newest state
         self.signals = StopSignals()
         self.identity: dict[str, Any] = {}  # see `identity`
-        self._judges: list[str] = []  # content of the evaluation sets
-        self._old_skills_before: Scores | None = None
-        self.board: Board | None = None  # while it runs, on rank 0
         self.batches_per_epoch = len(self.batches())
+        self.journal = Journal(self.config, work_dir, ranks, self.batches_per_epoch)
         steps_per_epoch = -(-self.batches_per_epoch // self.config.optimizer.cumulative_iters)
         self.schedule = Schedule(self.config.scheduler, self.optimizer, steps_per_epoch, self.config.max_epochs)
         self.average = moving_average(self.network, self.config.ema_decay) if self.config.ema_decay else None
@@ -101,12 +85,10 @@ class Training:
 
     # ------------------------------------------------------------------ epochs
 
-    @property
+    @cached_property
     def bf16(self) -> bool:
-        """Whether it computes in bf16; for "auto" measured when it is asked for, if no state says it."""
-        if self._bf16 is None:
-            self._bf16 = self.ranks.compute_bf16(self.config.precision)
-        return self._bf16
+        """Whether it computes in bf16; for "auto" measured when it is asked for, if no state has said it."""
+        return self.ranks.compute_bf16(self.config.precision)
 
     def run(self, checkpoint: str | None = None, resume: bool = True) -> dict[str, Any]:
         """Train to the end, from `checkpoint`, or from where an interrupted run in this work_dir stopped.
@@ -128,15 +110,14 @@ class Training:
             self.ranks.first_does(lambda: [held.enter_context(locked(one)) for one in self.work_dir.folders])
             self.signals = held.enter_context(StopSignals())
             begin(self, checkpoint, resume)
-            if self.config.tensorboard and self.ranks.first:
-                self.board = held.enter_context(closing(Board(self.work_dir.board, self._step)))
+            held.enter_context(self.journal.board(self.epoch, self.iteration))
             return self._run()
 
     def _run(self) -> dict[str, Any]:
         if self.ranks.first:
             self.work_dir.tidy()
         summary, alone = self._finish_epoch() if self.finished < self.epoch else {}, self.module
-        stopped = self._out_of_patience()
+        stopped = self.judge.out_of_patience()
         if self.ranks.world > 1:
             self.module = DistributedDataParallel(alone)
         try:
@@ -148,10 +129,10 @@ class Training:
                         break
                     self.schedule.after_epoch()
                     self.epoch, self.iteration = self.epoch + 1, 0
-                    self.save_state(self._epoch_state())
+                    save_state(self, self._epoch_state())
                 self._end_if_asked()
                 summary = self._finish_epoch()
-                stopped = self._out_of_patience()
+                stopped = self.judge.out_of_patience()
         finally:
             self.module = alone  # as long as the other one is there, its group cannot end
         if self.ranks.first:
@@ -166,9 +147,10 @@ class Training:
         batches, interval = self.batches(), self.config.save.resume_interval
         loader = make_loader(self.dataset, batches[self.iteration :], self.config.dataloader, self.config.skip_padding)
         seen, started, due = 0, time.monotonic(), False
-        with self._progress(sum(map(len, batches)), sum(map(len, batches[: self.iteration]))) as bar:
+        lines, trained = (sum(map(len, some)) for some in (batches, batches[: self.iteration]))
+        with self.journal.bar(self.epoch, lines, trained) as bar:
             for batch in loader:
-                self._report_bad(batch)
+                self.journal.left_out(self.epoch, self.iteration, batch)
                 share, complete = self._share(batches)
                 with naming_what_needs_memory(self._place(batch)):
                     loss = self._learn(batch, share)
@@ -180,18 +162,21 @@ class Training:
                 bar.update(len(batch) + len(batch.bad))
                 last = self.iteration == len(batches)
                 if self.iteration % self.config.logging_interval == 0 or last:
-                    self._log(
-                        mode="train",
-                        iter=self.iteration,
+                    self.journal.training(
+                        self.epoch,
+                        self.iteration,
                         loss=loss if math.isfinite(loss) else None,
                         lr=self.schedule.rate,
                         lines_per_second=seen * self.ranks.world / (time.monotonic() - started),
                     )
                 due = due or (interval > 0 and self.iteration % interval == 0)
                 if complete and not last:  # in between, gradients are held that no file keeps
-                    asked, judged = self._asked_to_end(), self._is_judged_at(self.epoch, self.iteration)
+                    asked, judged = (
+                        self._asked_to_end(),
+                        self.judge.is_due(self.epoch, self.iteration, self.batches_per_epoch),
+                    )
                     if due or asked or judged:
-                        self.save_state(self.work_dir.latest_state)
+                        save_state(self, self.work_dir.latest_state)
                         due = False
                     if asked:
                         self.signals.end()
@@ -257,80 +242,43 @@ class Training:
 
     def _finish_epoch(self) -> dict[str, Any]:
         """Write epoch_N.pth and output/, evaluate, keep the best; may be repeated after an interruption."""
-        due = self.epoch == self.config.max_epochs or self._is_judged_at(self.epoch - 1, self.batches_per_epoch)
-        summary = self.evaluate() if self.evaluation is not None and due else {}
-        told = {**summary, **(self._watch_old_skills() if due else {})}
+        judge, batches = self.judge, self.batches_per_epoch
+        due = self.epoch == self.config.max_epochs or judge.is_due(self.epoch - 1, batches, batches)
+        summary = self.evaluate() if judge.evaluation is not None and due else {}
+        told = {**summary, **(judge.watch_old_skills(self.final_network, self.epoch, bf16=self.bf16) if due else {})}
         if self.ranks.first:
             if self._keeps_epoch():
                 save_torch(upstream_state_dict(self.final_network), self.work_dir.weights(self.epoch))
                 self.work_dir.prune(self.config.save.max_checkpoint_num)
-            save_model_dir(self.work_dir.output, self.final_network, self.vocabulary, self.raw)
+            self._save_model_dir(self.work_dir.output)
             if summary:
-                self._keep_best(summary)
+                judge.keep_best(summary, self.epoch, self.iteration, self._save_model_dir)
             if told:
-                self._log(mode="eval", **told)
+                self.journal.evaluation(self.epoch, self.iteration, told)
             assert self.state_path is not None  # the epoch's state was saved before
             self.work_dir.save_progress(Progress(self.state_path, self.epoch))
         self.finished = self.epoch
         self.ranks.wait()
         return told
 
-    def _is_judged_at(self, epoch: int, iteration: int) -> bool:
-        """Whether an evaluation is due after `iteration` batches of `epoch` + 1, which end an optimiser's step."""
-        interval, accumulate = self.evaluation_config.interval, self.config.optimizer.cumulative_iters
-        if self.evaluation_config.by_epoch:
-            return iteration == self.batches_per_epoch and (epoch + 1) % interval == 0
-        before = epoch * self.batches_per_epoch
-        step_began = before + (iteration - 1) // accumulate * accumulate
-        return (before + iteration) // interval > step_began // interval
-
     def _judge_within_epoch(self) -> dict[str, Any]:
         """Evaluate, and keep the best; the scores where that was the last one that patience allows, else {}."""
-        if self.evaluation is None:
+        if self.judge.evaluation is None:
             return {}
         summary = self.evaluate()
         train_mode(self.network, self.config.freeze)
         if self.ranks.first:
-            self._keep_best(summary)
-            self._log(mode="eval", iter=self.iteration, **summary)
-        if not self._out_of_patience():
+            self.judge.keep_best(summary, self.epoch, self.iteration, self._save_model_dir)
+            self.journal.evaluation(self.epoch, self.iteration, summary)
+        if not self.judge.out_of_patience():
             return {}
         if self.ranks.first:
-            save_model_dir(self.work_dir.output, self.final_network, self.vocabulary, self.raw)
+            self._save_model_dir(self.work_dir.output)
         self.ranks.wait()
         return summary
 
-    def _out_of_patience(self) -> bool:
-        """Whether the last `train.early_stopping.patience` evaluations were no better than one before them."""
-        if self.config.patience is None:
-            return False
-        since_best = self.work_dir.evaluations_since_best() if self.ranks.first else 0
-        return self.ranks.gather(since_best)[0] >= self.config.patience
-
-    def measure_old_skills(self) -> None:
-        """How well the initial network reads the lines of `evaluation.old_skills`."""
-        if self.old_skills is not None:
-            self._old_skills_before = self._scores(self.old_skills)
-            before = self._old_skills_before.summary()
-            self.ranks.say(f"old skills before this training: {_of_lines(before)}")
-
-    def _watch_old_skills(self) -> dict[str, Any]:
-        """The figures of old skills, now and before; a warning where they are read worse."""
-        if self.old_skills is None or self._old_skills_before is None:
-            return {}
-        before, now = self._old_skills_before.summary(), self._scores(self.old_skills).summary()
-        if now["cer"] is not None and before["cer"] is not None and now["cer"] > before["cer"]:
-            self.ranks.say(
-                f"\nwarning: old skills are read worse after epoch {self.epoch}: {_of_lines(now)}; before this "
-                f"training {_of_lines(before)}; rehearse them (train.rehearsal), freeze a part (train.freeze), or "
-                "lower train.optimizer.lr"
-            )
-        return {
-            "old_skills_cer": now["cer"],
-            "old_skills_cer_before": before["cer"],
-            "old_skills_accuracy": now["accuracy"],
-            "old_skills_accuracy_before": before["accuracy"],
-        }
+    def _save_model_dir(self, folder: Path) -> None:
+        save_model_dir(folder, self.final_network, self.vocabulary, self.raw)
 
     def _keeps_epoch(self) -> bool:
         return self.epoch % self.config.save.interval == 0 or self.epoch == self.config.max_epochs
@@ -338,112 +286,9 @@ class Training:
     def _epoch_state(self) -> Path:
         return self.work_dir.state(self.epoch) if self._keeps_epoch() else self.work_dir.latest_state
 
-    def _keep_best(self, summary: dict[str, Any]) -> None:
-        metric, rule = self.config.save.best_metric, self.config.save.best_rule
-        best, value = self.work_dir.best(), summary[metric]
-        if value is None or (best and (value >= best["value"] if rule == "min" else value <= best["value"])):
-            return
-        save_model_dir(self.work_dir.output_best, self.final_network, self.vocabulary, self.raw)
-        within = {"iter": self.iteration} if self.iteration else {}
-        place = {"epoch": self.epoch + bool(within), **within}
-        save_json({**place, "metric": metric, "value": value, "evaluation": self._judges}, self.work_dir.best_file)
-
     def evaluate(self) -> dict[str, Any]:
         """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
-        assert self.evaluation is not None  # whoever asks has seen to it
-        readings: list[tuple[str, str]] | None = [] if self.board else None
-        summary = self._scores(self.evaluation, readings).summary()
-        if self.board and readings:
-            self.board.add_readings(readings[:SHOWN_LINES], self._step)
+        readings = self.journal.readings()
+        summary = self.judge.evaluate(self.final_network, bf16=self.bf16, readings=readings)
+        self.journal.show(self.epoch, self.iteration, readings)
         return summary
-
-    def _scores(self, dataset: LineDataset, readings: list[tuple[str, str]] | None = None) -> Scores:
-        with naming_what_needs_memory("evaluation", "evaluation.dataloader.batch_size_per_gpu"):
-            return evaluate(
-                self.final_network,
-                dataset,
-                self.vocabulary,
-                self.evaluation_config.dataloader,
-                self.ranks,
-                bf16=self.bf16,
-                skip_padding=self.config.skip_padding,
-                readings=readings,
-            )
-
-    # ------------------------------------------------------------------ state
-
-    def begin_identity(self, precision: str | None = None) -> None:
-        """Find out what this training is; `precision`: "bf16" or "fp32" that it has begun in, for "auto" to keep."""
-        if self.config.precision == "auto" and precision in ("fp32", "bf16"):
-            self._bf16 = precision == "bf16"
-        readers, rehearsed = self.dataset.readers, self.dataset.rehearsed
-        digests = lines_digests([*readers, *(self.evaluation.readers if self.evaluation else ())], self.ranks)
-        first_rehearsed = len(readers) - rehearsed
-        self.identity = {
-            WEIGHTS: self._initial_weights,
-            TRAINING: digests[:first_rehearsed],
-            REHEARSED: digests[first_rehearsed : len(readers)],
-            SETTINGS: settings_of(self.config, self.network.config, self.bf16, self.ranks.world),
-        }
-        self._judges = digests[len(readers) :]
-
-    def judges_otherwise(self, best: Mapping[str, Any]) -> bool:
-        """Whether the evaluations to come cannot be compared with the one that `best` tells of."""
-        told = (self.config.save.best_metric, self._judges)
-        return self.evaluation is not None and (best["metric"], best.get("evaluation")) != told
-
-    def save_state(self, path: Path) -> None:
-        """All that `resume.begin` needs; written by rank 0."""
-        random_states = self.ranks.gather(self.ranks.random_state())
-        self.state_path = path
-        if not self.ranks.first:
-            return
-        state = State(
-            epoch=self.epoch,
-            iteration=self.iteration,
-            network=self.network.state_dict(),
-            average=self.average.state_dict() if self.average else None,
-            optimizer=self.optimizer.state_dict()["state"],
-            schedule=self.schedule.state_dict(),
-            random_states=random_states,
-            identity=self.identity,
-            vocabulary=self.vocabulary.text,
-        )
-        self.work_dir.save_state(state, path, self.finished)
-
-    # ------------------------------------------------------------------ reports
-
-    @property
-    def _step(self) -> int:
-        """Batches trained since the beginning."""
-        return self.epoch * self.batches_per_epoch + self.iteration
-
-    def _progress(self, total: int, initial: int) -> tqdm:
-        return tqdm(
-            total=total,
-            initial=initial,
-            unit="line",
-            disable=not self.ranks.first,
-            file=sys.stderr,
-            desc=f"epoch {self.epoch + 1}/{self.config.max_epochs}",
-            mininterval=0.5,
-        )
-
-    def _log(self, **entry: Any) -> None:
-        if self.ranks.first:
-            entry = {"mode": entry.pop("mode"), "epoch": self.epoch + ("iter" in entry), **entry}
-            self.work_dir.log(entry)
-            if self.board:
-                self.board.add(entry, self._step)
-
-    def _report_bad(self, batch: Batch) -> None:
-        for reason in batch.bad:
-            print(f"left out: {reason}", file=sys.stderr)
-            self._log(mode="train", iter=self.iteration + 1, left_out=reason)
-
-
-def _of_lines(summary: Mapping[str, Any]) -> str:
-    cer, accuracy = summary["cer"], summary["accuracy"]
-    if cer is None:
-        return f"no character in {summary['lines']} lines"
-    return f"CER {100 * cer:.2f} %, {100 * accuracy:.1f} % of {summary['lines']} lines right"

@@ -1,4 +1,4 @@
-"""Where a training begins: anew, or from a state, which must be of the same training."""
+"""Where a training begins: anew, or from a state, which must be of the same training; and how its state is saved."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError, ConfigurationError
 from ..nets.weights import load_weights
 from .checkpoints import Progress
-from .identity import SETTINGS, differences
+from .identity import REHEARSED, SETTINGS, TRAINING, WEIGHTS, differences, lines_digests, settings_of
 from .optimisation import load_kept, moving_average
 from .state import State, state_file
 
@@ -31,32 +31,68 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
     if not own:
         work_dir.refuse_foreign_files()
     if path is None:
-        training.begin_identity()
-        training.measure_old_skills()
+        _identify(training)
+        training.judge.measure_old_skills(training.final_network, bf16=training.bf16)
         return
     state = State.load(path)
     done = progress.finished if progress and own else 0
     finished = state.epoch if state.iteration else min(state.epoch, done)
     precision = state.identity.get(SETTINGS, {})
-    training.begin_identity(precision.get("train.precision") if isinstance(precision, dict) else None)
+    _identify(training, precision.get("train.precision") if isinstance(precision, dict) else None)
     otherwise = _check(training, state, path, finished, chosen=checkpoint is not None)
-    training.measure_old_skills()
+    training.judge.measure_old_skills(training.final_network, bf16=training.bf16)
     _restore(training, state, path)
     training.finished, training.state_path = finished, path
     best = work_dir.best() if own else None
     ranks.wait()  # all have read what rank 0 changes now
     if not own or otherwise:
-        training.save_state(work_dir.latest_state)
+        save_state(training, work_dir.latest_state)
     if ranks.first:
         work_dir.save_progress(Progress(training.state_path, finished))
         aside = work_dir.set_aside_after(state.epoch, state.iteration)
         work_dir.rewind_log(state.epoch, state.iteration, finished, aside)
         where = f"; later epochs moved to {aside}" if aside else ""
         print(f"going on after epoch {state.epoch}, batch {state.iteration}{where}", file=sys.stderr)
-        if best and work_dir.best() and training.judges_otherwise(best):
+        if best and work_dir.best() and training.judge.differs_from(best):
             moved = work_dir.set_best_aside()
             print(f"judged by another evaluation set or metric: the best begins anew, so far: {moved}", file=sys.stderr)
     ranks.wait()
+
+
+def save_state(training: "Training", path: Path) -> None:
+    """All that `begin` needs; written by rank 0."""
+    random_states = training.ranks.gather(training.ranks.random_state())
+    training.state_path = path
+    if not training.ranks.first:
+        return
+    state = State(
+        epoch=training.epoch,
+        iteration=training.iteration,
+        network=training.network.state_dict(),
+        average=training.average.state_dict() if training.average else None,
+        optimizer=training.optimizer.state_dict()["state"],
+        schedule=training.schedule.state_dict(),
+        random_states=random_states,
+        identity=training.identity,
+        vocabulary=training.vocabulary.text,
+    )
+    training.work_dir.save_state(state, path, training.finished)
+
+
+def _identify(training: "Training", precision: str | None = None) -> None:
+    """Find out what this training is; `precision`: "bf16" or "fp32" that it has begun in, for "auto" to keep."""
+    if training.config.precision == "auto" and precision in ("fp32", "bf16"):
+        training.bf16 = precision == "bf16"
+    readers, held_out = training.dataset.readers, training.judge.evaluation
+    digests = lines_digests([*readers, *(held_out.readers if held_out else ())], training.ranks)
+    first_rehearsed = len(readers) - training.dataset.rehearsed
+    training.identity = {
+        WEIGHTS: training.initial_weights,
+        TRAINING: digests[:first_rehearsed],
+        REHEARSED: digests[first_rehearsed : len(readers)],
+        SETTINGS: settings_of(training.config, training.network.config, training.bf16, training.ranks.world),
+    }
+    training.judge.digests = digests[len(readers) :]
 
 
 def _start_anew(training: "Training", checkpoint: str | None) -> None:

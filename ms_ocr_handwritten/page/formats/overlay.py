@@ -3,13 +3,13 @@
 SVG, because a bitmap would need a font for every script that a vocabulary holds.
 """
 
-import base64
 import xml.etree.ElementTree as ElementTree
 from xml.etree.ElementTree import SubElement
 
 import cv2
 import numpy as np
 
+from ...image.uri import picture_uri
 from ..reader import Page
 from ..words import box_around
 from .xml import allowed, document
@@ -30,9 +30,8 @@ def overlay(page: Page, pixels: np.ndarray) -> str:
             "viewBox": f"0 0 {2 * page.width} {page.height}",
         },
     )
-    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-    picture = {"width": str(page.width), "height": str(page.height)}
-    SubElement(root, "image", {"xlink:href": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", **picture})
+    picture = picture_uri(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), form="JPEG", quality=_QUALITY)
+    SubElement(root, "image", {"xlink:href": picture, "width": str(page.width), "height": str(page.height)})
     for index, line in enumerate(page.lines):
         colour = _COLOURS[index % 2]
         points = " ".join(f"{x:g},{y:g}" for x, y in line.polygon)
