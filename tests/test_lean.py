@@ -22,7 +22,7 @@ from importlib.machinery import PathFinder
 
 class Lean(PathFinder):
     '''Of all installed packages, finds those that docs/read.md names, and this one.'''
-    INSTALLED = {"numpy", "cv2", "PIL", "onnxruntime", "click", "tqdm", "ms_ocr_handwritten"}
+    INSTALLED = {"numpy", "cv2", "PIL", "onnxruntime", "rapidfuzz", "click", "tqdm", "ms_ocr_handwritten"}
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
