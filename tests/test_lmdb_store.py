@@ -116,6 +116,42 @@ def test_threads_may_open_read_and_close_at_once(path):
     assert wrong == []
 
 
+GROW = """
+import lmdb, sys
+with lmdb.open(sys.argv[1], map_size=2**26) as environment, environment.begin(write=True) as transaction:
+    for key, value in (("image", bytes(12 * 2**20)), ("label", b"x")):
+        transaction.put(f"{key}-000000004".encode(), value)
+    transaction.put(b"num-samples", b"4")
+"""
+
+
+def test_what_another_process_makes_grow_is_read_on_by_all_threads(tmp_path):
+    path = raw_lmdb(tmp_path / "small", records(3))  # a reader's map takes 10 MiB, the writer's here 1
+    reader, wrong, grown = LmdbReader(path), [], threading.Event()
+
+    def work() -> None:
+        try:
+            afterwards = 0
+            while afterwards < 200:
+                afterwards += grown.is_set()
+                if read_all(reader) != [(b"x", "x")] * 3:
+                    wrong.append("samples")
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    subprocess.run([sys.executable, "-c", GROW, path], check=True)
+    grown.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    del reader
+    gc.collect()
+    assert len(LmdbReader(path).image_bytes(3)) == 12 * 2**20
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_reads_what_its_parent_has_open(path, method):
     reader = LmdbReader(path)
