@@ -6,12 +6,14 @@ line = recognizer.read("line.png")
 line.text, line.score, line.chars
 """
 
+import copy
 import functools
 import logging
 import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -19,6 +21,7 @@ import numpy as np
 
 from .backends import open_backend, torch_backend
 from .backends.base import Backend, Pending
+from .backends.one_thread import OneThread
 from .config import DecoderConfig
 from .decoding.candidates import Candidates, Wanted
 from .decoding.decoder import Decoder, Decoding, open_decoding
@@ -205,6 +208,20 @@ class Recognizer:
         opened = torch_backend(network, precision, device)
         below = decoder.augment_below if augment_below is None else augment_below
         return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, augment_below=below, again=again)
+
+    def computed_in(self, thread: Executor) -> "Recognizer":
+        """The same for several threads that read, in turn or at once: lines are computed in `thread` alone.
+
+        On a CPU PyTorch is slow where it is asked from one thread and then from another. A GPU computes as it is asked.
+
+        Args:
+            thread: of one thread, in which this recogniser was opened and has read nothing elsewhere.
+        """
+        backend = self._backend
+        other = copy.copy(self)
+        if not backend.asynchronous:
+            other._opened = os.getpid(), OneThread(backend, thread)
+        return other
 
     def read(
         self,

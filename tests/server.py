@@ -71,8 +71,9 @@ class Server:
             connection.close()
 
     def metric(self, name: str) -> float:
-        """A sample, with its labels as they are written."""
-        return float(re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics"), re.M)[1])
+        """A sample, with its labels as they are written; 0 while there is none."""
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics"), re.M)
+        return float(found[1]) if found else 0.0
 
     def wait_for(self, name: str, value: float) -> None:
         end = time.monotonic() + SECONDS

@@ -1,10 +1,16 @@
 """ModelScope's other doors, and what upstream's own tests for these tasks call, against the hub on loopback."""
 
 import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ALPHABET, TINY_NETWORK, make_model_dir, png, render, weaken_positions
+from conftest import ALPHABET, ROOT, TINY_NETWORK, make_model_dir, png, render, weaken_positions
 from fresh import fresh
 from hub_server import Hub
 from modelscope.metainfo import Trainers
@@ -113,6 +119,30 @@ def test_the_other_doors_of_a_pipeline(hub, folders, tmp_path):
     assert ours == builtin and ours["input"]["properties"]["image"]["type"] == "string"
     assert got["encoded"]["text"] == [text]
     assert got["task"] == "ocr-recognition" and got["attempts"] == []
+
+
+def test_modelscopes_own_server_reads_with_this_package(folders):
+    """A real process, and the routes of `modelscope server`."""
+    pytest.importorskip("fastapi")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODELSCOPE_LOG_LEVEL": "40"}
+    example = [sys.executable, ROOT / "examples" / "modelscope_server.py"]
+    options = ["--model", folders["convnext"], "--port", "0"]
+    with subprocess.Popen(example + options, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            lines = iter(process.stderr.readline, "")
+            address = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+            sent = json.dumps({"input": {"image": base64.b64encode(folders["image"].read_bytes()).decode()}}).encode()
+            request = urllib.request.Request(f"{address}/call", sent, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                read = json.load(answer)
+            with urllib.request.urlopen(f"{address}/describe", timeout=60) as answer:
+                described = json.load(answer)
+        finally:
+            process.terminate()
+    line = Recognizer.from_pretrained(folders["convnext"]).read(folders["image"])
+    assert line.text and (read["text"], read["score"]) == ([line.text], [pytest.approx(line.score, abs=1e-5)])
+    assert len(read["chars"][0]) == len(line.chars)  # which ModelScope's own pipeline does not give
+    assert described["schema"]["task_name"] == "ocr-recognition"
 
 
 TRAINERS = """

@@ -17,6 +17,7 @@ import pytest
 
 from ms_ocr_handwritten.errors import LmdbError
 from ms_ocr_handwritten.lmdb import store
+from ms_ocr_handwritten.lmdb.open import shared_environment
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 
 SAMPLES = [(b"image %d" % i, f"第{i}行 ") for i in range(7)]
@@ -114,6 +115,58 @@ def test_threads_may_open_read_and_close_at_once(path):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+GROW = """
+import lmdb, sys
+with lmdb.open(sys.argv[1], map_size=2**26) as environment, environment.begin(write=True) as transaction:
+    for key, value in (("image", bytes(12 * 2**20)), ("label", b"x")):
+        transaction.put(f"{key}-000000004".encode(), value)
+    transaction.put(b"num-samples", b"4")
+"""
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """An LMDB of which a reader maps 10 MiB; GROW makes it larger."""
+    return raw_lmdb(tmp_path / "small", records(3))
+
+
+def test_what_another_process_makes_grow_is_read_on_by_all_threads(small):
+    wrong, grown = [], threading.Event()
+
+    def work(reader: LmdbReader) -> None:
+        try:
+            afterwards = 0
+            while afterwards < 200:
+                afterwards += grown.is_set()
+                if read_all(reader) != [(b"x", "x")] * 3:
+                    wrong.append("samples")
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(LmdbReader(small),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    subprocess.run([sys.executable, "-c", GROW, small], check=True)
+    grown.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    gc.collect()
+    assert len(LmdbReader(small).image_bytes(3)) == 12 * 2**20
+
+
+def test_while_a_thread_reads_no_other_maps_anew(small):
+    shared, read = shared_environment(str(small)), []
+    with shared.reading() as transaction:
+        subprocess.run([sys.executable, "-c", GROW, small], check=True)
+        other = threading.Thread(target=lambda: read.append(shared.get("image-000000001", "")))
+        other.start()
+        other.join(0.2)
+        assert other.is_alive() and transaction.get(b"image-000000002") == b"x"  # which would end the process
+    other.join(10)
+    assert read == [b"x"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -1,5 +1,6 @@
 """`ms-ocr serve`, the real server on loopback: what it answers, what it refuses, and whom it does not let suffer."""
 
+import asyncio
 import base64
 import http.client
 import json
@@ -17,9 +18,15 @@ from server import Server, form, post
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.cli import main
+from ms_ocr_handwritten.errors import BackendError
 from ms_ocr_handwritten.line import line_row
+from ms_ocr_handwritten.serve.app import create_app
+from ms_ocr_handwritten.serve.doors import line_door
+from ms_ocr_handwritten.serve.metrics import Metrics
+from ms_ocr_handwritten.serve.options import ServeOptions
 
 PLACES = 'ms_ocr_queue_places{queue="lines"}'
+GONE = 'ms_ocr_requests_total{path="/recognize",status="499"}'
 LINE = (ROOT / "examples" / "lines" / "english.png").read_bytes()
 READING = ("--backend", "onnxruntime", "--precision", "fp32")  # starts soonest
 
@@ -220,6 +227,69 @@ def test_a_body_of_unknown_length_is_bounded_too(server):
         for _ in range(6):
             endless.sendall(b"10000\r\n" + bytes(2**16) + b"\r\n")
         assert endless.recv(4096).startswith(b"HTTP/1.1 413")
+    assert server.post(LINE)[0] == 200
+
+
+def test_connections_are_bounded_and_those_that_say_nothing_make_room(server):
+    silent = [server.socket() for _ in range(ServeOptions().connections)]
+    try:
+        with server.socket() as another:
+            another.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert another.recv(4096).startswith(b"HTTP/1.1 503")
+        silent[-1].settimeout(10)
+        assert silent[-1].recv(4096) == b""  # after the second that this server gives for a head
+        assert server.post(LINE)[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_all_bodies_together_are_bounded_and_who_hangs_up_frees_his(recognizer):
+    """The application in this process, since a body that is under its own limit is far below that of all."""
+    httpx = pytest.importorskip("httpx")
+    options = ServeOptions(received_bytes=len(LINE) + 1000)
+    metrics = Metrics()
+    lines = line_door(recognizer, options, metrics.computed("lines"))
+    app = create_app(lines, BackendError("none"), options, metrics, {})
+
+    async def halves(held: asyncio.Event, go_on: asyncio.Event):
+        yield LINE[:-1]
+        held.set()
+        await go_on.wait()
+        yield LINE[-1:]
+
+    async def run() -> list[tuple[int, str]]:
+        answers = []
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+
+            async def post(content) -> None:
+                answer = await client.post("/recognize", content=content)
+                answers.append((answer.status_code, answer.json().get("message", "")))
+
+            for hangs_up in (False, True):
+                held, go_on = asyncio.Event(), asyncio.Event()
+                first = asyncio.create_task(post(halves(held, go_on)))
+                await held.wait()
+                await post(LINE)
+                if hangs_up:
+                    first.cancel()
+                go_on.set()
+                await asyncio.wait([first])
+            await post(LINE)
+        return answers
+
+    refused = (503, "too many bodies are being received; try again in 1 s")
+    assert asyncio.run(run()) == [refused, (200, ""), refused, (200, "")]
+    lines.close()
+
+
+def test_who_hangs_up_within_the_body_hurts_nobody(server):
+    head = f"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LINE)}\r\n\r\n".encode()
+    for end in (0, 1, len(LINE) // 2, len(LINE) - 1):
+        with server.socket() as leaving:
+            leaving.sendall(head + LINE[:end])
+    server.wait_for(GONE, 4)
+    server.wait_for(PLACES, 0)
     assert server.post(LINE)[0] == 200
 
 

@@ -1,5 +1,8 @@
-"""Threads that share a recogniser from its first line on: what is prepared then is prepared once, and for all."""
+"""Threads that share a recogniser from its first line on: what is prepared then is prepared once, and for all; and
+where a program has several that read, one computes, since PyTorch is slow in two.
+"""
 
+import asyncio
 import os
 import sys
 import threading
@@ -7,9 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ALPHABET, TINY_NETWORK, make_model_dir
+from click.testing import CliRunner
+from conftest import ALPHABET, ROOT, TINY_NETWORK, make_model_dir, png, unsure_lines
 
 from ms_ocr_handwritten import Recognizer
+from ms_ocr_handwritten.app.handlers import Choice, Handlers, Source
+from ms_ocr_handwritten.app.reading import Recognizers
+from ms_ocr_handwritten.backends.pytorch import TorchBackend
+from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.image import line_canvas
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.weights import load_network
@@ -43,3 +51,72 @@ def test_threads_may_share_a_cold_start(tmp_path, precision, eager_threads):
         for _ in range(COLD_STARTS // 2):
             recognizer = Recognizer.from_network(network, model.vocabulary, precision)
             assert set(pool.map(read, [recognizer] * THREADS)) == {expected}
+
+
+@pytest.fixture
+def computing(monkeypatch) -> set[str]:
+    """The names of the threads that PyTorch computes in."""
+    names: set[str] = set()
+
+    def noting(function):
+        def noted(self, *arguments):
+            names.add(threading.current_thread().name)
+            return function(self, *arguments)
+
+        return noted
+
+    for name in ("_begun", "_exact_columns", "_prepare"):
+        monkeypatch.setattr(TorchBackend, name, noting(getattr(TorchBackend, name)))
+    return names
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return str(make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK))
+
+
+def test_whichever_threads_read_one_computes(model, computing):
+    lines = unsure_lines(6)
+    wanted = Recognizer.from_pretrained(model, "torch")
+    expected = [wanted.read(line) for line in lines]
+    constrained = [wanted.read(line, allowed="ab12") for line in lines]
+    computing.clear()
+    with ThreadPoolExecutor(1, "the-one") as thread, ThreadPoolExecutor(4) as readers:
+        recognizer = thread.submit(Recognizer.from_pretrained, model, "torch").result().computed_in(thread)
+        assert (recognizer.backend, recognizer.precision) == (wanted.backend, wanted.precision)
+        assert [line.text for line in readers.map(recognizer.read, lines)] == [line.text for line in expected]
+        many = [readers.submit(lambda: list(recognizer.read_many(lines, 4))) for _ in range(2)]
+        allowed = readers.map(lambda line: recognizer.read(line, allowed="ab12"), lines)
+        assert [line.text for line in allowed] == [line.text for line in constrained]
+        for one in many:
+            assert [line.text for line in one.result()] == [line.text for line in expected]
+    assert computing == {"the-one_0"}
+
+
+def test_the_app_computes_in_one_thread(model, computing):
+    handlers = Handlers(Recognizers([model], "torch"))
+    source = Source(png(unsure_lines(2)[0]), "line.png")
+    for precision in ("auto", "fp32"):
+        with ThreadPoolExecutor(1) as gradios:
+            assert gradios.submit(handlers.read, source, Choice(model, precision), "en").result().text
+    assert computing == {"ms-ocr-read_0"}
+
+
+def test_the_server_computes_lines_and_pages_in_one_thread(model, computing, monkeypatch):
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("rapidocr")
+    pytest.importorskip("uvicorn")
+    page = (ROOT / "examples" / "pages" / "english.jpg").read_bytes()
+
+    async def requests(app) -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            sent = (("/recognize", png(unsure_lines(2)[0])), ("/page", page))
+            return [(await client.post(path, content=body, timeout=60)).status_code for path, body in sent]
+
+    statuses: list[int] = []
+    monkeypatch.setattr(
+        "ms_ocr_handwritten.serve.server.serve", lambda app, *_: statuses.extend(asyncio.run(requests(app)))
+    )
+    done = CliRunner().invoke(main, ["serve", "--port", "0", "--model", model, "--backend", "torch"])
+    assert (done.exit_code, statuses) == (0, [200, 200]), done.output
+    assert computing == {"ms-ocr-read_0"}

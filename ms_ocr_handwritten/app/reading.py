@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Recognizers:
         self._backend, self._device = backend, device
         self._open: OrderedDict[tuple[str, str], Recognizer] = OrderedDict()
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "ms-ocr-read")  # Gradio asks from any
 
     def get(self, model: str, precision: str) -> Recognizer:
         """Raises ConfigurationError for a model that may not be named, and as `Recognizer.from_pretrained` does."""
@@ -75,9 +77,10 @@ class Recognizers:
         with self._lock:
             recognizer = self._open.pop((model, precision), None)
             if recognizer is None:
-                recognizer = Recognizer.from_pretrained(
-                    model, self._backend, precision, device=self._device, trim="auto"
+                opening = self._thread.submit(
+                    Recognizer.from_pretrained, model, self._backend, precision, device=self._device, trim="auto"
                 )
+                recognizer = opening.result().computed_in(self._thread)
             self._open[model, precision] = recognizer
             while len(self._open) > _KEPT_OPEN:
                 self._open.popitem(last=False)

@@ -1,6 +1,6 @@
 """`ms-ocr serve`: reads what comes over HTTP."""
 
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import click
@@ -132,8 +132,10 @@ def serve(
         receive_seconds=receive_seconds,
     )
     metrics = Metrics()
-    opening = partial(open_recognizer, model, backend, precision, device, language_model, trim, options.limits)
-    lines, recognizer = line_door(opening, options, metrics.computed("lines"))
+    thread = ThreadPoolExecutor(1, "ms-ocr-read")  # of lines and pages
+    opening = thread.submit(open_recognizer, model, backend, precision, device, language_model, trim, options.limits)
+    recognizer = opening.result().computed_in(thread)
+    lines = line_door(recognizer, options, metrics.computed("lines"))
     metrics.watch("lines", lines.queue)
     pages = _pages(no_page, detector, writing, recognizer, options, metrics.computed("pages"))
     if not isinstance(pages, BackendError):

@@ -233,7 +233,7 @@ def _present_samples(
     indices: set[int] = set()
     if walk:
         try:
-            with shared.environment.begin() as transaction:
+            with shared.reading() as transaction:
                 keys = transaction.cursor().iternext(keys=True, values=False)
                 for number, raw in enumerate(keys):
                     if number > shared.most_records:

@@ -7,6 +7,8 @@ So all readers of a process share one environment per file, and a forked child o
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import lmdb
 
@@ -28,6 +30,8 @@ class SharedEnvironment:
         self._descriptor = os.open(file, os.O_RDONLY)  # of this very file, also once another has its name
         self._size = os.fstat(self._descriptor).st_size
         weakref.finalize(self, os.close, self._descriptor)
+        self._ended = threading.Condition()  # notified when a transaction is
+        self._transactions = 0
 
     def get(self, key: str, path: str) -> bytes | None:
         """The value of `key`, None where it is missing. Raises LmdbError, naming `path`, where the LMDB is damaged."""
@@ -35,15 +39,36 @@ class SharedEnvironment:
             # Reading a page that the file has no longer ends the process: it may have been cut since it was opened.
             if os.fstat(self._descriptor).st_size < self._size:
                 raise LmdbError(f"{path}: was truncated while it was open; copy or build the LMDB again")
-            with self.environment.begin() as transaction:
+            with self.reading() as transaction:
                 return transaction.get(key.encode("ascii"))
         except (lmdb.Error, OSError) as error:
             raise LmdbError(f"{path}: key {key} cannot be read ({error}); copy or build the LMDB again") from error
 
+    @contextmanager
+    def reading(self) -> Iterator[lmdb.Transaction]:
+        """A transaction. Where another process has made the file outgrow the map, it is mapped anew before."""
+        with self._ended:
+            try:
+                transaction = self.environment.begin()
+            except lmdb.MapResizedError:
+                self._ended.wait_for(lambda: not self._transactions)  # whose pages would be gone
+                self.environment.set_mapsize(0)  # as large as the file says
+                self._size = os.fstat(self._descriptor).st_size
+                transaction = self.environment.begin()
+            self._transactions += 1
+        try:
+            with transaction:
+                yield transaction
+        finally:
+            with self._ended:
+                self._transactions -= 1
+                self._ended.notify_all()
+
     @property
     def most_records(self) -> int:
         """As many as the file can hold, and no more than its header says."""
-        return min(self._size // LEAST_RECORD, int(self.environment.stat()["entries"]))
+        with self._ended:  # so that nobody maps the file anew meanwhile
+            return min(self._size // LEAST_RECORD, int(self.environment.stat()["entries"]))
 
 
 def shared_environment(path: str) -> SharedEnvironment:

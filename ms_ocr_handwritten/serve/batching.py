@@ -44,7 +44,6 @@ class BatchQueue(Generic[Item, Result]):
         cost: Callable[[Item], float] = lambda _: 1,
         wait: float = 0.0,
         computed: Callable[[int, float], object] = lambda items, seconds: None,
-        begin: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
@@ -57,17 +56,14 @@ class BatchQueue(Generic[Item, Result]):
             cost: of an item.
             wait: s that the first item of a batch waits for others at most.
             computed: told the number of items and the seconds of each batch.
-            begin: called in the queue's thread before all else; what it raises is raised here.
         """
         self.capacity, self._compute, self._name = capacity, compute, name
         self._most, self._full, self._cost, self._wait, self._computed = most, full, cost, wait, computed
         self._changed = Condition()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._taken, self._closed, self._seconds_an_item = 0, False, 0.0
-        begun: Future[object] = Future()
-        self._thread = Thread(target=self._run, args=(begin, begun), name=f"ms-ocr-{name}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"ms-ocr-{name}", daemon=True)
         self._thread.start()
-        begun.result()
 
     @property
     def taken(self) -> int:
@@ -111,12 +107,7 @@ class BatchQueue(Generic[Item, Result]):
                 self._waiting = deque(one for one in self._waiting if one.place is not place)
             self._changed.notify_all()
 
-    def _run(self, begin: Callable[[], object], begun: "Future[object]") -> None:
-        try:
-            begun.set_result(begin())
-        except Exception as error:
-            begun.set_exception(error)
-            return
+    def _run(self) -> None:
         while batch := self._next_batch():
             start = time.monotonic()
             self._settle([one for one in batch if one.place.set_running_or_notify_cancel()])

@@ -107,26 +107,15 @@ class Door(Generic[Item]):
         self.queue.put(place, self._prepare(sent, encoded))
 
 
-def line_door(
-    open_recognizer: "Callable[[], Recognizer]", options: ServeOptions, computed: Computed
-) -> "tuple[Door, Recognizer]":
-    """Reads lines, with the recogniser that is returned, too; a row is what `ms-ocr recognize --format jsonl` writes.
-
-    The recogniser is opened in the thread that reads all lines: OpenMP keeps a team of threads for each thread that
-    ever asked it for something, and lets them sleep more where they are more than the cores, so that on two cores a
-    line took twice as long.
-    """
-    opened: list[Recognizer] = []
-
-    def begin() -> None:
-        opened.append(open_recognizer())
-        read([(None, opened[0].canvas(np.full((32, 64), 255, np.uint8)))])
+def line_door(recognizer: "Recognizer", options: ServeOptions, computed: Computed) -> Door:
+    """Reads lines: a row is what `ms-ocr recognize --format jsonl` writes. The first line is read here."""
+    recognizer.read_canvases([recognizer.canvas(np.full((32, 64), 255, np.uint8))])
 
     def prepare(sent: Sent, encoded: bytes) -> tuple[str | None, LineCanvas]:
-        return sent.name, opened[0].canvas(encoded)
+        return sent.name, recognizer.canvas(encoded)
 
     def read(items: list[tuple[str | None, LineCanvas]]) -> list[Row]:
-        lines = opened[0].read_canvases([canvas for _, canvas in items])
+        lines = recognizer.read_canvases([canvas for _, canvas in items])
         return [line_row(name, line) for (name, _), line in zip(items, lines)]
 
     queue = BatchQueue(
@@ -135,12 +124,11 @@ def line_door(
         capacity=options.queue,
         most=options.batch_size,
         full=1.0,
-        cost=lambda item: item[1].computed_width / opened[0].width_per_batch,
+        cost=lambda item: item[1].computed_width / recognizer.width_per_batch,
         wait=options.wait,
         computed=computed,
-        begin=begin,
     )
-    return Door(queue, prepare, options.fetching(options.limits), fetches=options.urls != "none"), opened[0]
+    return Door(queue, prepare, options.fetching(options.limits), fetches=options.urls != "none")
 
 
 def page_door(reader: "PageReader", options: ServeOptions, computed: Computed) -> Door:
