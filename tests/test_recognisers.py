@@ -18,8 +18,9 @@ from ms_ocr_handwritten.geometry import WHOLE
 from ms_ocr_handwritten.image import line_canvas, load_image
 from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets import fused
 from ms_ocr_handwritten.nets.crnn import CRNN
-from ms_ocr_handwritten.nets.folded import FoldedNetwork
+from ms_ocr_handwritten.nets.folded import FoldedCRNN
 from ms_ocr_handwritten.nets.lightweight_edge import LightweightEdge
 from ms_ocr_handwritten.nets.network import rgb_to_grey
 from ms_ocr_handwritten.nets.weights import load_network, new_network
@@ -159,13 +160,14 @@ def test_learning_takes_the_builtins_steps(pair):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_reading_computes_what_the_network_does(tmp_path, kind):
-    """Batch norms folded; the black behind lines of all lengths once, on canvases of two widths."""
+@pytest.mark.parametrize("kind, operators", [("CRNN", True), ("LightweightEdge", True), ("LightweightEdge", False)])
+def test_reading_computes_what_the_network_does(tmp_path, kind, operators, monkeypatch):
+    """In another way: on canvases of two widths, with black behind lines of all lengths; without oneDNN's operator."""
+    assert fused.convolves(), "this PyTorch lacks oneDNN's operator: reading works, only slower"
+    monkeypatch.setattr(fused, "convolves", lambda: operators)
     files = ModelDir.open(make_dir(tmp_path / kind, kind, **SMALL[kind]))
     network = load_network(files.configuration.network, files.require_weights())
-    reading = FoldedNetwork(network)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in reading.network.modules())
+    reading = FoldedCRNN(network) if kind == "CRNN" else fused.FusedEdge(network)
     for canvas in (640, 800):
         grey = torch.rand(6, 1, 32, canvas, generator=torch.Generator().manual_seed(1))
         for line, end in zip(grey, (1, 111, 112, 113, 592, canvas)):

@@ -19,8 +19,11 @@ from ..geometry import CHUNK_WIDTH, Layout, chunk_of_column
 from ..image import LineCanvas
 from ..nets import packed
 from ..nets.convnextvit import ConvNextViT
-from ..nets.folded import FoldedNetwork
+from ..nets.crnn import CRNN
+from ..nets.folded import FoldedCRNN
+from ..nets.fused import FusedEdge
 from ..nets.graphed import Function, GraphedFunction
+from ..nets.lightweight_edge import LightweightEdge
 from ..nets.network import Network
 from .base import BLACK_CHUNK, Backend, ColumnPath, Columns, PieceBackend
 from .columns import best_columns, candidate_columns
@@ -185,10 +188,13 @@ class TorchBackend(PieceBackend):
             return prepared.exact
 
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
-        if self.device.type == "cpu" and packed.available(dtype) and isinstance(self.network, ConvNextViT):
-            return packed.PackedNetwork(self.network, dtype)
-        if self.device.type == "cpu" and not self.layout.chunked and dtype is torch.float32:
-            return FoldedNetwork(self.network)
+        if self.device.type == "cpu":
+            if isinstance(self.network, ConvNextViT) and packed.available(dtype):
+                return packed.PackedNetwork(self.network, dtype)
+            if isinstance(self.network, CRNN) and dtype is torch.float32:
+                return FoldedCRNN(self.network)
+            if isinstance(self.network, LightweightEdge) and dtype is torch.float32:
+                return FusedEdge(self.network)
 
         def read(grey: Tensor) -> tuple[Tensor, Tensor]:
             mixed = dtype is not torch.float32

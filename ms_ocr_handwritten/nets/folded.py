@@ -1,41 +1,77 @@
-"""Networks that take lines whole, as a CPU computes them when nothing is learnt.
+"""CRNN as a CPU computes it when nothing is learnt; what batch norms do is part of the convolutions before them.
 
-- Batch norms are part of the convolutions before them.
-- Behind the ink of a line all columns that CRNN's convolutions give are the same, but for those at the end of the
-  canvas: they are computed once and repeated. The LSTMs and the classifier go over all of them.
+- 3x3 convolutions take a quarter of their multiplications (`winograd`).
+- Behind the ink of a line all columns that the convolutions give are the same, but for those at the end of the canvas:
+  they are computed once and repeated. The LSTMs and the classifier go over all of them.
 
 Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..geometry import COLUMN_WIDTH, WHOLE_STEP
+from ..geometry import COLUMN_WIDTH
 from .crnn import CRNN
-from .network import Network
+from .winograd import TILE, WinogradConv, maxima
 
 REACH = 24  # px to each side of a column, at most, that CRNN's convolutions see: 19 and 22
+STEP = 5 * TILE * COLUMN_WIDTH  # px by which what is computed of lines grows: few widths, of whole tiles
+AT_ONCE = 4  # lines, whose maps stay in the cache
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
-class FoldedNetwork:
+class FoldedCRNN:
     """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D) and their logits (N, T, C), in fp32.
 
     A copy of the network's weights, which later changes do not reach.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.network = folded(network)
+    def __init__(self, network: CRNN) -> None:
+        self.network = network = folded(network)
+        self.first = network.conv0[0]
+        self.convolutions = [
+            WinogradConv(network.conv1[0], rows=2, columns=2),
+            WinogradConv(network.conv2[0]),
+            WinogradConv(network.conv2[3], rows=2),
+            WinogradConv(network.conv3[0]),
+            WinogradConv(network.conv3[3], rows=2),
+        ]
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
-        network = self.network
-        columns = network.sequence(crnn_features(network, grey)) if isinstance(network, CRNN) else network.encode(grey)
-        return columns, network.classify(columns)
+        columns = self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
+        return columns, self.network.classify(columns)
+
+    def features(self, grey: Tensor) -> Tensor:
+        """What the convolutions give, (N, T, .), without computing the black behind each line column by column."""
+        canvas = grey.shape[-1]
+        ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px that hold a line
+        widths = ((ends + 2 * REACH + STEP - 1) // STEP * STEP).clamp(max=canvas)
+        parts, order = [], []
+        for width in widths.unique().tolist():
+            for lines in (widths == width).nonzero()[:, 0].split(AT_ONCE):
+                features = self.trunk(grey[lines, :, :, :width])
+                alike = (width - REACH) // COLUMN_WIDTH - 1  # a column that sees neither the line nor the end
+                repeated = features[:, alike : alike + 1].expand(-1, (canvas - width) // COLUMN_WIDTH, -1)
+                parts.append(torch.cat([features[:, : alike + 1], repeated, features[:, alike + 1 :]], dim=1))
+                order.append(lines)
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def trunk(self, grey: Tensor) -> Tensor:
+        """Grey lines (N, 1, 32, W) to features (N, T, .)."""
+        x = F.conv2d(grey, self.first.weight, self.first.bias, padding=1).permute(0, 2, 3, 1)
+        x = maxima(maxima(x, 1, 2), 2, 2).relu_()
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return self.network.conv4(x.permute(0, 3, 1, 2)).squeeze(2).transpose(1, 2)
 
 
-def folded(network: Network) -> Network:
+def folded(network: Kind) -> Kind:
     """A copy in evaluation mode, without batch norms."""
     copied = copy.deepcopy(network).eval()
     for module in list(copied.modules()):
@@ -47,20 +83,3 @@ def folded(network: Network) -> Network:
                 setattr(module, name, fuse_conv_bn_eval(convolution, norm))
                 setattr(module, norm_name, nn.Identity())
     return copied
-
-
-def crnn_features(network: CRNN, grey: Tensor) -> Tensor:
-    """What `network.trunk` gives, (N, ., 1, T), without computing the black behind each line column by column."""
-    canvas = grey.shape[-1]
-    ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px that hold a line
-    widths = ((ends + 2 * REACH + WHOLE_STEP - 1) // WHOLE_STEP * WHOLE_STEP).clamp(max=canvas)
-    parts, order = [], []
-    for width in widths.unique().tolist():
-        lines = (widths == width).nonzero()[:, 0]
-        features = network.trunk(grey[lines, :, :, :width])
-        alike = (width - REACH) // COLUMN_WIDTH - 1  # a column that sees neither the line nor the end
-        left, right = features[..., : alike + 1], features[..., alike + 1 :]
-        repeated = features[..., alike : alike + 1].expand(-1, -1, -1, (canvas - width) // COLUMN_WIDTH)
-        parts.append(torch.cat([left, repeated, right], dim=-1))
-        order.append(lines)
-    return torch.cat(parts)[torch.cat(order).argsort()]

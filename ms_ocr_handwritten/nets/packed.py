@@ -36,16 +36,22 @@ LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers r
 
 @functools.cache
 def available(dtype: torch.dtype) -> bool:
-    """Whether the operators used here do their work in this PyTorch and on this CPU, found by using each once.
+    """Whether the operators used here do their work in this PyTorch and on this CPU, found by using each once."""
+    return operators_work(functools.partial(_try_operators, dtype), optional=dtype is not torch.float32)
+
+
+def operators_work(use: Callable[[], None], optional: bool = False) -> bool:
+    """Whether `use` of oneDNN's operators raises nothing.
 
     They are private, so that a later PyTorch may change them: then a warning is logged, once, and plain PyTorch reads.
+    No warning where they are `optional` and a RuntimeError is raised, as for bf16 without AVX-512.
     """
     if not torch.backends.mkldnn.is_available():
         return False
     try:
-        _try_operators(dtype)
+        use()
     except Exception as error:  # a changed operator may raise anything
-        if dtype is torch.float32 or not isinstance(error, RuntimeError):  # as bf16 does without AVX-512
+        if not (optional and isinstance(error, RuntimeError)):
             _warn(f"{type(error).__name__}: {error}".splitlines()[0])
         return False
     return True

@@ -1,0 +1,136 @@
+"""LightweightEdge as a CPU computes it when nothing is learnt: each convolution with all that follows it at once.
+
+- What a batch norm does is part of the convolution before it; PReLU is computed inside of that convolution.
+- Depthwise kernels that are summed, or that share the channels among them, are one kernel of the largest size.
+- Maps are channels-last.
+
+`torch.ops.mkldnn._convolution_pointwise` is the operator that PyTorch's own compiler emits for these patterns;
+`convolves` says whether it is there. Without it the same is computed in two steps.
+
+Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .folded import folded
+from .lightweight_edge import (
+    AllKernels,
+    Block,
+    LightweightEdge,
+    MixedKernels,
+    OneKernel,
+    SqueezeExcitation,
+    SummedKernels,
+)
+from .packed import operators_work
+
+Layer = Callable[[Tensor], Tensor]
+
+
+class FusedEdge:
+    """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D) and their logits (N, T, C), in fp32.
+
+    A copy of the network's weights, which later changes do not reach.
+    """
+
+    def __init__(self, network: LightweightEdge) -> None:
+        network = folded(network)
+        trunk = network.our_nas_model
+        self.first = layer(trunk.first_conv)
+        self.blocks = [block for block in map(fused_block, cast(Sequence[Block], trunk.blocks)) if block]
+        self.classify = network.classify
+
+    def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(grey).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x)
+        columns = x.squeeze(2).transpose(1, 2)
+        return columns, self.classify(columns)
+
+
+def fused_block(block: Block) -> Layer | None:
+    """None for the place of a block that is not there."""
+    if block.empty:
+        return None
+    inner = fused(block.mobile_inverted_conv)
+    return (lambda x: inner(x).add_(x)) if block.residual else inner
+
+
+def fused(inner: nn.Module) -> Layer:
+    """What is inside of a block, batch norms folded already."""
+    if isinstance(inner, OneKernel):
+        return chained(layer(inner.inverted_bottleneck), layer(inner.depth_conv), layer(inner.point_conv))
+    if isinstance(inner, SummedKernels):
+        weights, biases = same_size([one[0] for one in inner.rep_conv])
+        summed = convolution(inner.rep_conv[0][0], sum(weights[1:], weights[0]), sum(biases[1:], biases[0]), inner.act)
+        return chained(layer(inner.inverted_bottleneck), summed, layer(inner.point_conv))
+    if isinstance(inner, MixedKernels):
+        weights, biases = same_size([one[0] for one in inner.mix_conv])
+        mixed = convolution(inner.mix_conv[0][0], torch.cat(weights), torch.cat(biases))
+        slopes = [one[2].weight.detach().expand(len(weight)) for one, weight in zip(inner.mix_conv, weights)]
+        active = functools.partial(F.prelu, weight=torch.cat(slopes))
+        return chained(layer(inner.inverted_bottleneck), mixed, active, layer(inner.point_conv))
+    if isinstance(inner, AllKernels):
+        kernels, slope = [layer(one) for one in inner.mix_conv], inner.act.weight.detach()
+        narrow = layer(inner.point_conv)
+        return lambda x: narrow(F.prelu(torch.cat([kernel(x) for kernel in kernels], dim=1), slope))
+    assert isinstance(inner, SqueezeExcitation)
+    return inner
+
+
+def chained(*layers: Layer) -> Layer:
+    return lambda x: functools.reduce(lambda found, one: one(found), layers, x)
+
+
+def layer(sequence: nn.Sequential) -> Layer:
+    """A convolution, what is left of its batch norm, and PReLU if it has one."""
+    first, _, *active = sequence
+    return convolution(first, first.weight, first.bias, *active)
+
+
+def same_size(convolutions: Sequence[nn.Conv2d]) -> tuple[list[Tensor], list[Tensor]]:
+    """Depthwise weights, framed with zeros to the size of the largest one, and biases."""
+    high, wide = (max(one.kernel_size[dim] for one in convolutions) for dim in (0, 1))
+    frames = [((wide - one.kernel_size[1]) // 2, (high - one.kernel_size[0]) // 2) for one in convolutions]
+    weights = [F.pad(one.weight, (side, side, end, end)) for one, (side, end) in zip(convolutions, frames)]
+    return weights, [one.bias for one in convolutions]
+
+
+def convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor, active: nn.PReLU | None = None) -> Layer:
+    """A convolution of an odd kernel that keeps the size but for the stride, and PReLU behind it."""
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    bias, stride, groups = bias.detach(), like.stride, len(weight) if like.groups > 1 else 1
+    padding = [size // 2 for size in weight.shape[2:]]
+    slope = [active.weight.item()] if active else []
+    if convolves():
+        name = "leaky_relu" if active else "none"
+        operator = torch.ops.mkldnn._convolution_pointwise
+        return lambda x: operator(x, weight, bias, padding, stride, [1, 1], groups, name, slope, "")
+
+    def plain(x: Tensor) -> Tensor:
+        x = F.conv2d(x, weight, bias, stride, padding, groups=groups)
+        return F.leaky_relu_(x, *slope) if slope else x
+
+    return plain
+
+
+@functools.cache
+def convolves() -> bool:
+    """Whether oneDNN's convolution with PReLU inside does its work in this PyTorch and on this CPU."""
+    return operators_work(_try_convolution)
+
+
+def _try_convolution() -> None:
+    """Raise what a tiny convolution raises, or ArithmeticError if it finds something else than PyTorch's own."""
+    numbers = torch.linspace(-1, 1, 2 * 8 * 5 * 5)
+    x, weight, bias = numbers.view(2, 8, 5, 5), numbers[:72].view(8, 1, 3, 3), numbers[:8]
+    expected = F.leaky_relu(F.conv2d(x, weight, bias, 2, 1, groups=8), 0.5)
+    found = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, [1, 1], [2, 2], [1, 1], 8, "leaky_relu", [0.5], "")
+    if not torch.allclose(found, expected, atol=1e-5):
+        raise ArithmeticError("a convolution with PReLU inside finds other values")
