@@ -247,6 +247,11 @@ LOGITS = np.random.default_rng(0).normal(0, 3, (75, 701)).astype(np.float32)
 LOGITS[:40, 0] += 40  # quiet columns
 
 
+def test_characters_that_no_column_lists_are_aligned_too():
+    assert align((A, 9), columns(BY_HAND)) == [(0, 1), (1, 2)]
+    assert align((8, 9), columns(BY_HAND)) == [(0, 1), (1, 2)]
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
