@@ -8,21 +8,15 @@ all optional, are `model.network` (sizes of the network), `train.precision`, `tr
 `dataloader.start_method`.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .config_file import CONFIGURATION_FILE, read_json
 from .config_section import Section, without_hooks
-from .errors import ConfigurationError
-from .files import read_regular
 from .recognisers import ConvNextViTConfig, NetworkConfig, parse_model
 
-CONFIGURATION_FILE = "configuration.json"
-MOST_JSON = 2**20  # bytes of a configuration
-MOST_NESTED = 50
-MOST_DIGITS = 18  # of a whole number: 64 bits
 LESS_IS_BETTER = ("cer", "avg_loss")  # beginnings of the metrics of which the least is the best
 
 
@@ -151,45 +145,6 @@ class Configuration:
         )
         root.finish()
         return configuration
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a configuration file. Raises ConfigurationError if it is missing or is no JSON object of a sane size."""
-    try:
-        content = read_regular(path, MOST_JSON + 1)
-        raw = json.loads(content.decode("utf-8"), parse_int=_whole_number) if len(content) <= MOST_JSON else None
-        nested = _depth(raw)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: no such file; a model directory holds {CONFIGURATION_FILE}, "
-            "pytorch_model.pt (or model.onnx) and vocab.txt"
-        ) from None
-    except RecursionError:
-        nested = MOST_NESTED + 1
-    except (OSError, ValueError) as error:  # of which JSONDecodeError and UnicodeDecodeError are
-        raise ConfigurationError(f"{path}: not readable as JSON ({error})") from error
-    if len(content) > MOST_JSON:
-        raise ConfigurationError(f"{path}: over {MOST_JSON} bytes, which no configuration has; name another file")
-    if nested > MOST_NESTED:
-        raise ConfigurationError(f"{path}: nested over {MOST_NESTED} deep, which no configuration is")
-    if not isinstance(raw, dict):
-        raise ConfigurationError(f"{path}: holds a {type(raw).__name__}, not an object; see the README for a sample")
-    return raw
-
-
-def _whole_number(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
-
-
-def _depth(value: Any) -> int:
-    """How deep lists and objects are nested; 0 of a plain value."""
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, (dict, list))]:
-        depth += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-    return depth
 
 
 def _loader(section: Section, default: LoaderConfig) -> LoaderConfig:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import CONFIGURATION_FILE, Configuration, read_json
+from .config import Configuration
+from .config_file import CONFIGURATION_FILE, read_json
 from .errors import CheckpointError
 from .files import check_regular
 from .vocab import Vocabulary

@@ -1,6 +1,7 @@
 """Groups of lines, from canvases to what was read: the network, the decoder beside it, errors in their places."""
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from .decoding.candidates import Candidates
 from .decoding.decoder import Decoder
 from .errors import CheckpointError, ImageError
 from .image import LineCanvas
-from .image.loading import Loaded
+from .image.loading import Loaded, Stop
 from .line import Line, greedy_line, searched_line
 from .vocab import Vocabulary
 
@@ -37,6 +38,24 @@ class LinesReader:
     def __exit__(self, *_: object) -> None:
         if self._thread:
             self._thread.shutdown(cancel_futures=True)
+
+    def read(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[Line | ImageError]:
+        """Lines, and the errors of images in their places; `batch_size` lines at most are computed together.
+
+        Raises the error of a `Stop`, after the lines before it.
+        """
+        begun: deque[tuple[list[Loaded], Pending[list[Line]]]] = deque()
+        with self:
+            for group in _groups(loaded, batch_size, self.backend.width_per_batch):
+                end = group.pop() if isinstance(group[-1], Stop) else None
+                canvases = [item for item in group if isinstance(item, LineCanvas)]
+                begun.append((group, self.begin(canvases)))
+                while len(begun) > (0 if end else self.aside):
+                    yield from _in_place(*begun.popleft())
+                if isinstance(end, Stop):
+                    raise end.error
+            while begun:
+                yield from _in_place(*begun.popleft())
 
     def begin(self, canvases: list[LineCanvas]) -> Pending[list[Line]]:
         if not canvases:
@@ -110,7 +129,25 @@ class _Lines:
     result: Callable[[], list[Line]]
 
 
-def in_place(group: list[Loaded], pending: Pending[list[Line]]) -> Iterator[Line | ImageError]:
+def _groups(loaded: Iterator[Loaded], batch_size: int, full: int) -> Iterator[list[Loaded]]:
+    """Lines that are computed together, `full` px wide, and images that cannot be read in their places."""
+    group: list[Loaded] = []
+    width = 0
+    for item in loaded:
+        inked = item.computed_width if isinstance(item, LineCanvas) else 0
+        if width and width + inked > full:  # a batch never grows beyond that, so neither does memory
+            yield group
+            group, width = [], 0
+        group.append(item)
+        width += inked
+        if len(group) == batch_size or width >= full or isinstance(item, Stop):
+            yield group
+            group, width = [], 0
+    if group:
+        yield group
+
+
+def _in_place(group: list[Loaded], pending: Pending[list[Line]]) -> Iterator[Line | ImageError]:
     """The lines of a group, and the errors of images in their places."""
     lines = iter(pending.result())
     for item in group:

@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import pickle
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from .backends import open_backend, torch_backend
-from .backends.base import Backend, Pending
+from .backends.base import Backend
 from .backends.one_thread import OneThread
 from .config import DecoderConfig
 from .decoding.candidates import Candidates, Wanted
@@ -28,13 +27,13 @@ from .decoding.decoder import Decoder, Decoding, open_decoding
 from .errors import ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT, Layout
 from .image import Limits, LineCanvas, line_canvas, load_image
-from .image.loading import Loaded, Stop, load_canvases
+from .image.loading import load_canvases
 from .image.margins import advice, find_ink, thumbnail, trimmed
 from .image.views import VIEWS
 from .line import Character, Line
 from .model_dir import ModelDir
 from .model_id import local_directory
-from .reading import LinesReader, in_place
+from .reading import LinesReader
 from .vocab import Vocabulary
 
 if TYPE_CHECKING:
@@ -317,43 +316,10 @@ class Recognizer:
             raise ImageError(f"read_many was given a single {type(images).__name__}; give a list, or call read")
         decoder = self._decoding.decoder(n_best, allowed, lexicon, lexicon_mode)
         loaded = load_canvases(images, self.canvas, batch_size, stop=errors == "raise")
-        return self._read_groups(loaded, batch_size, self._reader(decoder))
+        return self._reader(decoder).read(loaded, batch_size)
 
     def _reader(self, decoder: Decoder | None) -> LinesReader:
         return LinesReader(self._backend, self.vocabulary, decoder, self.augment_below)
-
-    def _read_groups(
-        self, loaded: Iterator[Loaded], batch_size: int, reader: LinesReader
-    ) -> Iterator[Line | ImageError]:
-        begun: deque[tuple[list[Loaded], Pending[list[Line]]]] = deque()
-        with reader:
-            for group in self._groups(loaded, batch_size):
-                end = group.pop() if isinstance(group[-1], Stop) else None
-                canvases = [item for item in group if isinstance(item, LineCanvas)]
-                begun.append((group, reader.begin(canvases)))
-                while len(begun) > (0 if end else reader.aside):
-                    yield from in_place(*begun.popleft())
-                if isinstance(end, Stop):
-                    raise end.error
-            while begun:
-                yield from in_place(*begun.popleft())
-
-    def _groups(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
-        """Lines that are computed together, and images that cannot be read in their places."""
-        group: list[Loaded] = []
-        width, full = 0, self.width_per_batch
-        for item in loaded:
-            inked = item.computed_width if isinstance(item, LineCanvas) else 0
-            if width and width + inked > full:  # a batch never grows beyond that, so neither does memory
-                yield group
-                group, width = [], 0
-            group.append(item)
-            width += inked
-            if len(group) == batch_size or width >= full or isinstance(item, Stop):
-                yield group
-                group, width = [], 0
-        if group:
-            yield group
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
         """Read lines that `canvas` prepared, or `line_canvas` for this recogniser's `layout`."""

@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ms_ocr_handwritten.atomic import write_atomically
-from ms_ocr_handwritten.config import read_json
+from ms_ocr_handwritten.config_file import read_json
 from ms_ocr_handwritten.model_dir import ONNX_FILE, ModelDir
 from ms_ocr_handwritten.nets.weights import load_network, read_weights
 from ms_ocr_handwritten.onnx.export import check_onnx, export_onnx

@@ -129,7 +129,7 @@ def test_a_beam_of_one_is_the_best_path():
         assert searched.shares == pytest.approx([run.score for run in runs], abs=1e-5)
 
 
-class _Bigrams:
+class Bigrams:
     """A language model of its own: made-up factors of pairs of classes and of the end."""
 
     def __init__(self, seed: int) -> None:
@@ -153,7 +153,7 @@ class _Bigrams:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_language_model_weighs_every_string(seed):
-    found, language = random_columns(5, 3, seed), _Bigrams(seed)
+    found, language = random_columns(5, 3, seed), Bigrams(seed)
     texts = {text: math.log(probability) + language.of(text) for text, probability in every_text(found).items()}
     best = sorted(texts, key=texts.__getitem__)[::-1][:5]
     searched = beam_search(*found, 400, language).hypotheses[:5]
@@ -161,7 +161,7 @@ def test_a_language_model_weighs_every_string(seed):
     assert [one.score for one in searched] == pytest.approx([texts[text] for text in best], abs=1e-3)
 
 
-def textbook_beam(found: Candidates, width: int, language: _Bigrams) -> list[tuple[tuple[int, ...], float]]:
+def textbook_beam(found: Candidates, width: int, language: Bigrams) -> list[tuple[tuple[int, ...], float]]:
     """Texts and scores of a beam that keeps `width` texts a column, every one of them extended by every class."""
     beam = {(): (1.0, 0.0)}  # mass that ends in a blank, and in the last class
     for ids, log_probs in zip(*found):
@@ -183,7 +183,7 @@ def textbook_beam(found: Candidates, width: int, language: _Bigrams) -> list[tup
 @pytest.mark.parametrize("seed", range(20))
 def test_a_narrow_beam_drops_what_a_textbook_drops(seed):
     """And it asks the language model about few of the characters that the columns offer."""
-    found, language = random_columns(12, 5, seed), _Bigrams(seed)
+    found, language = random_columns(12, 5, seed), Bigrams(seed)
     for width in (1, 2, 3, 7):
         language.asked = 0
         searched, expected = beam_search(*found, width, language), textbook_beam(found, width, language)
@@ -245,6 +245,11 @@ def test_alignment_is_the_best_of_all(seed):
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (75, 701)).astype(np.float32)
 LOGITS[:40, 0] += 40  # quiet columns
+
+
+def test_characters_that_no_column_lists_are_aligned_too():
+    assert align((A, 9), columns(BY_HAND)) == [(0, 1), (1, 2)]
+    assert align((8, 9), columns(BY_HAND)) == [(0, 1), (1, 2)]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

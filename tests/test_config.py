@@ -16,8 +16,8 @@ from ms_ocr_handwritten.config import (
     SaveConfig,
     SchedulerConfig,
     TrainConfig,
-    read_json,
 )
+from ms_ocr_handwritten.config_file import read_json
 from ms_ocr_handwritten.config_section import Section
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.model_dir import default_model_dir

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_beam import columns, every_text, random_columns
+from test_beam import Bigrams, columns, every_text, random_columns
 
 from ms_ocr_handwritten.decoding.beam import beam_search
 from ms_ocr_handwritten.decoding.candidates import Candidates
@@ -131,6 +131,33 @@ def test_decoding_asks_the_backend_for_what_may_be_read():
     both = decoding.decoder(lexicon=["ab", "0", "a"], allowed="ab")
     assert both.lexicon.entries == ((2, 3), (2,))
     assert Decoding(VOCABULARY, beam_width=5).decoder().width == 5
+
+
+@pytest.mark.parametrize(
+    "asked, told",
+    [
+        ({}, lambda text: True),
+        ({"lexicon": ["a", "ab", "bc", "ca", "cab"]}, lambda text: text in ("a", "ab", "bc", "ca", "cab")),
+        ({"lexicon": ["ab", "c"], "lexicon_mode": "words"}, lambda text: text in ("", "ab", "c")),  # spaces: no column
+    ],
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_language_model_has_a_say_in_every_mode(asked, told, seed):
+    """The probabilities of the first two of all texts that may be read; the beam is wide enough to drop none."""
+    found, language = random_columns(4, 3, seed), Bigrams(seed)
+    texts = {VOCABULARY.decode(text): (text, probability) for text, probability in every_text(found).items()}
+    weights = {text: p * math.exp(language.of(ids)) for text, (ids, p) in texts.items() if told(text)}
+    best = sorted(weights, key=weights.__getitem__)[:-3:-1]
+    decoded = Decoding(VOCABULARY, language, beam_width=400).decoder(2, **asked).decode(found)
+    assert [VOCABULARY.decode(one.ids) for one in decoded.hypotheses] == best
+    whole = math.fsum(weights.values())
+    scores = [math.exp(one.score) for one in decoded.hypotheses]
+    assert scores == pytest.approx([weights[text] / whole for text in best], rel=1e-3)
+
+
+def test_words_of_allowed_characters():
+    decoding = Decoding(VOCABULARY)
+    assert decoding.decoder(lexicon=["ab", "c"], allowed="abc", lexicon_mode="words").wanted.classes == (2, 3, 4)
 
 
 def test_allowed_characters_are_given_their_probability():

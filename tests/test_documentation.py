@@ -5,11 +5,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 from conftest import ROOT
 
+from ms_ocr_handwritten.cli import main
+
 READMES = ("README.md", "README.zh-CN.md")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+MANUALS = sorted([*PAGES, "benchmarks/README.md", "ms_ocr_handwritten/assets/README.md", "recipe/README.md"])
 
 
 def text(name: str) -> str:
@@ -60,3 +65,28 @@ def test_links_lead_to_files(page):
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", text(page))
     assert [link for link in links if not (folder / link).exists()] == []
+
+
+def commands(page: str) -> Iterator[tuple[str, list[str]]]:
+    """Each `ms-ocr ...` of a page, to the end of its line or quotation, and its words."""
+    joined = re.sub(r"\\\n\s*", "", text(page))
+    for found in re.finditer(r"(?<![\w/-])ms-ocr[ \t]+(?!ms-ocr)(?=[a-z])([^`|\n#>\"')}]*)", joined):
+        yield found[0], [word.strip("[].,;:") for word in found[1].split()]
+
+
+@pytest.mark.parametrize("page", MANUALS)
+def test_commands_and_options_are_there(page):
+    for shown, words in commands(page):
+        command: click.Command = main
+        while isinstance(command, click.Group) and words and words[0] != "--help":
+            command = command.get_command(click.Context(command), words.pop(0))
+            assert command, f"{page}: {shown}"
+        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help", "--version"}
+        options = {word.partition("=")[0] for word in words if re.match(r"--\w", word)}
+        assert options <= known, f"{page}: {shown}: no {', '.join(options - known)}"
+
+
+def test_the_commands_of_a_page_are_found():
+    """The test's own oracle: what stands in one page, read by eye."""
+    found = [shown for shown, _ in commands("docs/decode.md")]
+    assert "ms-ocr recognize forms/ --allowed 0123456789" in found and len(found) > 5

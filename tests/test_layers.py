@@ -11,7 +11,18 @@ import ms_ocr_handwritten
 
 PACKAGE = Path(ms_ocr_handwritten.__file__).parent
 LAYERS = [  # 0, 1, 2 ...: patterns of module names below the package
-    ["_moved", "errors", "atomic", "files", "geometry", "config", "config_section", "recognisers", "model_id"],
+    [
+        "_moved",
+        "errors",
+        "atomic",
+        "files",
+        "geometry",
+        "config",
+        "config_file",
+        "config_section",
+        "recognisers",
+        "model_id",
+    ],
     [
         "vocab",
         "image",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import automatic_backend, check
-from ..config import CONFIGURATION_FILE
+from ..config_file import CONFIGURATION_FILE
 from ..model_dir import INT8_FILE, ONNX_FILE, VOCABULARY_FILE, WEIGHTS_FILES, ModelDir, default_model_dir
 from ..model_id import local_directory
 

@@ -96,7 +96,8 @@ def train(
     ms-ocr train --model DIR --train lines --eval held_out --work-dir work \\
         --set train.max_epochs=10 --set train.optimizer.lr=0.0005
     """
-    from ..config import CONFIGURATION_FILE, Configuration, read_json
+    from ..config import Configuration
+    from ..config_file import CONFIGURATION_FILE, read_json
     from ..model_dir import default_model_dir
     from ..model_id import local_directory
     from ..training.setup import name_work_dir, prepare_training

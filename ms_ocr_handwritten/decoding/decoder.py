@@ -51,7 +51,7 @@ class Decoder:
         else:
             found = plain_search(columns, max(self.width, self.n_best))
         hypotheses = found.hypotheses
-        if self.language or self.grammar:
+        if not self.lexicon and (self.language or self.grammar):  # entries have probabilities already
             whole = float(np.logaddexp.reduce([one.score for one in hypotheses]))
             hypotheses = [Hypothesis(one.ids, one.score - whole) for one in hypotheses]
         spans = align(hypotheses[0].ids, columns)

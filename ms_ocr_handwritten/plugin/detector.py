@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import CONFIGURATION_FILE, read_json
+from ..config_file import CONFIGURATION_FILE, read_json
 from ..errors import BackendError, ConfigurationError
 from ..page.detector import RAPIDOCR, Detector
 from ..page.detector import open_detector as open_plain

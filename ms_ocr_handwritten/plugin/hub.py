@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import CONFIGURATION_FILE
+from ..config_file import CONFIGURATION_FILE
 from ..errors import ConfigurationError, HubError
 from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
 from ..model_id import is_model_id

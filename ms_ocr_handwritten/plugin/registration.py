@@ -199,7 +199,7 @@ def _adapt_checks(module: ModuleType) -> None:
     """Upstream's trainers ask the hub whether a local directory is the newest, for minutes if it is away, for a log."""
 
     def is_ours(arguments: dict[str, Any]) -> object:
-        read_json = importlib.import_module("..config", __package__).read_json
+        read_json = importlib.import_module("..config_file", __package__).read_json
         try:
             task = read_json(os.path.join(arguments["model_root_path"], "configuration.json")).get("task")
         except (TypeError, ValueError):  # no directory, or no such file in it

@@ -10,7 +10,7 @@ from modelscope.trainers.base import BaseTrainer
 from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.config import Config
 
-from ..config import CONFIGURATION_FILE
+from ..config_file import CONFIGURATION_FILE
 from ..data.reader import LineReader
 from ..data.rows import DatasetReader, is_dataset
 from ..errors import ConfigurationError

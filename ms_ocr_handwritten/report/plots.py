@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, GREY = "#2f5f9e", "#b3402f", "#9a9a9a"
+BLUE, GREY = "#2f5f9e", "#9a9a9a"
 NEEDED = ("matplotlib", "jinja2")
 
 

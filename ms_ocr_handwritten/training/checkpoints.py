@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from ..atomic import TEMPORARY_SUFFIX, naming_what_cannot_be_written, write_atomically
-from ..config import CONFIGURATION_FILE
+from ..config_file import CONFIGURATION_FILE
 from ..errors import CheckpointError, ConfigurationError, OutputError
 from ..model_dir import VOCABULARY_FILE, WEIGHTS_FILES
 from ..nets.network import Network
