@@ -25,7 +25,7 @@ from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 GENERAL = "damo/cv_convnextTiny_ocr-recognition-general_damo"  # ModelScope's default for the task
 CRNN_ID = "damo/cv_crnn_ocr-recognition-general_damo"  # of upstream's own tests
-EDGE_ID = "damo/cv_LightweightEdge_ocr-recognition-general_damo"
+EDGE_ID = "damo/cv_LightweightEdge_ocr-recognitoin-general_damo"  # sic, on the hub
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,8 @@ answer(by_id=by_id, by_model=by_model)
 
 @pytest.mark.parametrize(
     "model, revision",
-    [  # CRNN in upstream's tests; LightweightEdge has a sixth of the size
+    [
+        pytest.param(CRNN_ID, "v1.0.0", id="crnn"),
         pytest.param(EDGE_ID, "v2.2.2", id="edge"),
         pytest.param(GENERAL, "v2.0.0", id="convnext"),
     ],

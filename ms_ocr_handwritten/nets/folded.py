@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..geometry import COLUMN_WIDTH
+from ..geometry import COLUMN_WIDTH, WHOLE_STEP
 from .crnn import CRNN
-from .winograd import TILE, WinogradConv, maxima
+from .winograd import WinogradConv, maxima
 
 REACH = 24  # px to each side of a column, at most, that CRNN's convolutions see: 19 and 22
-STEP = 5 * TILE * COLUMN_WIDTH  # px by which what is computed of lines grows: few widths, of whole tiles
 AT_ONCE = 4  # lines, whose maps stay in the cache
 
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -51,7 +50,7 @@ class FoldedCRNN:
         """What the convolutions give, (N, T, .), without computing the black behind each line column by column."""
         canvas = grey.shape[-1]
         ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px that hold a line
-        widths = ((ends + 2 * REACH + STEP - 1) // STEP * STEP).clamp(max=canvas)
+        widths = ((ends + 2 * REACH + WHOLE_STEP - 1) // WHOLE_STEP * WHOLE_STEP).clamp(max=canvas)
         parts, order = [], []
         for width in widths.unique().tolist():
             for lines in (widths == width).nonzero()[:, 0].split(AT_ONCE):
