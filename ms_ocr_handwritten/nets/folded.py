@@ -8,7 +8,7 @@ Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classe
 """
 
 import copy
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +33,11 @@ class FoldedCRNN:
 
     def __init__(self, network: CRNN) -> None:
         self.network = network = folded(network)
-        self.first = network.conv0[0]
-        self.convolutions = [
-            WinogradConv(network.conv1[0], rows=2, columns=2),
-            WinogradConv(network.conv2[0]),
-            WinogradConv(network.conv2[3], rows=2),
-            WinogradConv(network.conv3[0]),
-            WinogradConv(network.conv3[3], rows=2),
-        ]
+        places = ((network.conv0, 0), (network.conv1, 0), (network.conv2, 0), (network.conv2, 3), (network.conv3, 0))
+        # PyTorch does not tell of what kind the modules are that its containers hold.
+        self.first, *others = (cast(nn.Conv2d, stage[place]) for stage, place in (*places, (network.conv3, 3)))
+        maxima_of = ((2, 2), (1, 1), (2, 1), (1, 1), (2, 1))  # rows and columns
+        self.convolutions = [WinogradConv(one, *sizes) for one, sizes in zip(others, maxima_of)]
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         columns = self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
