@@ -185,8 +185,7 @@ answer(by_id=by_id, by_model=by_model)
 
 @pytest.mark.parametrize(
     "model, revision",
-    [
-        pytest.param(CRNN_ID, "v1.0.0", id="crnn"),
+    [  # CRNN in upstream's tests; LightweightEdge has a sixth of the size
         pytest.param(EDGE_ID, "v2.2.2", id="edge"),
         pytest.param(GENERAL, "v2.0.0", id="convnext"),
     ],
