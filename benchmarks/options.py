@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SECTIONS = ("reading", "embedded", "first_text", "memory", "training", "operators", "scaling", "decoding")
+SECTIONS = ("reading", "family", "embedded", "first_text", "memory", "training", "operators", "scaling", "decoding")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--only reading,training] [--rounds 15] [--threads 2] [--json FILE] [--markdown]
 
-Sections: reading (official size, against the builtin), embedded (the embedded model, against RapidOCR), first_text
-(whole processes), memory (20,000 lines), training (a step, against the builtin's), operators (where our time goes),
-scaling (how it grows), decoding (best path, beam, language model).
+Sections: reading (official size, against the builtin), family (CRNN and LightweightEdge, against the builtin), embedded
+(the embedded model, against RapidOCR), first_text (whole processes), memory (20,000 lines), training (a step, against
+the builtin's), operators (where our time goes), scaling (how it grows), decoding (best path, beam, language model).
 Tables go to stdout, progress to stderr. All figures are medians, all ratios are taken pair by pair. Exits with 1 where
 a text differs in fp32, a loss differs, or memory grows; a promised ratio that a machine misses is only reported.
 """

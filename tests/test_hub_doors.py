@@ -25,7 +25,7 @@ from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 GENERAL = "damo/cv_convnextTiny_ocr-recognition-general_damo"  # ModelScope's default for the task
 CRNN_ID = "damo/cv_crnn_ocr-recognition-general_damo"  # of upstream's own tests
-EDGE_ID = "damo/cv_LightweightEdge_ocr-recognition-general_damo"
+EDGE_ID = "damo/cv_LightweightEdge_ocr-recognitoin-general_damo"  # sic, on the hub
 
 
 @pytest.fixture(scope="module")

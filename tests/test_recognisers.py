@@ -1,17 +1,20 @@
 """CRNN and LightweightEdge: values and texts of ModelScope's builtin, and all that a ConvNextViT can do as well."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import ALPHABET, configuration, png, render
 from modelscope.models.cv.ocr_recognition.modules.CRNN.main_model import CRNN as BuiltinCRNN
 from modelscope.models.cv.ocr_recognition.modules.LightweightEdge.main_model import LightweightEdge as BuiltinEdge
 
 from ms_ocr_handwritten import Recognizer
+from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import CheckpointError, ConfigurationError
 from ms_ocr_handwritten.geometry import WHOLE
@@ -257,6 +260,19 @@ def check_an_exported_file(model_dir: Path, backend: str) -> None:
 
 def test_onnx_files_give_the_same_texts(small_dir):  # with OpenVINO: test_openvino.py
     check_an_exported_file(small_dir, "onnxruntime")
+
+
+def test_doctor_says_what_auto_takes_and_measures_it(small_dir):
+    result = CliRunner().invoke(main, ["doctor", "--rounds", "1", "--model", str(small_dir)], prog_name="ms-ocr")
+    assert (result.exit_code, result.stderr) == (0, "")
+    network = ModelDir.open(small_dir).configuration.network
+    assert f"model: {small_dir}, {network.recognizer}, {network.num_classes} classes\n" in result.stdout
+    measured = re.findall(r"^(torch|onnxruntime) +(\S+) +([\d.]+) +([\d.]+)$", result.stdout, re.M)
+    assert [row[:2] for row in measured] == [("torch", name) for name in ("fp32", "bf16", "bf16+fp32")]
+    assert all(float(value) > 0 for row in measured for value in row[2:])
+    assert f"not here: onnxruntime fp32: {small_dir}: holds no model.onnx; make one with" in result.stdout
+    for situation in ("with torch imported", "without"):
+        assert f"auto, {situation}: backend 'torch', precision 'fp32' (" in result.stdout
 
 
 # ---------------------------------------------------------------------- what a configuration may say

@@ -8,19 +8,18 @@ Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classe
 """
 
 import copy
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..geometry import COLUMN_WIDTH
+from ..geometry import COLUMN_WIDTH, WHOLE_STEP
 from .crnn import CRNN
-from .winograd import TILE, WinogradConv, maxima
+from .winograd import WinogradConv, maxima
 
 REACH = 24  # px to each side of a column, at most, that CRNN's convolutions see: 19 and 22
-STEP = 5 * TILE * COLUMN_WIDTH  # px by which what is computed of lines grows: few widths, of whole tiles
 AT_ONCE = 4  # lines, whose maps stay in the cache
 
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -34,14 +33,11 @@ class FoldedCRNN:
 
     def __init__(self, network: CRNN) -> None:
         self.network = network = folded(network)
-        self.first = network.conv0[0]
-        self.convolutions = [
-            WinogradConv(network.conv1[0], rows=2, columns=2),
-            WinogradConv(network.conv2[0]),
-            WinogradConv(network.conv2[3], rows=2),
-            WinogradConv(network.conv3[0]),
-            WinogradConv(network.conv3[3], rows=2),
-        ]
+        places = ((network.conv0, 0), (network.conv1, 0), (network.conv2, 0), (network.conv2, 3), (network.conv3, 0))
+        # PyTorch does not tell of what kind the modules are that its containers hold.
+        self.first, *others = (cast(nn.Conv2d, stage[place]) for stage, place in (*places, (network.conv3, 3)))
+        maxima_of = ((2, 2), (1, 1), (2, 1), (1, 1), (2, 1))  # rows and columns
+        self.convolutions = [WinogradConv(one, *sizes) for one, sizes in zip(others, maxima_of)]
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         columns = self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
@@ -51,7 +47,7 @@ class FoldedCRNN:
         """What the convolutions give, (N, T, .), without computing the black behind each line column by column."""
         canvas = grey.shape[-1]
         ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px that hold a line
-        widths = ((ends + 2 * REACH + STEP - 1) // STEP * STEP).clamp(max=canvas)
+        widths = ((ends + 2 * REACH + WHOLE_STEP - 1) // WHOLE_STEP * WHOLE_STEP).clamp(max=canvas)
         parts, order = [], []
         for width in widths.unique().tolist():
             for lines in (widths == width).nonzero()[:, 0].split(AT_ONCE):

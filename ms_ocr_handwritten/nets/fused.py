@@ -67,19 +67,21 @@ def fused(inner: nn.Module) -> Layer:
     if isinstance(inner, OneKernel):
         return chained(layer(inner.inverted_bottleneck), layer(inner.depth_conv), layer(inner.point_conv))
     if isinstance(inner, SummedKernels):
-        weights, biases = same_size([one[0] for one in inner.rep_conv])
-        summed = convolution(inner.rep_conv[0][0], sum(weights[1:], weights[0]), sum(biases[1:], biases[0]), inner.act)
+        kernels = cast(Sequence[nn.Sequential], inner.rep_conv)
+        weights, biases = same_size(kernels)
+        summed = convolution(first_of(kernels[0]), sum(weights[1:], weights[0]), sum(biases[1:], biases[0]), inner.act)
         return chained(layer(inner.inverted_bottleneck), summed, layer(inner.point_conv))
     if isinstance(inner, MixedKernels):
-        weights, biases = same_size([one[0] for one in inner.mix_conv])
-        mixed = convolution(inner.mix_conv[0][0], torch.cat(weights), torch.cat(biases))
-        slopes = [one[2].weight.detach().expand(len(weight)) for one, weight in zip(inner.mix_conv, weights)]
+        kernels = cast(Sequence[nn.Sequential], inner.mix_conv)
+        weights, biases = same_size(kernels)
+        mixed = convolution(first_of(kernels[0]), torch.cat(weights), torch.cat(biases))
+        slopes = [cast(nn.PReLU, one[2]).weight.detach().expand(len(weight)) for one, weight in zip(kernels, weights)]
         active = functools.partial(F.prelu, weight=torch.cat(slopes))
         return chained(layer(inner.inverted_bottleneck), mixed, active, layer(inner.point_conv))
     if isinstance(inner, AllKernels):
-        kernels, slope = [layer(one) for one in inner.mix_conv], inner.act.weight.detach()
-        narrow = layer(inner.point_conv)
-        return lambda x: narrow(F.prelu(torch.cat([kernel(x) for kernel in kernels], dim=1), slope))
+        several = [layer(one) for one in cast(Sequence[nn.Sequential], inner.mix_conv)]
+        narrow, slope = layer(inner.point_conv), inner.act.weight.detach()
+        return lambda x: narrow(F.prelu(torch.cat([one(x) for one in several], dim=1), slope))
     assert isinstance(inner, SqueezeExcitation)
     return inner
 
@@ -88,18 +90,31 @@ def chained(*layers: Layer) -> Layer:
     return lambda x: functools.reduce(lambda found, one: one(found), layers, x)
 
 
+def first_of(sequence: nn.Sequential) -> nn.Conv2d:
+    """The convolution; PyTorch does not tell of what kind the modules are that its containers hold."""
+    return cast(nn.Conv2d, sequence[0])
+
+
+def bias_of(one: nn.Conv2d) -> Tensor:
+    """Which a convolution has once a batch norm is folded into it."""
+    assert one.bias is not None
+    return one.bias
+
+
 def layer(sequence: nn.Sequential) -> Layer:
     """A convolution, what is left of its batch norm, and PReLU if it has one."""
-    first, _, *active = sequence
-    return convolution(first, first.weight, first.bias, *active)
+    first = first_of(sequence)
+    active = cast(nn.PReLU, sequence[2]) if len(sequence) > 2 else None
+    return convolution(first, first.weight, bias_of(first), active)
 
 
-def same_size(convolutions: Sequence[nn.Conv2d]) -> tuple[list[Tensor], list[Tensor]]:
+def same_size(kernels: Sequence[nn.Sequential]) -> tuple[list[Tensor], list[Tensor]]:
     """Depthwise weights, framed with zeros to the size of the largest one, and biases."""
+    convolutions = [first_of(one) for one in kernels]
     high, wide = (max(one.kernel_size[dim] for one in convolutions) for dim in (0, 1))
     frames = [((wide - one.kernel_size[1]) // 2, (high - one.kernel_size[0]) // 2) for one in convolutions]
     weights = [F.pad(one.weight, (side, side, end, end)) for one, (side, end) in zip(convolutions, frames)]
-    return weights, [one.bias for one in convolutions]
+    return weights, [bias_of(one) for one in convolutions]
 
 
 def convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor, active: nn.PReLU | None = None) -> Layer:
