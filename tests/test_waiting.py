@@ -28,7 +28,7 @@ class Asked(TorchDispatchMode):
         name, first = function.overloadpacket.__name__, args[0] if args else None
         floating = isinstance(first, torch.Tensor) and first.is_floating_point()
         masks = (
-            [index for index in args[1] if index is not None and index.dtype is torch.bool] if "index" == name else []
+            [index for index in args[1] if index is not None and index.dtype is torch.bool] if name == "index" else []
         )
         if name in ASKING - {"_local_scalar_dense"} or (name == "_local_scalar_dense" and floating) or masks:
             self.found.append(name)

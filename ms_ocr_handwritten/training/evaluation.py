@@ -22,7 +22,6 @@ from .distributed import Ranks
 from .loss import LineLoss, read_batch
 from .signals import outlive_the_signal
 
-
 MOST_WORKERS = 8  # that are chosen for a GPU; more keep a main process busy with what they send
 
 
@@ -35,7 +34,8 @@ def make_loader(
 ) -> DataLoader:
     """Batches in the given order, from worker processes where the configuration asks for them.
 
-    For a GPU they are in pinned memory, and workers are chosen where it asks for none. The loader has a generator of its own, so that it draws nothing from the random state that dropout goes on with.
+    For a GPU they are in pinned memory, and workers are chosen where it asks for none. The loader has a generator of
+    its own, so that it draws nothing from the random state that dropout goes on with.
     Raises ConfigurationError where workers would be forked beside OpenVINO.
     """
     workers = config.workers_per_gpu or chosen_workers(config, device)
