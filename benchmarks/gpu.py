@@ -50,8 +50,8 @@ class Run:
         self.failed: list[str] = []
         self.learns = default_model_dir() if quick else official_model_dir(folder / "learns", reads=False)
         self.reads = default_model_dir() if quick else official_model_dir(folder / "reads")
-        self.batches, self.rounds, self.curve = ((2, 4), 1, 4) if quick else ((16, 64, 256), 3, 300)
-        self.lines = 8 if quick else 512
+        self.batches, self.rounds, self.curve = ((1, 2), 1, 2) if quick else ((16, 64, 256), 3, 300)
+        self.lines = 4 if quick else 512
         self.random = np.random.default_rng(0)
 
     # ------------------------------------------------------------------ checks
@@ -62,7 +62,7 @@ class Run:
         losses = {}
         for precision in self.precisions:
             learner = self._learner(lmdb, precision, 0)
-            learner.take(min(16, self.lines))
+            learner.take(min(16, self.batches[-1]))
             losses[precision] = learner.loss()
         for precision, loss in losses.items():
             error = abs(loss / losses["fp32"] - 1)
@@ -80,7 +80,7 @@ class Run:
     def _end_of_curve(self, lmdb: str, precision: str, seed: int) -> float:
         """The mean loss of the last sixth of the curve."""
         learner = self._learner(lmdb, precision, seed)
-        learner.take(min(16, self.lines))
+        learner.take(min(16, self.batches[-1]))
         losses = []
         for _ in range(self.curve):
             learner.step()
