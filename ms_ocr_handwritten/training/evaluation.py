@@ -56,8 +56,9 @@ def chosen_workers(config: LoaderConfig, device: torch.device) -> int:
 
     None where they could not be forked: another start takes seconds at each epoch.
     """
-    forked = multiprocessing.get_context(config.start_method).get_start_method() == "fork"
-    if device.type != "cuda" or not forked or "openvino" in sys.modules:
+    if device.type != "cuda" or "openvino" in sys.modules:
+        return 0
+    if multiprocessing.get_context(config.start_method).get_start_method() != "fork":
         return 0
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(0, min(cores - 1, MOST_WORKERS))
