@@ -80,7 +80,7 @@ class Run:
     def _end_of_curve(self, lmdb: str, precision: str, seed: int) -> float:
         """The mean loss of the last sixth of the curve."""
         learner = self._learner(lmdb, precision, seed)
-        learner.take(min(16, self.batches[-1]))
+        learner.take(min(16, self.batches[-1]), seed)
         losses = []
         for _ in range(self.curve):
             learner.step()

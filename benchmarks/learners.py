@@ -115,10 +115,15 @@ class OwnLearner:
         raw["train"] |= {"precision": precision, "seed": seed}
         self.training = prepare_training(model_dir, raw, [lmdb], [], work_dir, device=device)
 
-    def take(self, batch_size: int) -> None:
-        lines, config = self.training.dataset, self.training.config
-        batches = LONG * in_batches(list(range(len(lines))), batch_size)
-        loader = make_loader(lines, batches, config.dataloader, config.skip_padding, self.training.ranks.device)
+    def take(self, batch_size: int, seed: int | None = None) -> None:
+        """seed: of the lines' order; None takes them as they are."""
+        training = self.training
+        lines = list(range(len(training.dataset)))
+        if seed is not None:
+            lines = np.random.default_rng(seed).permutation(lines).tolist()
+        config = training.config
+        batches = LONG * in_batches(lines, batch_size)
+        loader = make_loader(training.dataset, batches, config.dataloader, config.skip_padding, training.ranks.device)
         self.batches = iter(loader)
 
     def loss(self) -> float:
