@@ -22,6 +22,7 @@ from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.setup import prepare_training
 
 LABEL_LENGTH = 20  # characters
+LONG = 1000  # times that our loader goes through the lines, as in an epoch: workers begin with one
 
 
 class Learner(Protocol):
@@ -106,17 +107,24 @@ class BuiltinLearner:
 class OwnLearner:
     """This package's `Training`, whose steps are taken one by one."""
 
-    def __init__(self, model_dir: str, lmdb: str, precision: str, work_dir: Path) -> None:
+    def __init__(
+        self, model_dir: str, lmdb: str, precision: str, work_dir: Path, device: str | None = None, seed: int = 0
+    ) -> None:
         self.name = f"ours, {precision}"
         raw = json.loads((Path(model_dir) / "configuration.json").read_text(encoding="utf-8"))
-        raw["train"]["precision"] = precision
-        self.training = prepare_training(model_dir, raw, [lmdb], [], work_dir)
+        raw["train"] |= {"precision": precision, "seed": seed}
+        self.training = prepare_training(model_dir, raw, [lmdb], [], work_dir, device=device)
 
-    def take(self, batch_size: int) -> None:
-        lines, config = self.training.dataset, self.training.config
-        self.batches = endlessly(
-            make_loader(lines, in_batches(list(range(len(lines))), batch_size), config.dataloader, config.skip_padding)
-        )
+    def take(self, batch_size: int, seed: int | None = None) -> None:
+        """seed: of the lines' order; None takes them as they are."""
+        training = self.training
+        lines = list(range(len(training.dataset)))
+        if seed is not None:
+            lines = np.random.default_rng(seed).permutation(lines).tolist()
+        config = training.config
+        batches = LONG * in_batches(lines, batch_size)
+        loader = make_loader(training.dataset, batches, config.dataloader, config.skip_padding, training.ranks.device)
+        self.batches = iter(loader)
 
     def loss(self) -> float:
         module, device = self.training.module.eval(), self.training.ranks.device
@@ -129,9 +137,9 @@ class OwnLearner:
 
     def step(self) -> float:
         self.training.module.train()
-        value = self.training._learn(next(self.batches), share=1.0)
+        self.training._learn(next(self.batches), share=1.0)
         self.training._update()
-        return value
+        return self.training.losses.latest
 
 
 def make_learner(kind: str, model_dir: str, folder: Path, device: str) -> Learner:

@@ -88,7 +88,7 @@ def test_doubt_is_judged_on_the_joined_columns_of_the_line(contested, checked, t
     assert (line.inked, line.chunks) == (2, 3)
     exact = []
     monkeypatch.setattr(backend, "padding_columns", lambda: two_chunks({}).each(lambda array: array[0]))
-    monkeypatch.setattr(backend, "_exact_columns", lambda grey: exact.append(grey) or two_chunks({}).each(take(grey)))
+    monkeypatch.setattr(backend, "_checked", lambda grey, _: exact.append(grey) or two_chunks({}).each(take(grey)))
     inked = np.stack([np.full((32, 300), index, np.float32) for index in range(2)])
     (path,) = backend.paths([line], inked, two_chunks(contested))
     assert [int(chunk[0, 0]) for grey in exact for chunk in grey] == checked
@@ -172,3 +172,20 @@ def test_the_texts_are_those_of_fp32_and_few_chunks_are_computed_twice(canvases)
     assert differ["bf16+fp32"] <= 2  # of 120 lines that no one could be sure of; of usual ones none
     backend = readers["bf16+fp32"]._backend
     assert 0 < backend.checked < 0.6 * backend.computed
+
+
+def test_fp32_is_asked_for_the_columns_with_rivals_alone(tiny_model_dir):
+    model = ModelDir.open(tiny_model_dir)
+    backend = TorchBackend(load_network(model.configuration.network, model.weights), "bf16+fp32")
+    grey = np.random.default_rng(0).random((11, 32, 300), np.float32)  # more than are checked at once
+    with torch.inference_mode():
+        logits = backend.network.classify(backend.network.encode(torch.from_numpy(grey[:, None])))
+        expected = [tensor.numpy() for tensor in best_columns(logits)[:2]]
+    ids, rivals = np.zeros((2, 11, 75), np.int64)
+    rivals[:, 5:40:7] = 1
+    checked = backend._checked(grey, ColumnPath(ids, np.full(ids.shape, -9, np.float32), rivals))
+    contested = ids != rivals
+    assert (checked.ids[contested] == expected[0][contested]).all() and np.ptp(expected[0][contested]) > 0
+    np.testing.assert_allclose(checked.log_probs[contested], expected[1][contested], atol=1e-4)
+    assert not checked.ids[~contested].any() and (checked.log_probs[~contested] == -9).all()
+    assert checked.rivals is checked.ids and not ids.any() and backend.checked == 11

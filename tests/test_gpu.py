@@ -1,17 +1,24 @@
 """Reading on a GPU: recorded kernels find what the network does, in every number of chunks and after every change."""
 
+import contextlib
+import linecache
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir, unsure_lines
+from training_tools import prepare
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.backends.pytorch import best_columns, without_tf32
+from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.weights import load_network
+from ms_ocr_handwritten.training.evaluation import make_loader
 
+GPU = torch.device("cuda")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
 
@@ -41,7 +48,7 @@ def check(backend, chunks):
 def test_all_numbers_of_chunks_give_the_networks_columns(backend):
     for chunks in (1, 2, 3, 5, 5, 24, 3, 100, 1):
         check(backend, chunks)
-    assert sorted(backend._fast.recordings) == [1, 2, 3, 6, 24, 128]
+    assert sorted(backend._prepare().fast.recordings) == [(count, 300) for count in (1, 2, 3, 6, 24, 128)]
 
 
 def test_new_weights_and_moved_ones_are_seen(backend):
@@ -81,3 +88,33 @@ def test_threads_may_share_a_recogniser(exact, lines):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
             assert [line.text for line in pool.map(exact.read, lines)] == expected
+
+
+def test_a_step_of_training_waits_for_the_gpu_within_ctc_alone(tmp_path, lines_lmdb):
+    """PyTorch's own `ctc_loss` brings lengths to the device and waits; nothing of ours does."""
+    training = prepare(make_model_dir(tmp_path / "model", ALPHABET, **TINY_NETWORK), lines_lmdb, tmp_path / "work")
+    loader = make_loader(training.dataset, 3 * [[0, 1, 2]], LoaderConfig(workers_per_gpu=1), True, GPU)
+    for batch in loader:
+        assert batch.pieces[0].is_pinned()
+        training._learn(batch, 1.0)
+        training._update()
+    with monitored_waits() as waits:
+        training._learn(batch, 1.0)
+        training._update()
+    assert [place for place in waits if "ctc_loss" not in place and "run_backward" not in place] == []
+
+
+@contextlib.contextmanager
+def monitored_waits():
+    """What PyTorch warns of where it waits for the GPU: the line of code that asks for it."""
+    places: list[str] = []
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield places
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one in caught:
+        if "synchronizing" in str(one.message):
+            places.append(linecache.getline(one.filename, one.lineno).strip())

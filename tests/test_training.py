@@ -1,6 +1,7 @@
 """Loss against ModelScope's own, batches, accumulation, precision, workers: what makes one step right."""
 
 import copy
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
-from ms_ocr_handwritten.training.evaluation import make_loader
+from ms_ocr_handwritten.training.evaluation import chosen_workers, make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
 from ms_ocr_handwritten.training.setup import evaluate_model_dir
 
@@ -165,6 +166,28 @@ def test_workers_give_the_same_batches(tiny_model_dir, lines_lmdb, start_method)
     assert_same_batches(list(make_loader(dataset, order, config, True)), alone)
     dataset.epoch = 2
     assert not torch.equal(next(iter(make_loader(dataset, order, LoaderConfig(), True))).pieces[0], alone[0].pieces[0])
+
+
+@pytest.mark.parametrize(
+    "device, cores, world, configured, workers",
+    [("cpu", 16, 1, 0, 0), ("cuda", 16, 1, 0, 8), ("cuda", 16, 4, 0, 3), ("cuda", 1, 1, 0, 0), ("cuda", 16, 1, 2, 2)],
+)
+def test_a_gpu_gets_workers_where_none_are_configured(
+    tiny_model_dir, lines_lmdb, monkeypatch, device, cores, world, configured, workers
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    dataset, config = dataset_of(tiny_model_dir, lines_lmdb), LoaderConfig(workers_per_gpu=configured)
+    loader = make_loader(dataset, [[0, 1]], config, True, torch.device(device))
+    assert (loader.num_workers, loader.pin_memory) == (workers, device == "cuda")
+
+
+def test_workers_that_cannot_be_forked_are_not_chosen(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    assert chosen_workers(LoaderConfig(start_method="spawn"), torch.device("cuda")) == 0
+    monkeypatch.setitem(sys.modules, "openvino", sys)
+    assert chosen_workers(LoaderConfig(), torch.device("cuda")) == 0
 
 
 def test_beside_openvino_workers_are_not_forked(tiny_model_dir, lines_lmdb, monkeypatch):

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Generic
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..nets.fused import FusedEdge
 from ..nets.graphed import Function, GraphedFunction
 from ..nets.lightweight_edge import LightweightEdge
 from ..nets.network import Network
+from ..nets.plain import PlainNetwork, ReadingNetwork, without_tf32
 from .base import BLACK_CHUNK, Backend, ColumnPath, Columns, PieceBackend
 from .columns import best_columns, candidate_columns
 from .doubt import NOISE_TIMES, STEPS, columns_in_doubt, measured_noise, settle
@@ -35,8 +37,6 @@ logger = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
 CHECKED_AT_ONCE = 8  # pieces read twice; oneDNN keeps memory for every number of them that it has met
 WIDTH_PER_GPU_BATCH = 256 * CHUNK_WIDTH  # px
-
-ReadingNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, 1, 32, W) to columns (N, T, D), logits (N, T, C)
 
 
 class TorchBackend(PieceBackend):
@@ -100,7 +100,7 @@ class TorchBackend(PieceBackend):
         doubtful = pieces_in_doubt(lines, paths) if self.precision == "bf16+fp32" else []
         if not doubtful:
             return paths
-        exact = self._exact_columns(inked[doubtful])
+        exact = self._checked(inked[doubtful], columns.each(itemgetter(doubtful)))
         for array, better in zip(columns, exact):
             assert array is not None and better is not None  # "bf16+fp32" finds rivals, too
             array[doubtful] = better
@@ -111,7 +111,7 @@ class TorchBackend(PieceBackend):
         if prepared.padding is None:
             columns = self.piece_columns(BLACK_CHUNK)
             if (columns.ids != columns.rivals).any():
-                columns = self._exact_columns(BLACK_CHUNK)
+                columns = self._checked(BLACK_CHUNK, columns)
             prepared.padding = columns.each(lambda array: array[0])
         return prepared.padding
 
@@ -142,17 +142,22 @@ class TorchBackend(PieceBackend):
                 prepared.searches[wanted] = GraphedFunction(search, self.device) if self.asynchronous else search
             return prepared.searches[wanted]
 
-    def _exact_columns(self, grey: np.ndarray) -> ColumnPath:
-        """The columns of pieces (N, 32, W) in fp32, without rivals."""
+    def _checked(self, grey: np.ndarray, columns: ColumnPath) -> ColumnPath:
+        """The columns (N, T) of pieces (N, 32, W), those that have rivals as fp32 reads them, without rivals."""
+        ids, log_probs, rivals = columns
+        assert rivals is not None
+        ids, log_probs = ids.copy(), log_probs.copy()
         at_once = WIDTH_PER_GPU_BATCH // CHUNK_WIDTH if self.asynchronous else CHECKED_AT_ONCE
-        parts = []
         for start in range(0, len(grey), at_once):
+            part = slice(start, start + at_once)
+            places = (ids[part] != rivals[part]).nonzero()
             with self._device_lock(), torch.inference_mode():
-                exact = self._prepare_exact()
-                found = [tensor.cpu() for tensor in exact(self._to_tensor(grey[start : start + at_once]))]
-            parts.append([tensor.numpy() for tensor in found])
+                (encoded,) = self._prepare_exact()(self._to_tensor(grey[part]))
+                contested = encoded[tuple(torch.from_numpy(place).to(self.device) for place in places)]  # (M, D)
+                found = best_columns(self.network.classify(contested)[None])
+            ids[part][places], log_probs[part][places] = (tensor[0].cpu().numpy() for tensor in found[:2])
         self.checked += len(grey)
-        return ColumnPath(*map(np.concatenate, zip(*parts)))
+        return ColumnPath(ids, log_probs, ids)
 
     def _device_lock(self) -> contextlib.AbstractContextManager:
         """Within it no other thread has a GPU's recordings; on a CPU threads do not meet where they compute."""
@@ -181,10 +186,16 @@ class TorchBackend(PieceBackend):
             return self._prepared
 
     def _prepare_exact(self) -> Function:
-        """The path in fp32, prepared when the first column is in doubt."""
+        """The columns in fp32, prepared when the first one is in doubt."""
         with self._lock:
             prepared = self._prepare()
-            prepared.exact = prepared.exact or self._path_of(self._reading_network(torch.float32))
+            if prepared.exact is None:
+                network = self._reading_network(torch.float32)
+
+                def encode(grey: Tensor) -> tuple[Tensor]:
+                    return (network.encode(grey),)
+
+                prepared.exact = GraphedFunction(encode, self.device) if self.asynchronous else encode
             return prepared.exact
 
     def _reading_network(self, dtype: torch.dtype) -> ReadingNetwork:
@@ -195,14 +206,7 @@ class TorchBackend(PieceBackend):
                 return FoldedCRNN(self.network)
             if isinstance(self.network, LightweightEdge) and dtype is torch.float32:
                 return FusedEdge(self.network)
-
-        def read(grey: Tensor) -> tuple[Tensor, Tensor]:
-            mixed = dtype is not torch.float32
-            with torch.autocast(self.device.type, dtype, enabled=mixed, cache_enabled=False), without_tf32(self.device):
-                columns = self.network.encode(grey)
-                return columns, self.network.classify(columns)
-
-        return read
+        return PlainNetwork(self.network, dtype, self.device)
 
     def _path_of(self, network: ReadingNetwork, noise: float | None = None) -> Function:
         """Grey pieces to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
@@ -224,7 +228,7 @@ class _Prepared:
 
     version: list[tuple[int, int]]  # of each parameter and buffer: changes so far, address
     fast: Function
-    exact: Function | None = None  # in fp32, once something was in doubt
+    exact: Function | None = None  # to columns in fp32, once something was in doubt
     padding: ColumnPath | None = None  # of a black chunk, once they were asked for
     network: ReadingNetwork | None = None  # that a search reads with, once one was asked for
     searches: dict[Wanted, Function] = field(default_factory=dict)
@@ -270,24 +274,6 @@ def tensors_of(module: torch.nn.Module) -> list[Tensor]:
         if child is not None:
             found += tensors_of(child)
     return found
-
-
-@contextlib.contextmanager
-def without_tf32(device: torch.device) -> Iterator[None]:
-    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits.
-
-    By the flag of convolutions alone: after a program has set that one, PyTorch refuses to tell the older, joint one.
-    """
-    flags = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a module puts itself in the place of this one
-    before = flags.fp32_precision if device.type == "cuda" else "ieee"
-    if before == "ieee":
-        yield
-        return
-    flags.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        flags.fp32_precision = before
 
 
 def automatic_precision(device: torch.device, layout: Layout) -> str:

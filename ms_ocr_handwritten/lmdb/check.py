@@ -238,7 +238,7 @@ def _present_samples(
                 for number, raw in enumerate(keys):
                     if number > shared.most_records:
                         raise lmdb.CorruptedError("the keys have no end")
-                    index, problem = _index_of(raw)
+                    index, problem = _index_of(bytes(raw))
                     indices |= set() if index is None else {index}
                     if problem:
                         yield problem

@@ -40,7 +40,8 @@ class SharedEnvironment:
             if os.fstat(self._descriptor).st_size < self._size:
                 raise LmdbError(f"{path}: was truncated while it was open; copy or build the LMDB again")
             with self.reading() as transaction:
-                return transaction.get(key.encode("ascii"))
+                value = transaction.get(key.encode("ascii"))
+                return None if value is None else bytes(value)
         except (lmdb.Error, OSError) as error:
             raise LmdbError(f"{path}: key {key} cannot be read ({error}); copy or build the LMDB again") from error
 

@@ -40,8 +40,12 @@ class FoldedCRNN:
         self.convolutions = [WinogradConv(one, *sizes) for one, sizes in zip(others, maxima_of)]
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
-        columns = self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
+        columns = self.encode(grey)
         return columns, self.network.classify(columns)
+
+    def encode(self, grey: Tensor) -> Tensor:
+        """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D)."""
+        return self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
 
     def features(self, grey: Tensor) -> Tensor:
         """What the convolutions give, (N, T, .), without computing the black behind each line column by column."""

@@ -47,11 +47,15 @@ class FusedEdge:
         self.classify = network.classify
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        columns = self.encode(grey)
+        return columns, self.classify(columns)
+
+    def encode(self, grey: Tensor) -> Tensor:
+        """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D)."""
         x = self.first(grey).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
-        columns = x.squeeze(2).transpose(1, 2)
-        return columns, self.classify(columns)
+        return x.squeeze(2).transpose(1, 2)
 
 
 def fused_block(block: Block) -> Layer | None:

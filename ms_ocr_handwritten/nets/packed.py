@@ -102,6 +102,11 @@ class PackedNetwork:
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         """Grey chunks float32 (N, 1, 32, 300) in [0, 1] to columns float32 (N, 75, D) and their logits (N, 75, C)."""
+        columns = self.encode(grey)
+        return columns, self.head(columns)
+
+    def encode(self, grey: Tensor) -> Tensor:
+        """Grey chunks float32 (N, 1, 32, 300) in [0, 1] to columns float32 (N, 75, D)."""
         x = grey.contiguous(memory_format=torch.channels_last)
         x = self.stem_norm(self.stem(x).permute(0, 2, 3, 1))  # (N, 8, T, C)
         for index, stage in enumerate(self.stages):
@@ -113,8 +118,7 @@ class PackedNetwork:
         for attention, mlp in self.blocks:
             x += attention(x)
             x += mlp(x)
-        x = self.norm(x)
-        return x, self.head(x)
+        return self.norm(x)
 
 
 class _Packer:

@@ -6,18 +6,22 @@ computed some columns at a time: one pass finds the normaliser of each column, P
 classes of each label, and a second pass computes the logits again and turns them into their gradient, softmax minus
 the posterior of each class (Graves et al. 2006, equation 16), and that at once into the gradients of columns and head.
 A column shared by many lines (of the one padding chunk of a batch) is classified once and its gradients are added up.
+Where which columns are is found out on the host, from the batch, so that a GPU is never asked for a number.
 
 Notation: P distinct columns, D features, C classes, B lines, T columns of the longest line, K classes of the richest
 label.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from .transfer import to_device
 
 ROWS = 256  # columns handled at a time on a CPU: the logits of so many stay in the cache
 ROWS_OF_GPU = 8192
@@ -35,8 +39,8 @@ def ctc_loss(
 
     encoded: (P, D), floating point, one row per distinct column; head: D to C. Under autocast the logits are computed
     in its type, as the head itself would.
-    columns: (B, T) int64, for each line the rows of its columns, padded with 0 behind its length.
-    lengths: (B,) int64, columns of each line.
+    columns: (B, T) int64 on the CPU, for each line the rows of its columns, padded with 0 behind its length.
+    lengths: (B,) int64 on the CPU, columns of each line.
     labels: B sequences of ids in [1, C).
     """
     device = encoded.device.type
@@ -71,10 +75,12 @@ class _CtcLoss(torch.autograd.Function):
         labels: Sequence[Sequence[int]],
         wanted: bool,
     ) -> Tensor:
-        classes, targets, target_lengths = (tensor.to(encoded.device) for tensor in _compact(labels))
-        (lines, length), flat = columns.shape, columns.flatten()
-        order = flat.argsort()
-        bounds = _bounds(flat[order], len(encoded))
+        classes, targets, target_lengths = _compact(labels)
+        (lines, length), flat, bounds = columns.shape, columns.flatten(), _bounds(columns, encoded)
+        inside = torch.arange(length) < lengths[:, None]  # (B, T)
+        flat, order, classes, targets, inside = (
+            to_device(tensor, encoded.device) for tensor in (flat, flat.argsort(stable=True), classes, targets, inside)
+        )
         normaliser = torch.empty(len(encoded), device=encoded.device)  # (P,)
         buffer = normaliser.new_empty(min(rows_at_once(encoded.device), len(encoded)), len(weight))
         picked = torch.empty(lines * length, classes.shape[1], device=encoded.device)  # (B T, K)
@@ -95,32 +101,29 @@ class _CtcLoss(torch.autograd.Function):
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         probabilities = log_probs.exp()
         posterior = (probabilities - gradient).transpose(0, 1)  # (B, T, K)
-        inside = torch.arange(length, device=encoded.device) < lengths[:, None]  # (B, T)
         counted = inside & loss.isfinite()[:, None]
         posterior = torch.where(counted[:, :, None], posterior, 0.0)
-        ctx.save_for_backward(
-            encoded, weight, bias, normaliser, columns, classes, probabilities.transpose(0, 1), posterior, counted
-        )
+        ctx.bounds = bounds
+        ctx.save_for_backward(encoded, weight, bias, normaliser, flat, order, classes, posterior, counted)
         return loss.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        encoded, weight, bias, normaliser, columns, classes, probabilities, posterior, counted = ctx.saved_tensors
+        encoded, weight, bias, normaliser, flat, order, classes, posterior, counted = ctx.saved_tensors
         per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned teaches nothing
-        share = normaliser.new_zeros(len(encoded)).index_put_(
-            (columns,), per_line[:, None] * counted, accumulate=True
-        )  # (P,)
-        at, ids, own, sums = _summed(columns, classes, probabilities, posterior * per_line[:, None, None], len(weight))
-        # in float32 to the end: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
-        exact, bounds = own * share[at] - sums, _bounds(at, len(encoded))
+        share = torch.zeros_like(normaliser).index_add_(0, flat, (per_line[:, None] * counted).flatten())  # (P,)
+        posterior = (posterior * per_line[:, None, None]).flatten(0, 1)  # (B T, K)
         of_encoded = torch.empty_like(encoded)
         buffer = normaliser.new_empty(min(rows_at_once(encoded.device), len(encoded)), len(weight))
         of_weight, of_bias = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
-        for start, stop, rows in zip(bounds, bounds[1:], _slices(encoded)):
+        for start, stop, rows in zip(ctx.bounds, ctx.bounds[1:], _slices(encoded)):
             logits = F.linear(encoded[rows], weight, bias)
             slope = torch.sub(logits, normaliser[rows, None], out=buffer[: len(logits)]).exp_().mul_(share[rows, None])
-            slope[at[start:stop] - rows.start, ids[start:stop]] = exact[start:stop]
+            # in float32: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
+            here = order[start:stop]
+            places = (flat[here] - rows.start)[:, None] * slope.shape[1] + classes[here // counted.shape[1]]
+            slope.view(-1).index_add_(0, places.flatten(), posterior[here].flatten(), alpha=-1)
             of_bias += slope.sum(0)
             slope = slope.to(encoded.dtype)
             torch.mm(slope, weight, out=of_encoded[rows])
@@ -133,22 +136,7 @@ def _slices(encoded: Tensor) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, len(encoded), rows)]
 
 
-def _bounds(sorted_rows: Tensor, rows: int) -> list[int]:
-    """Where in `sorted_rows` each of the slices begins, and where the last one ends."""
-    step = rows_at_once(sorted_rows.device)
-    edges = torch.arange(0, rows + step, step, device=sorted_rows.device)
-    return torch.searchsorted(sorted_rows.contiguous(), edges).tolist()
-
-
-def _summed(
-    columns: Tensor, classes: Tensor, probabilities: Tensor, values: Tensor, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values (B, T, K) added up by row (B, T) and class (B, K), in the order of rows.
-
-    Distinct rows (S,), classes (S,), their probabilities (S,), of which all values of a place have the same, sums (S,).
-    """
-    places = (columns[:, :, None] * width + classes[:, None, :]).flatten()
-    places, which = places.unique(return_inverse=True)
-    sums = values.new_zeros(len(places)).index_add_(0, which, values.flatten())
-    own = torch.empty_like(sums).index_copy_(0, which, probabilities.flatten())
-    return places // width, places % width, own, sums
+def _bounds(columns: Tensor, encoded: Tensor) -> list[int]:
+    """Where in the sorted `columns` (B, T) each of the slices of `encoded` begins, and where the last one ends."""
+    counts = columns.flatten().bincount(minlength=len(encoded))
+    return [0, *accumulate(int(part.sum()) for part in counts.split(rows_at_once(encoded.device)))]

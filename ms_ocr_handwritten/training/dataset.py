@@ -6,7 +6,7 @@ LineReader -> LineDataset -> Sample -> collate -> Batch
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,6 +58,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pin_memory(self) -> "Batch":
+        """The same, the pieces in memory that a GPU copies from by itself; PyTorch's loader calls it by this name."""
+        return replace(self, pieces=tuple(piece.pin_memory() for piece in self.pieces))
 
 
 class LineDataset(Dataset):

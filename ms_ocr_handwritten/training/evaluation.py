@@ -2,6 +2,8 @@
 
 import functools
 import math
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator
 
@@ -20,22 +22,46 @@ from .distributed import Ranks
 from .loss import LineLoss, read_batch
 from .signals import outlive_the_signal
 
+MOST_WORKERS = 8  # that are chosen for a GPU; more keep a main process busy with what they send
 
-def make_loader(dataset: LineDataset, batches: list[list[int]], config: LoaderConfig, skip_padding: bool) -> DataLoader:
+
+def make_loader(
+    dataset: LineDataset,
+    batches: list[list[int]],
+    config: LoaderConfig,
+    skip_padding: bool,
+    device: torch.device = torch.device("cpu"),
+) -> DataLoader:
     """Batches in the given order, from worker processes where the configuration asks for them.
 
-    The loader has a generator of its own, so that it draws nothing from the random state that dropout goes on with.
+    For a GPU they are in pinned memory, and workers are chosen where it asks for none. The loader has a generator of
+    its own, so that it draws nothing from the random state that dropout goes on with.
     Raises ConfigurationError where workers would be forked beside OpenVINO.
     """
+    workers = config.workers_per_gpu or chosen_workers(config, device)
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=config.workers_per_gpu,
+        num_workers=workers,
         generator=torch.Generator(),
         collate_fn=functools.partial(collate, skip_padding=skip_padding),
-        multiprocessing_context=_start_method(config) if config.workers_per_gpu else None,
+        multiprocessing_context=_start_method(config) if workers else None,
         worker_init_fn=_begin_worker,
+        pin_memory=device.type == "cuda",
     )
+
+
+def chosen_workers(config: LoaderConfig, device: torch.device) -> int:
+    """How many worker processes load for `device` where 0 are configured: for a GPU the cores beside this process.
+
+    None where they could not be forked: another start takes seconds at each epoch.
+    """
+    if device.type != "cuda" or "openvino" in sys.modules:
+        return 0
+    if multiprocessing.get_context(config.start_method).get_start_method() != "fork":
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(cores - 1, MOST_WORKERS))
 
 
 def _start_method(config: LoaderConfig) -> str | None:
@@ -75,7 +101,7 @@ def evaluate(
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
     module.eval()
-    for batch in _readable(make_loader(dataset, batches, config, skip_padding)):
+    for batch in _readable(make_loader(dataset, batches, config, skip_padding, ranks.device)):
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
             losses, encoded = module(batch)
             texts = read_batch(encoded, network.classifier, batch, vocabulary)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Configuration
-from ..errors import LmdbError, OcrError
+from ..errors import LmdbError
 from ..nets.network import Network
 from ..vocab import Vocabulary
 from .batches import epoch_batches
@@ -30,6 +30,7 @@ from .journal import Journal
 from .judging import Judge
 from .lock import locked
 from .loss import LineLoss
+from .losses import Losses
 from .memory import naming_what_needs_memory
 from .optimisation import Schedule, build_optimizer, moving_average
 from .parts import freeze, train_mode
@@ -67,6 +68,7 @@ class Training:
         self.module: nn.Module = LineLoss(self.network)
         freeze(network, self.config.freeze)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
+        self.losses = Losses(ranks.device)
         self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the present one
         self.finished = 0  # the last epoch that is evaluated and has all its files
         self.state_path: Path | None = None  # of the newest state
@@ -145,7 +147,13 @@ class Training:
         self.dataset.epoch = self.epoch
         train_mode(self.network, self.config.freeze)
         batches, interval = self.batches(), self.config.save.resume_interval
-        loader = make_loader(self.dataset, batches[self.iteration :], self.config.dataloader, self.config.skip_padding)
+        loader = make_loader(
+            self.dataset,
+            batches[self.iteration :],
+            self.config.dataloader,
+            self.config.skip_padding,
+            self.ranks.device,
+        )
         seen, started, due = 0, time.monotonic(), False
         lines, trained = (sum(map(len, some)) for some in (batches, batches[: self.iteration]))
         with self.journal.bar(self.epoch, lines, trained) as bar:
@@ -153,19 +161,20 @@ class Training:
                 self.journal.left_out(self.epoch, self.iteration, batch)
                 share, complete = self._share(batches)
                 with naming_what_needs_memory(self._place(batch)):
-                    loss = self._learn(batch, share)
+                    self._learn(batch, share)
                     if complete:
                         self._update()
                 self.iteration += 1
                 seen += len(batch)
-                bar.set_postfix(loss=f"{loss:.4f}", lr=f"{self.schedule.rate:.2e}", refresh=False)
+                bar.set_postfix(loss=f"{self.losses.latest:.4f}", lr=f"{self.schedule.rate:.2e}", refresh=False)
                 bar.update(len(batch) + len(batch.bad))
                 last = self.iteration == len(batches)
                 if self.iteration % self.config.logging_interval == 0 or last:
+                    loss = self.losses.look()
                     self.journal.training(
                         self.epoch,
                         self.iteration,
-                        loss=loss if math.isfinite(loss) else None,
+                        loss=loss if len(batch) and math.isfinite(loss) else None,
                         lr=self.schedule.rate,
                         lines_per_second=seen * self.ranks.world / (time.monotonic() - started),
                     )
@@ -176,6 +185,7 @@ class Training:
                         self.judge.is_due(self.epoch, self.iteration, self.batches_per_epoch),
                     )
                     if due or asked or judged:
+                        self.losses.look()  # no state keeps what a loss that is no number has left
                         save_state(self, self.work_dir.latest_state)
                         due = False
                     if asked:
@@ -203,23 +213,17 @@ class Training:
         group = batches[start : start + accumulate]
         return len(batches[self.iteration]) / sum(map(len, group)), self.iteration + 1 == start + len(group)
 
-    def _learn(self, batch: Batch, share: float) -> float:
-        """Add the gradients of one batch, times `share`; its loss, averaged over this rank's lines (nan if none)."""
+    def _learn(self, batch: Batch, share: float) -> None:
+        """Add the gradients of one batch, times `share`, and its loss, averaged over this rank's lines, to `losses`."""
         if len(batch) == 0:
             if self.ranks.world > 1:  # the other ranks would wait for its gradients for ever
                 raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; mend the records")
-            return math.nan
+            return
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
             losses, _ = self.module(batch)
         loss = losses.mean()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise OcrError(
-                f"the loss is {value} in epoch {self.epoch + 1}, batch {self.iteration + 1}; lower "
-                "train.optimizer.lr, or clip gradients with train.optimizer.options.grad_clip.max_norm"
-            )
+        self.losses.add(self.epoch + 1, self.iteration + 1, loss)
         (loss * share).backward()
-        return value
 
     def _update(self) -> None:
         """The optimiser's step from the gradients that are there."""

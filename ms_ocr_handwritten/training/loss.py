@@ -10,6 +10,7 @@ from ..nets.network import Network
 from ..vocab import Vocabulary
 from .ctc_loss import ctc_loss, rows_at_once
 from .dataset import Batch
+from .transfer import to_device
 
 
 def encode_columns(network: Network, grey: Tensor) -> Tensor:
@@ -31,9 +32,9 @@ class LineLoss(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
         device = self.network.classifier.weight.device
-        encoded = torch.cat([encode_columns(self.network, grey.to(device)) for grey in batch.pieces])  # (P, D)
-        nll = ctc_loss(encoded, self.network.classifier, batch.columns.to(device), batch.lengths.to(device), batch.ids)
-        return nll / torch.tensor([max(1, len(ids)) for ids in batch.ids], device=device), encoded
+        encoded = torch.cat([encode_columns(self.network, to_device(grey, device)) for grey in batch.pieces])  # (P, D)
+        nll = ctc_loss(encoded, self.network.classifier, batch.columns, batch.lengths, batch.ids)
+        return nll / to_device(torch.tensor([max(1, len(ids)) for ids in batch.ids]), device), encoded
 
 
 def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:

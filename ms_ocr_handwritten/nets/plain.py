@@ -1,0 +1,65 @@
+"""A network that learns nothing: what is asked of one, and the network itself in a precision of its products."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .network import Network
+
+
+class ReadingNetwork(Protocol):
+    """A network that learns nothing: grey pieces float32 (N, 1, 32, W) to columns (N, T, D) and logits (N, T, C)."""
+
+    def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def encode(self, grey: Tensor) -> Tensor:
+        """Grey pieces to columns alone."""
+
+
+@dataclass(frozen=True)
+class PlainNetwork:
+    """The network itself, in a type of its products."""
+
+    network: Network
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        with self._precision():
+            columns = self.network.encode(grey)
+            return columns, self.network.classify(columns)
+
+    def encode(self, grey: Tensor) -> Tensor:
+        with self._precision():
+            return self.network.encode(grey)
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        mixed = self.dtype is not torch.float32
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=mixed, cache_enabled=False),
+            without_tf32(self.device),
+        ):
+            yield
+
+
+@contextlib.contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits.
+
+    By the flag of convolutions alone: after a program has set that one, PyTorch refuses to tell the older, joint one.
+    """
+    flags = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a module puts itself in the place of this one
+    before = flags.fp32_precision if device.type == "cuda" else "ieee"
+    if before == "ieee":
+        yield
+        return
+    flags.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        flags.fp32_precision = before
