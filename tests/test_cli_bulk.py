@@ -78,7 +78,19 @@ def parts(found: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_parts_hold_the_rows_of_jsonl_in_order(model, lines, whole, images):
     printed = CliRunner().invoke(
-        main, ["recognize", str(lines), "--model", str(model), "--format", "jsonl", "--backend", "torch"]
+        main,
+        [
+            "recognize",
+            str(lines),
+            "--model",
+            str(model),
+            "--format",
+            "jsonl",
+            "--backend",
+            "torch",
+            "--precision",
+            "fp32",
+        ],
     )
     assert list(whole) == [*(f"out-{part:05d}.jsonl" for part in range(8)), "out.run.json"]
     rows = [[json.loads(row) for row in content.splitlines()] for content in parts(whole).values()]

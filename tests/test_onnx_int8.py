@@ -1,6 +1,7 @@
 """int8: near to fp32, accepted or refused by what both read, and nothing left of what was refused."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fresh import fresh
 from test_cli_recognize import always_a  # noqa: F401  (a fixture)
 
 from ms_ocr_handwritten import Recognizer
-from ms_ocr_handwritten.backends.onnx import made_from, open_onnx
+from ms_ocr_handwritten.backends.onnx import INT8_SINCE, made_from, open_onnx
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import QuantizationError
 from ms_ocr_handwritten.geometry import CHUNKED
@@ -25,6 +26,11 @@ from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.onnx.export import export_onnx
 from ms_ocr_handwritten.onnx.int8 import quantize_onnx
 from ms_ocr_handwritten.onnx.metadata import read_metadata
+
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, version("onnxruntime").split(".")[:2])) < INT8_SINCE,
+    reason="such an onnxruntime is refused: test_onnx_metadata.py",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
 """What an ONNX file says of itself, against the onnx package's own reading; which weights it was made from."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ms_ocr_handwritten.backends.onnx import made_from
-from ms_ocr_handwritten.onnx.metadata import WEIGHTS_KEY, read_metadata
+from ms_ocr_handwritten import default_model_dir
+from ms_ocr_handwritten.backends.onnx import made_from, open_onnx
+from ms_ocr_handwritten.errors import BackendError
+from ms_ocr_handwritten.onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata
 
 
 def write_model(path: Path, metadata: dict[str, str]) -> Path:
@@ -51,3 +54,17 @@ def test_made_from_asks_for_the_very_bytes(tmp_path):
     assert not made_from(write_model(tmp_path / "silent.onnx", {"key": digest}), tmp_path / "weights")
     (tmp_path / "weights").write_bytes(b"weights" * 299_999 + b"Weights")
     assert not made_from(path, tmp_path / "weights")
+
+
+def test_int8_is_read_by_no_onnxruntime_that_reads_it_wrongly(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    for name in ("model.onnx", "pytorch_model.pt"):
+        shutil.copy(Path(default_model_dir()) / name, tmp_path)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    helper.set_model_props(model, {PRECISION_KEY: "int8"})
+    onnx.save(model, tmp_path / "model.onnx")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.24.4")
+    with pytest.raises(BackendError, match=r"model.onnx: onnxruntime 1\.24\.4 .*1\.25 or newer.*precision='fp32'"):
+        open_onnx(tmp_path / "model.onnx", 1)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.25.0")
+    assert open_onnx(tmp_path / "model.onnx", 1).precision == "int8"

@@ -178,7 +178,7 @@ def test_reading_computes_what_the_network_does(tmp_path, kind, operators, monke
         columns, logits = reading(grey)
         expected = network.encode(grey)
         assert (expected[0] - expected[1]).abs().max() > 0.05
-        torch.testing.assert_close(columns, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(columns, expected, rtol=1e-4, atol=3e-4)
         torch.testing.assert_close(logits, network.classify(expected), rtol=1e-4, atol=1e-2)
 
 

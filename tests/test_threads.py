@@ -65,7 +65,7 @@ def computing(monkeypatch) -> set[str]:
 
         return noted
 
-    for name in ("_begun", "_exact_columns", "_prepare"):
+    for name in ("_begun", "_checked", "_prepare"):
         monkeypatch.setattr(TorchBackend, name, noting(getattr(TorchBackend, name)))
     return names
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..ctc import best_path
 from ..decoding.candidates import Candidates, Wanted, candidates
-from ..errors import CheckpointError
+from ..errors import BackendError, CheckpointError
 from ..geometry import (
     CHUNK_WIDTH,
     CHUNKED,
@@ -27,6 +27,7 @@ from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
 from .base import Backend, ColumnPath, Computed, PieceBackend
 
+INT8_SINCE = (1, 25)  # of onnxruntime; on CPUs with AMX a text hung by the lines read beside it with 1.23 and 1.24
 CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # of each piece: in our own ONNX files beside the official logits
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, W), RGB in [0, 1], to the outputs asked for
@@ -185,6 +186,11 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
     offered = [output.name for output in session.get_outputs()]
     entrance = session.get_inputs()[0].name
     precision = read_metadata(path).get(PRECISION_KEY, "fp32")
+    if precision == "int8" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < INT8_SINCE:
+        raise BackendError(
+            f"{path}: onnxruntime {onnxruntime.__version__} does not read int8 files reliably; install 1.25 or newer "
+            "(Python 3.11 or newer), or take precision='fp32'"
+        )
 
     def runner(wanted: Sequence[str]) -> Run:
         def run(images: np.ndarray) -> list[np.ndarray]:
