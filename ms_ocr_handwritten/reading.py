@@ -14,6 +14,7 @@ from .decoding.decoder import Decoder
 from .errors import CheckpointError, ImageError
 from .image import LineCanvas
 from .image.loading import Loaded, Stop
+from .image.views import view_canvas
 from .line import Line, greedy_line, searched_line
 from .vocab import Vocabulary
 
@@ -74,7 +75,8 @@ class LinesReader:
         doubtful = [n for n, line in enumerate(lines) if line.score < self.augment_below and canvases[n].views]
         readings = {n: [lines[n]] for n in doubtful}
         for views in zip(*(canvases[n].views for n in doubtful)):
-            for n, line in zip(doubtful, self._read(list(views)).result()):
+            framed = [view_canvas(canvases[n], view) for n, view in zip(doubtful, views)]
+            for n, line in zip(doubtful, self._read(framed).result()):
                 readings[n].append(line)
         return [least_risk(readings[n]) if n in readings else line for n, line in enumerate(lines)]
 

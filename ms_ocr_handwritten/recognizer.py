@@ -341,11 +341,9 @@ class Recognizer:
                 crop, left = trimmed(rgb, ink)
             self._warn(rgb, None if crop is not rgb else advice(ink))
         small = thumbnail(crop) if len(crop) >= SHRUNK else None
-        canvas = replace(line_canvas(crop, self.layout), source_left=left, thumbnail=small)
-        if not self.augment_below:
-            return canvas
-        views = (replace(view.canvas(crop, self.layout), source_left=left, thumbnail=small) for view in VIEWS)
-        return replace(canvas, views=tuple(views))
+        canvas = line_canvas(crop, self.layout)
+        views = [view.scaled(crop, self.layout) for view in (VIEWS if self.augment_below else ())]
+        return replace(canvas, source_left=left, thumbnail=small, views=tuple(views))
 
     def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""

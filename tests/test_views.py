@@ -12,9 +12,9 @@ from ms_ocr_handwritten.bulk import ReadLines
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.config import Configuration
 from ms_ocr_handwritten.errors import ConfigurationError
-from ms_ocr_handwritten.geometry import CHUNKED, WHOLE
-from ms_ocr_handwritten.image import line_canvas
-from ms_ocr_handwritten.image.views import VIEWS, View
+from ms_ocr_handwritten.geometry import CHUNKED, WHOLE, Layout
+from ms_ocr_handwritten.image import LineCanvas, line_canvas
+from ms_ocr_handwritten.image.views import VIEWS, View, view_canvas
 from ms_ocr_handwritten.line import Line
 from ms_ocr_handwritten.reading import least_risk
 
@@ -28,6 +28,10 @@ def written(text: str, noise: float = 0.0, seed: int = 0) -> np.ndarray:
 
 
 LINES = [written("Hello", 60), written("2026", 0), written("minimum wage", 90, 1), written("of", 70, 2)]
+
+
+def framed(view: View, rgb: np.ndarray, layout: Layout = CHUNKED) -> LineCanvas:
+    return view_canvas(line_canvas(rgb, layout), view.scaled(rgb, layout))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def careful() -> Recognizer:
 def test_a_stroke_in_a_view_lies_where_it_is_in_the_picture(view, layout):
     rgb = np.full((100, 700, 3), 255, np.uint8)
     rgb[:, 400:404] = 0
-    canvas = view.canvas(rgb, layout)
+    canvas = framed(view, rgb, layout)
     assert (canvas.source_width, canvas.source_height) == (700, 100)
     assert canvas.source_x(canvas.grey[16, : canvas.width].argmin() + 0.5) == pytest.approx(402, abs=3)
     assert not canvas.grey[:, canvas.width :].any() and canvas.grey.shape[1] == layout.inked_width(canvas.width)
@@ -54,16 +58,16 @@ def test_a_stroke_in_a_view_lies_where_it_is_in_the_picture(view, layout):
 def test_margins_are_cut_off_and_added_with_the_height_for_measure():
     rgb = np.full((100, 320, 3), 255, np.uint8)
     rgb[10:12] = 0  # a rule near the upper edge
-    closer, wider = (View(margin=margin).canvas(rgb, CHUNKED) for margin in (-0.1, 0.1))
+    closer, wider = (framed(View(margin=margin), rgb) for margin in (-0.1, 0.1))
     assert closer.grey[0, 5] < 0.5 and closer.width == round(320 * 32 / 80)
     assert wider.grey[:, 5].argmin() == 5 and wider.width == int(320 * 32 / 120)
-    assert View(stretch=1.25).canvas(rgb, CHUNKED).width == round(line_canvas(rgb).width * 1.25)
+    assert framed(View(stretch=1.25), rgb).width == round(line_canvas(rgb).width * 1.25)
 
 
 def test_no_view_is_wider_than_a_canvas_can_be_or_has_no_width():
     longest = np.full((32, CHUNKED.longest, 3), 255, np.uint8)
-    assert [view.canvas(longest, CHUNKED).width for view in VIEWS if view.stretch > 1] == [CHUNKED.longest]
-    assert all(view.canvas(np.full((32, 1, 3), 255, np.uint8), CHUNKED).width == 1 for view in VIEWS)
+    assert [framed(view, longest).width for view in VIEWS if view.stretch > 1] == [CHUNKED.longest]
+    assert all(framed(view, np.full((32, 1, 3), 255, np.uint8)).width == 1 for view in VIEWS)
 
 
 def test_least_risk_is_the_reading_nearest_to_all():
@@ -85,13 +89,13 @@ def test_lines_in_doubt_are_read_as_their_views_agree(plain, careful, asked):
         if first.score >= 0.95:
             expected.append(first.text)
             continue
-        framed = [first]
+        readings = [first]
         for view in VIEWS:  # the same by pictures that are made for the purpose, of which a canvas is a mere copy
-            grey = view.canvas(rgb, CHUNKED)
+            grey = framed(view, rgb)
             picture = np.repeat((grey.grey[:, : grey.width] * 255).round().astype(np.uint8)[..., None], 3, axis=2)
-            framed.append(plain.read(picture, **asked))
-        risks = [sum(b.score * edits(a.text, b.text) for b in framed) for a in framed]
-        least = [line for line, risk in zip(framed, risks) if risk <= min(risks) + 1e-9]
+            readings.append(plain.read(picture, **asked))
+        risks = [sum(b.score * edits(a.text, b.text) for b in readings) for a in readings]
+        least = [line for line, risk in zip(readings, risks) if risk <= min(risks) + 1e-9]
         expected.append(max(least, key=lambda line: line.score).text)
     texts = [line.text for line in careful.read_many(LINES, **asked)]
     assert texts == expected == [careful.read(image, **asked).text for image in LINES]

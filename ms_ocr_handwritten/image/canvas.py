@@ -29,7 +29,7 @@ class LineCanvas:
     thumbnail: grey uint8 (h, w) of a picture so high that faint ink may be lost when it is scaled to the canvas
     chunks: pieces of the whole canvas; of a ConvNextViT's 3 up to 25:1
     layout: of the network that the line is for
-    views: the same line framed otherwise, to be read where this one is read with doubt
+    views: the same line framed otherwise, uint8 (32, w, 3), to be read where this one is read with doubt
     """
 
     grey: np.ndarray
@@ -40,7 +40,7 @@ class LineCanvas:
     source_left: int = 0
     thumbnail: np.ndarray | None = None
     layout: Layout = CHUNKED
-    views: tuple["LineCanvas", ...] = ()
+    views: tuple[np.ndarray, ...] = ()
 
     @property
     def inked(self) -> int:

@@ -20,8 +20,8 @@ class View:
     margin: float = 0.0  # heights added above and below, of the colours at the edges; less than 0: cut off
     stretch: float = 1.0  # of the width, beside the height's
 
-    def canvas(self, rgb: np.ndarray, layout: Layout) -> LineCanvas:
-        """The canvas of an RGB uint8 (H, W, 3) line so framed; positions in it are those of `rgb`."""
+    def scaled(self, rgb: np.ndarray, layout: Layout) -> np.ndarray:
+        """An RGB uint8 (H, W, 3) line so framed, at 32 px height: uint8 (32, w, 3)."""
         height, width = rgb.shape[:2]
         margin = round(height * self.margin)
         if margin < 0:
@@ -29,8 +29,13 @@ class View:
         else:
             framed = cv2.copyMakeBorder(rgb, margin, margin, 0, 0, cv2.BORDER_REPLICATE)
         wide = round(scaled_width(width, len(framed)) * self.stretch)
-        scaled = cv2.resize(framed, (min(max(wide, 1), layout.longest), LINE_HEIGHT))
-        return replace(line_canvas(scaled, layout), source_width=width, source_height=height)
+        return cv2.resize(framed, (min(max(wide, 1), layout.longest), LINE_HEIGHT))
 
 
 VIEWS = View(margin=-0.06), View(margin=0.06), View(stretch=0.9), View(stretch=1.1)  # chosen by held-out lines
+
+
+def view_canvas(canvas: LineCanvas, scaled: np.ndarray) -> LineCanvas:
+    """The canvas of one of `canvas.views`; positions in it are those of the same source."""
+    grey = line_canvas(scaled, canvas.layout)
+    return replace(canvas, grey=grey.grey, width=grey.width, chunks=grey.chunks, views=())
