@@ -6,7 +6,6 @@ line = recognizer.read("line.png")
 line.text, line.score, line.chars
 """
 
-import copy
 import functools
 import logging
 import os
@@ -217,10 +216,15 @@ class Recognizer:
             thread: of one thread, in which this recogniser was opened and has read nothing elsewhere.
         """
         backend = self._backend
-        other = copy.copy(self)
-        if not backend.asynchronous:
-            other._opened = os.getpid(), OneThread(backend, thread)
-        return other
+        return Recognizer(
+            backend if backend.asynchronous else OneThread(backend, thread),
+            self.vocabulary,
+            self.limits,
+            trim=self.trim,
+            decoding=self._decoding,
+            augment_below=self.augment_below,
+            again=self._again,
+        )
 
     def read(
         self,

@@ -55,7 +55,7 @@ def test_threads_may_share_a_cold_start(tmp_path, precision, eager_threads):
 
 @pytest.fixture
 def computing(monkeypatch) -> set[str]:
-    """The names of the threads that PyTorch computes in."""
+    """The names of the threads that open PyTorch's backends and compute in them."""
     names: set[str] = set()
 
     def noting(function):
@@ -65,7 +65,7 @@ def computing(monkeypatch) -> set[str]:
 
         return noted
 
-    for name in ("_begun", "_checked", "_prepare"):
+    for name in ("__init__", "_begun", "_checked", "_prepare"):
         monkeypatch.setattr(TorchBackend, name, noting(getattr(TorchBackend, name)))
     return names
 
