@@ -16,12 +16,12 @@ from conftest import ROOT, encoded, png, unsure_lines
 from PIL import Image
 from server import Server, form, post
 
-from ms_ocr_handwritten import Recognizer, default_model_dir
+from ms_ocr_handwritten import PageReader, Recognizer, default_model_dir
 from ms_ocr_handwritten.cli import main
-from ms_ocr_handwritten.errors import BackendError
+from ms_ocr_handwritten.errors import BackendError, BusyError
 from ms_ocr_handwritten.line import line_row
 from ms_ocr_handwritten.serve.app import create_app
-from ms_ocr_handwritten.serve.doors import line_door
+from ms_ocr_handwritten.serve.doors import line_door, page_door
 from ms_ocr_handwritten.serve.metrics import Metrics
 from ms_ocr_handwritten.serve.options import ServeOptions
 
@@ -378,6 +378,27 @@ def test_a_page_and_the_pages_of_a_file_are_read():
         ):
             status, answer, _ = server.post(*sent, path="/page")
             assert (status, reason in answer["message"]) == (expected, True), answer
+
+
+def test_pages_whose_time_is_over_are_not_begun(recognizer):
+    looked_at = []
+
+    def detector(page):
+        looked_at.append(page.shape)
+        time.sleep(slowness)
+        return []
+
+    blank = Image.new("L", (40, 30), 255)
+    three = encoded(blank, "TIFF", save_all=True, append_images=[blank] * 2)
+    door = page_door(PageReader(recognizer, detector), ServeOptions(seconds=1.0), lambda items, duration: None)
+    slowness = 0.0
+    assert [page["lines"] for page in door.begin("image/tiff", three).result()["pages"]] == [[], [], []]
+    assert looked_at == [(30, 40, 3)] * 3
+    slowness = 1.2
+    with pytest.raises(BusyError, match="the time for this request is over; send fewer pages"):
+        door.begin("image/tiff", three).result()
+    assert looked_at == [(30, 40, 3)] * 4
+    door.close()
 
 
 # ---------------------------------------------------------------------- the command
