@@ -1,6 +1,7 @@
 """A lean installation: lines are read with onnxruntime where neither torch nor ModelScope is there."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +17,19 @@ from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.plugin.hub import INSTEAD
 
 LINES = [ROOT / "examples" / "lines" / name for name in ("english.png", "chinese.png")]
-START = """
+NAMED = re.search(r"^pip install (numpy .*)$", (ROOT / "docs" / "read.md").read_text(encoding="utf-8"), re.MULTILINE)
+IMPORTED = {"opencv-python-headless": "cv2", "Pillow": "PIL"}  # where it is not the package's own name
+INSTALLED = f"INSTALLED = {[IMPORTED.get(package, package) for package in NAMED[1].split()]}"
+START = f"""{INSTALLED}
 import sys
 from importlib.machinery import PathFinder
 
 class Lean(PathFinder):
     '''Of all installed packages, finds those that docs/read.md names, and this one.'''
-    INSTALLED = {"numpy", "cv2", "PIL", "onnxruntime", "rapidfuzz", "click", "tqdm", "ms_ocr_handwritten"}
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        found = path or name in cls.INSTALLED or name in sys.stdlib_module_names
+        found = path or name in (*INSTALLED, "ms_ocr_handwritten", *sys.stdlib_module_names)
         return super().find_spec(name, path, target) if found else None
 
     @staticmethod
