@@ -10,7 +10,7 @@ Confidence, always in [0, 1]:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ BLANK = 0
 LEAST_SCORE = float(np.finfo(np.float32).tiny)  # of a character, so that a line's has a logarithm
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A character as CTC found it: `id`, `score` in [0, 1], columns `start` (inclusive) to `end` (exclusive)."""
 
     id: int
@@ -46,12 +45,31 @@ def collapse(ids: np.ndarray, log_probs: np.ndarray) -> list[Run]:
     >>> collapse(np.array([7, 7, 0, 7, 9]), np.log([0.5, 0.75, 1, 1, 0.5]))
     [Run(id=7, score=0.75, start=0, end=2), Run(id=7, score=1.0, start=3, end=4), Run(id=9, score=0.5, start=4, end=5)]
     """
-    if len(ids) == 0:
-        return []
-    changes = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
-    starts, ends = changes[:-1], changes[1:]
-    peaks = np.exp(np.maximum.reduceat(log_probs, starts)).tolist()
-    return [Run(*found) for found in zip(ids[starts].tolist(), peaks, starts, ends) if found[0] != BLANK]
+    return collapse_lines([ids], [log_probs])[0]
+
+
+def collapse_lines(ids: Sequence[np.ndarray], log_probs: Sequence[np.ndarray]) -> list[list[Run]]:
+    """As `collapse`, of several lines of any lengths at once: ids (T,) of each, and log-probabilities (T,) of each.
+
+    >>> collapse_lines([np.array([7, 7]), np.array([7])], [np.log([0.5, 0.75]), np.log([0.5])])
+    [[Run(id=7, score=0.75, start=0, end=2)], [Run(id=7, score=0.5, start=0, end=1)]]
+    """
+    bounds = np.cumsum([0, *map(len, ids)])  # of the lines, side by side
+    if bounds[-1] == 0:
+        return [[] for _ in ids]
+    side_by_side = np.concatenate(ids)
+    begins = np.append(True, side_by_side[1:] != side_by_side[:-1])  # (columns,), whether a run does
+    begins[bounds[:-1][bounds[:-1] < bounds[-1]]] = True
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], bounds[-1])
+    peaks = np.exp(np.maximum.reduceat(np.concatenate(log_probs), starts))
+    kept = side_by_side[starts] != BLANK
+    starts, ends, peaks = starts[kept], ends[kept], peaks[kept]
+    lefts = bounds[np.searchsorted(bounds, starts, "right") - 1]  # of each run's line
+    columns = side_by_side[starts], peaks, starts - lefts, ends - lefts
+    runs = [*map(Run._make, zip(*(column.tolist() for column in columns)))]
+    cuts = np.searchsorted(starts, bounds).tolist()
+    return [runs[first:last] for first, last in zip(cuts, cuts[1:])]
 
 
 def line_score(runs: Sequence[Run], log_probs: np.ndarray, inked: float = 0.0) -> float:

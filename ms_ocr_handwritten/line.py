@@ -1,11 +1,12 @@
 """A line as it was read, and how it is made of what was found in its columns."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from .ctc import LEAST_SCORE, Run, collapse, line_score
+from .ctc import LEAST_SCORE, Run, collapse_lines, line_score
 from .decoding.candidates import Candidates
 from .decoding.decoder import Decoder
 from .geometry import COLUMN_WIDTH
@@ -49,11 +50,16 @@ def line_row(name: str | None, line: Line) -> dict[str, Any]:
     return row
 
 
-def greedy_line(canvas: LineCanvas, ids: np.ndarray, log_probs: np.ndarray, vocabulary: Vocabulary) -> Line:
-    """The line of the best class of each column: ids (T,) and their log-probabilities (T,)."""
-    runs = [run for run in collapse(ids, log_probs) if vocabulary.character(run.id)]
-    chars = _characters(runs, canvas, vocabulary)
-    return Line(_text(chars), line_score(runs, log_probs, _inked(canvas, runs)), chars)
+def greedy_lines(
+    canvases: Sequence[LineCanvas], ids: Sequence[np.ndarray], log_probs: Sequence[np.ndarray], vocabulary: Vocabulary
+) -> list[Line]:
+    """The lines of the best class of each column: of each line ids (T,) and their log-probabilities (T,)."""
+    lines = []
+    for canvas, found, probabilities in zip(canvases, collapse_lines(ids, log_probs), log_probs):
+        runs = [run for run in found if vocabulary.character(run.id)]
+        chars = _characters(runs, canvas, vocabulary)
+        lines.append(Line(_text(chars), line_score(runs, probabilities, _inked(canvas, runs)), chars))
+    return lines
 
 
 def searched_line(canvas: LineCanvas, columns: Candidates, decoder: Decoder, vocabulary: Vocabulary) -> Line:

@@ -15,7 +15,7 @@ from .errors import CheckpointError, ImageError
 from .image import LineCanvas
 from .image.loading import Loaded, Stop
 from .image.views import view_canvas
-from .line import Line, greedy_line, searched_line
+from .line import Line, greedy_lines, searched_line
 from .vocab import Vocabulary
 
 
@@ -82,15 +82,17 @@ class LinesReader:
 
     def _greedy(self, canvases: list[LineCanvas]) -> "_Lines":
         pending = self.backend.begin(canvases)
-        return _Lines(lambda: [self._greedy_line(*one) for one in zip(canvases, pending.result())])
+        return _Lines(lambda: self._greedy_lines(canvases, pending.result()))
 
     def _searched(self, canvases: list[LineCanvas], decoder: Decoder) -> "_Lines":
         pending = self.backend.begin_candidates(canvases, decoder.wanted)
         return _Lines(lambda: [self._searched_line(*one, decoder) for one in zip(canvases, pending.result())])
 
-    def _greedy_line(self, canvas: LineCanvas, path: ColumnPath) -> Line:
-        self._check(path.log_probs)
-        return greedy_line(canvas, path.ids, path.log_probs, self.vocabulary)
+    def _greedy_lines(self, canvases: list[LineCanvas], paths: list[ColumnPath]) -> list[Line]:
+        log_probs = [path.log_probs for path in paths]
+        for one in log_probs:
+            self._check(one)
+        return greedy_lines(canvases, [path.ids for path in paths], log_probs, self.vocabulary)
 
     def _searched_line(self, canvas: LineCanvas, columns: Candidates, decoder: Decoder) -> Line:
         self._check(columns.log_probs[:, 0])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ms_ocr_handwritten.ctc import Run, best_path, collapse, line_score, required_columns
+from ms_ocr_handwritten.ctc import Run, best_path, collapse, collapse_lines, line_score, required_columns
 
 CERTAIN = 0.0  # a log-probability
 
@@ -29,6 +29,25 @@ CERTAIN = 0.0  # a log-probability
 def test_collapse(ids, runs):
     found = collapse(np.array(ids, np.int64), np.full(len(ids), CERTAIN, np.float32))
     assert [(run.id, run.start, run.end) for run in found] == runs
+
+
+def runs_by_grouping(ids, log_probs):
+    """Of one line, column by column, without numpy's help."""
+    columns = zip(itertools.count(), ids.tolist(), np.exp(log_probs).tolist())
+    groups = [(id, [*group]) for id, group in itertools.groupby(columns, lambda column: column[1])]
+    return [Run(id, max(one[2] for one in group), group[0][0], group[-1][0] + 1) for id, group in groups if id != 0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lines_collapse_at_once_as_each_by_itself(seed):
+    """Empty ones, blank ones, ones that end with what the next begins with: to the last bit of the scores."""
+    random = np.random.default_rng(seed)
+    lengths = random.choice([0, 1, 2, 3, 75, 201], random.integers(0, 12))
+    ids = [random.integers(0, random.integers(1, 4), length) for length in lengths]
+    log_probs = [-random.exponential(3.0, length).astype(np.float32) for length in lengths]
+    expected = [runs_by_grouping(*line) for line in zip(ids, log_probs)]
+    assert collapse_lines(ids, log_probs) == expected
+    assert [collapse(*line) for line in zip(ids, log_probs)] == expected
 
 
 def test_score_of_a_character_is_the_highest_of_its_run():

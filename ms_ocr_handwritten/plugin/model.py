@@ -8,7 +8,7 @@ from modelscope.models.builder import MODELS
 from torch import Tensor
 
 from ..config import Configuration
-from ..ctc import collapse
+from ..ctc import collapse_lines
 from ..model_dir import ModelDir
 from ..nets.weights import load_network
 from .building import RefusesUnknown
@@ -34,11 +34,8 @@ class OCRRecognition(RefusesUnknown, TorchModel):
     def postprocess(self, logits: Tensor) -> dict[str, Any]:
         """Logits (B, T, C) to upstream's output: 'preds', B texts, and 'probs', the logits."""
         log_probs, ids = logits.float().log_softmax(-1).max(-1)
-        texts = [
-            self.vocabulary.decode(run.id for run in collapse(line_ids, line_log_probs))
-            for line_ids, line_log_probs in zip(ids.cpu().numpy(), log_probs.detach().cpu().numpy())
-        ]
-        return {"preds": texts, "probs": logits}
+        lines = collapse_lines([*ids.cpu().numpy()], [*log_probs.detach().cpu().numpy()])
+        return {"preds": [self.vocabulary.decode(run.id for run in line) for line in lines], "probs": logits}
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..ctc import collapse
+from ..ctc import collapse_lines
 from ..nets.batch_shapes import pad_batch
 from ..nets.network import Network
 from ..vocab import Vocabulary
@@ -42,8 +42,6 @@ def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocab
     best = (
         torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()
     )  # (P,)
-    texts = []
-    for row, length in zip(batch.columns.numpy(), batch.lengths.tolist()):
-        ids = best[row[:length]]
-        texts.append(vocabulary.decode(run.id for run in collapse(ids, np.zeros(length, np.float32))))
-    return texts
+    lines = [best[row[:length]] for row, length in zip(batch.columns.numpy(), batch.lengths.tolist())]
+    runs = collapse_lines(lines, [np.zeros(len(ids), np.float32) for ids in lines])
+    return [vocabulary.decode(run.id for run in line) for line in runs]
