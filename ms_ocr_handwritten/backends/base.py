@@ -20,6 +20,7 @@ from ..decoding.candidates import Candidates, Wanted
 from ..errors import BackendError
 from ..geometry import CHUNK_WIDTH, LINE_HEIGHT, Layout, kept_columns
 from ..image import LineCanvas
+from ..image.canvas import piece_arrays
 
 BLACK_CHUNK = np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
 WIDTH_PER_BATCH = 24 * CHUNK_WIDTH  # px of a forward pass: enough to fill two cores, few enough to stay in the cache
@@ -121,7 +122,7 @@ class PieceBackend(Backend):
         return by_width(lines, self._begin_alike)
 
     def _begin_alike(self, lines: Sequence[LineCanvas]) -> "PendingLines":
-        inked = np.concatenate([line.piece_array() for line in lines])
+        inked = piece_arrays(lines)
         return PendingLines(self, lines, inked, [self.begin_pieces(batch) for batch in self._batches(inked)])
 
     def _batches(self, inked: np.ndarray) -> list[np.ndarray]:
@@ -148,7 +149,7 @@ class PieceBackend(Backend):
         return by_width(lines, lambda alike: self._begin_alike_candidates(alike, wanted))
 
     def _begin_alike_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> "PendingCandidates":
-        batches = self._batches(np.concatenate([line.piece_array() for line in lines]))
+        batches = self._batches(piece_arrays(lines))
         return PendingCandidates(self, lines, wanted, [self.begin_piece_candidates(batch, wanted) for batch in batches])
 
 

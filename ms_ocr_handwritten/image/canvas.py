@@ -6,6 +6,7 @@ Scaling and padding are those of ModelScope's `OCRRecognitionPreprocessor`, the 
 that the values equal upstream's on the official canvas. Longer lines get a wider one; upstream squeezes them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -60,7 +61,7 @@ class LineCanvas:
 
     def piece_array(self) -> np.ndarray:
         """The inked pieces: contiguous float32 (n, 32, piece_width), n <= chunks."""
-        return _pieces(self.grey, self.layout)
+        return piece_arrays([self])
 
     def source_x(self, canvas_x: float) -> float:
         """The px of the source image at `canvas_x` px of the canvas, held within the part that the line came from."""
@@ -83,6 +84,11 @@ def line_canvas(rgb: np.ndarray, layout: Layout = CHUNKED) -> LineCanvas:
     return LineCanvas(grey, scaled.shape[1], width, height, layout.pieces(scaled.shape[1]), layout=layout)
 
 
+def piece_arrays(lines: Sequence[LineCanvas]) -> np.ndarray:
+    """The inked pieces of lines of one piece width, one line's after the other's, copied once: float32 (N, 32, W)."""
+    return np.stack([line.grey[:, cut] for line in lines for cut in line.layout.cuts(line.grey.shape[1])])
+
+
 def rgb_pieces(rgb: np.ndarray, layout: Layout = CHUNKED) -> np.ndarray:
     """All pieces of an RGB uint8 (H, W, 3) line, padding included: float32 (N, 3, 32, piece) in [0, 1].
 
@@ -94,7 +100,8 @@ def rgb_pieces(rgb: np.ndarray, layout: Layout = CHUNKED) -> np.ndarray:
     scaled = _scaled_line(rgb, layout)
     canvas = np.zeros((3, LINE_HEIGHT, layout.canvas_width(scaled.shape[1])), np.float32)
     canvas[:, :, : scaled.shape[1]] = np.moveaxis(scaled, 2, 0)
-    return _pieces(canvas / 255.0, layout)
+    canvas /= 255.0
+    return np.stack([canvas[..., cut] for cut in layout.cuts(canvas.shape[-1])])
 
 
 def _scaled_line(rgb: np.ndarray, layout: Layout) -> np.ndarray:
@@ -113,8 +120,3 @@ def _scaled_line(rgb: np.ndarray, layout: Layout) -> np.ndarray:
             f"limit of {longest} px (aspect ratio {longest / LINE_HEIGHT}:1); cut the line into shorter ones"
         )
     return cv2.resize(rgb, (line_width, LINE_HEIGHT))
-
-
-def _pieces(canvas: np.ndarray, layout: Layout) -> np.ndarray:
-    """(..., 32, W) -> contiguous (n, ..., 32, piece)."""
-    return np.stack([canvas[..., cut] for cut in layout.cuts(canvas.shape[-1])])
