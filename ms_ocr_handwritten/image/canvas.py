@@ -85,7 +85,11 @@ def line_canvas(rgb: np.ndarray, layout: Layout = CHUNKED) -> LineCanvas:
 
 
 def piece_arrays(lines: Sequence[LineCanvas]) -> np.ndarray:
-    """The inked pieces of lines of one piece width, one line's after the other's, copied once: float32 (N, 32, W)."""
+    """The inked pieces of lines of one piece width, one line's after the other's, copied once: float32 (N, 32, W).
+
+    >>> piece_arrays([line_canvas(np.zeros((64, width, 3), np.uint8)) for width in (1000, 400)]).shape
+    (3, 32, 300)
+    """
     return np.stack([line.grey[:, cut] for line in lines for cut in line.layout.cuts(line.grey.shape[1])])
 
 
