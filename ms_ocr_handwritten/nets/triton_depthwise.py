@@ -29,7 +29,8 @@ class Tile(NamedTuple):
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile = Tile()) -> Tensor:
     """x (N, C, H, W), kernels (C, 1, 7, 7) and biases (C,) to (N, C, H, W), both maps channels-last.
 
-    The gradients of `weight` and `bias` have their types, and under autocast are those of float32 parameters.
+    x may be of less precision than `weight` and `bias`, such as bfloat16, and so is what is found; gradients have the
+    types of what they are of.
     """
     return _Depthwise.apply(x, weight, bias, tile)
 
@@ -37,8 +38,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile = Tile()) -> T
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tile: Tile) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
         rows = x.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): a view where x is stored channels-last
         ctx.save_for_backward(rows, weight)
         ctx.tile, ctx.bias_type = tile, bias.dtype
@@ -141,19 +140,19 @@ def _convolve(  # type: ignore[no-untyped-def]
     place = tl.program_id(1) * columns + tl.arange(0, columns)[:, None]
     channel = tl.program_id(2) * lanes + tl.arange(0, lanes)[None, :]
     there = channel < channels
+    own = first + (row * width + place) * channels + channel
+    line = row + tl.zeros((columns, 1), tl.int32)  # no scalar, for the interpreter's masks
     total = tl.zeros((columns, lanes), tl.float32)
     if biased:
         total += tl.load(bias + channel, there, 0).to(tl.float32)
     for down in tl.static_range(-reach, reach + 1):
-        line = row + down + tl.zeros((columns, 1), tl.int32)  # no scalar, for the interpreter's masks
-        inside = (line >= 0) & (line < height) & there
+        inside = (line >= -down) & (line < height - down) & there
         for right in tl.static_range(-side, side + 1):
             tap = tl.load(taps + ((down + reach) * (2 * side + 1) + right + side) * channels + channel, there, 0)
-            met = inside & (place + right >= 0) & (place + right < width)
-            value = tl.load(x + first + ((row + down) * width + place + right) * channels + channel, met, 0)
+            met = (place >= -right) & (place < width - right) & inside
+            value = tl.load(x + own + (down * width + right) * channels, met, 0)
             total += value.to(tl.float32) * tap.to(tl.float32)
-    own = found + first + (row * width + place) * channels + channel
-    tl.store(own, total.to(found.dtype.element_ty), (place < width) & there)
+    tl.store(found + own, total.to(found.dtype.element_ty), (place < width) & there)
 
 
 @triton.jit
