@@ -145,7 +145,7 @@ def _convolve(  # type: ignore[no-untyped-def]
     total = tl.zeros((columns, lanes), tl.float32)
     if biased:
         total += tl.load(bias + channel, there, 0).to(tl.float32)
-    for down in tl.static_range(-reach, reach + 1):
+    for down in range(-reach, reach + 1):
         inside = (line >= -down) & (line < height - down) & there
         for right in tl.static_range(-side, side + 1):
             tap = tl.load(taps + ((down + reach) * (2 * side + 1) + right + side) * channels + channel, there, 0)
