@@ -1,6 +1,6 @@
 """A GPU at hand for minutes: checks what it computes, times training and reading, and tells where the time goes.
 
-    python benchmarks/gpu.py [--json FILE] [--only checks,training,reading,profiles] [--device cpu] [--quick]
+    python benchmarks/gpu.py [--json FILE] [--only checks,kernels,training,reading,profiles] [--device cpu] [--quick]
 
 Steps of training are timed many at a time, without waiting for the device in between, as a training takes them; the
 builtin waits by itself. The order is that of worth: what is printed stays if the time ends. With --quick all parts run
@@ -26,6 +26,7 @@ import torch
 from facts import has_bf16, machine
 from floor import chunk_flop
 from images import CHUNK_WIDTHS, inked, mixed
+from kernels import TOLERANCE, depthwise_table
 from learners import BuiltinLearner, OwnLearner, write_lines
 from peers import Builtin, Missing, OwnPipeline, official_model_dir
 from report import Table, facts_table, progress
@@ -35,7 +36,7 @@ from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 
-PARTS = ("checks", "training", "reading", "profiles")
+PARTS = ("checks", "kernels", "training", "reading", "profiles")
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # of the first loss, relative
 KERNELS = 15  # rows of a profile
 
@@ -104,6 +105,17 @@ class Run:
         self.figures[what] = shown
         if not passed:
             self.failed.append(what)
+
+    # ------------------------------------------------------------------ kernels
+
+    def kernels(self) -> None:
+        """Depthwise convolutions as PyTorch has them and in Triton, and whether the latter find the same."""
+        sizes = (2, 1) if self.quick else (1024, 20)  # chunks, calls timed together
+        device = "cuda" if self.device == "gpu" else self.device
+        table, errors = depthwise_table(*sizes, self.rounds, device, self._seconds)
+        for name, error in errors.items():
+            self._check(f"depthwise, {name}", error <= TOLERANCE, f"{error:.1e} of float64")
+        self._show(table)
 
     # ------------------------------------------------------------------ training
 
