@@ -74,7 +74,7 @@ def _ways(layer: DepthwiseConv, device: str) -> Iterator[tuple[str, torch.memory
     yield "plain, channels-last", torch.channels_last, layer
     if device == "cpu" or find_spec("triton") is None:
         return
-    from ms_ocr_handwritten.nets.triton_depthwise import Tile, depthwise
+    from triton_depthwise import Tile, depthwise
 
     for columns, channels in TILES:
 

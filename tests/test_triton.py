@@ -3,13 +3,16 @@
 import importlib.util
 
 import pytest
+from conftest import ROOT
 from fresh import fresh
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton cannot be imported")
 SCRIPT = """
 import torch
 from torch.nn import functional as F
-from ms_ocr_handwritten.nets.triton_depthwise import Tile, depthwise
+import sys
+sys.path.insert(0, VALUES["benchmarks"])
+from triton_depthwise import Tile, depthwise
 
 def case(number, channels, rows, columns, dtype, tile):
     torch.manual_seed(rows)
@@ -42,7 +45,9 @@ CASES = [  # maps, channels, rows, columns, type, tile; few programs, for each t
 
 
 def test_depthwise_and_its_gradients_are_those_of_float64(tmp_path):
-    errors = fresh(SCRIPT, tmp_path, environment={"TRITON_INTERPRET": "1"}, cases=CASES)["errors"]
+    errors = fresh(
+        SCRIPT, tmp_path, environment={"TRITON_INTERPRET": "1"}, cases=CASES, benchmarks=str(ROOT / "benchmarks")
+    )["errors"]
     assert len(errors) == len(CASES)
     for (*_, dtype, _), (y, of_x, of_weight, of_bias) in zip(CASES, errors):
         assert max(y, of_x) < (2e-6 if dtype == "float32" else 4e-3)

@@ -1,6 +1,6 @@
-"""The depthwise convolution of `depthwise.DepthwiseConv` in Triton, for maps stored channels-last on a GPU.
+"""The depthwise convolution of `nets.depthwise.DepthwiseConv` in Triton, for maps stored channels-last on a GPU.
 
-Nothing uses it yet: `benchmarks/gpu.py --only kernels` times it beside cuDNN's. A program computes some columns of one
+The package does not use it yet: `gpu.py --only kernels` times it beside cuDNN's. A program computes some columns of one
 row for some channels, by loads shifted within the cache; sums are float32 whatever the map's type is. The rows of the
 kernel that meet padding alone are left out. Needs Triton, which comes with PyTorch's builds for CUDA.
 
