@@ -10,7 +10,7 @@ from ms_ocr_handwritten.decoding.beam import beam_search
 from ms_ocr_handwritten.decoding.candidates import Candidates
 from ms_ocr_handwritten.decoding.constraints import Lexicon, WordsGrammar, allowed_classes
 from ms_ocr_handwritten.decoding.decoder import Decoding
-from ms_ocr_handwritten.decoding.entries import IMPOSSIBLE, best_entries
+from ms_ocr_handwritten.decoding.entries import IMPOSSIBLE, best_entries, log_probabilities
 from ms_ocr_handwritten.errors import ConfigurationError, LexiconError
 from ms_ocr_handwritten.vocab import Vocabulary
 
@@ -226,3 +226,41 @@ def test_a_quiet_column_needs_no_classes():
     log_probs[1, 1:] = -np.inf
     searched = best_entries(Candidates(ids, log_probs), lexicon("ab", "ba"), 1)
     assert VOCABULARY.decode(searched.hypotheses[0].ids) == "ab"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_entries_between_quiet_columns_have_the_probability_of_all_their_alignments(seed):
+    """Quiet columns before, between and behind loud ones; the blank's own probability counts."""
+    loud, quiet = random_columns(4, 3, seed), columns([[0.9995, 0, 0, 0]], (2, 3, 4))
+    found = Candidates(*(np.concatenate([q, one[:2], q, one[2:], q]) for one, q in zip(loud, quiet)))
+    texts, entries = every_text(found), lexicon("a", "ab", "aab", "bb", "cab", "bcab")
+    expected = [texts.get(entry, 0.0) for entry in entries.entries]
+    assert np.exp(log_probabilities(found, entries)) == pytest.approx(expected, rel=1e-6)
+    assert 0 < min(expected) < 0.01
+
+
+def test_what_is_no_candidate_of_a_column_is_impossible_there():
+    found = Candidates(np.array([[0, 2], [0, 3]], np.int32), np.log([[0.25, 0.75], [0.5, 0.5]]))
+    entries = lexicon("a", "b", "ab", "ba", "c", "ac")
+    with np.errstate(divide="ignore"):
+        expected = np.log([0.75 * 0.5, 0.25 * 0.5, 0.75 * 0.5, 0, 0, 0])
+    np.testing.assert_allclose(log_probabilities(found, entries), expected)
+
+
+def test_a_line_of_no_columns_is_no_entry():
+    nothing = columns(np.zeros((0, 3)))
+    assert np.isneginf(log_probabilities(nothing, lexicon("a", "bc"))).all()
+    searched = best_entries(nothing, lexicon("a", "bc"), 2)
+    assert [(one.ids, one.score) for one in searched.hypotheses] == [((), IMPOSSIBLE)] and searched.shares == []
+
+
+def test_of_equally_probable_entries_the_lexicons_first_comes_first():
+    """Whatever their number is: sorting by itself keeps the order of a few alone."""
+    entries = Lexicon.of([(2 + 7 * place % 500,) for place in range(500)])
+    ids = np.arange(502, dtype=np.int32)[None].repeat(2, 0)
+    ids[:, 1:] = np.arange(1, 502)
+    log_probs = np.full(ids.shape, math.log(0.5 / 501))
+    log_probs[:, 0] = math.log(0.5)
+    searched = best_entries(Candidates(ids, log_probs), entries, 500)
+    assert tuple(one.ids for one in searched.hypotheses) == entries.entries
+    assert [one.score for one in searched.hypotheses] == pytest.approx([-math.log(500)] * 500)
