@@ -119,6 +119,15 @@ def test_where_no_entry_fits_the_columns_the_text_is_empty():
     assert decoded.hypotheses[0].score == IMPOSSIBLE
 
 
+def test_a_line_that_breaks_off_within_its_only_word_is_the_empty_text():
+    """Its beginning is so much more probable than any allowed text that the others' masses underflow."""
+    found = columns([[1e-8, 1 - 2e-8, 1e-8, 0], [1e-8, 1e-8, 1 - 2e-8, 0]] * 25, (2, 3, 4))  # abab...
+    decoder = Decoding(VOCABULARY).decoder(3, lexicon=["ab" * 25 + "c", "ac"], lexicon_mode="words")
+    decoded = decoder.decode(found)
+    assert [(one.ids, one.score) for one in decoded.hypotheses] == [((), IMPOSSIBLE)]
+    assert decoded.shares == () == decoded.spans
+
+
 def test_decoding_asks_the_backend_for_what_may_be_read():
     decoding = Decoding(VOCABULARY)
     assert decoding.decoder() is None

@@ -15,7 +15,7 @@ from .alignment import align
 from .beam import WIDTH, Grammar, Hypothesis, LanguageScorer, Search, beam_search
 from .candidates import Candidates, Wanted
 from .constraints import Lexicon, WordsGrammar, allowed_classes, check_mode
-from .entries import best_entries, log_probabilities
+from .entries import IMPOSSIBLE, best_entries, log_probabilities
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class Decoder:
     lexicon: Lexicon | None = None  # of which the line is one entry
 
     def decode(self, columns: Candidates) -> Decoded:
-        """The `n_best` texts, fewer where there are no more; the first is the best."""
+        """The `n_best` texts, fewer where there are no more; the first is the best.
+
+        Where no allowed text fits into the columns, the empty text with the score IMPOSSIBLE.
+        """
         if self.lexicon:
             found = best_entries(columns, self.lexicon, self.n_best, self.language)
         elif self.language or self.grammar:
@@ -51,6 +54,8 @@ class Decoder:
         else:
             found = plain_search(columns, max(self.width, self.n_best))
         hypotheses = found.hypotheses
+        if not hypotheses:  # the beginning of a word has left every allowed text too little mass for a float
+            return Decoded((Hypothesis((), IMPOSSIBLE),), (), ())
         if not self.lexicon and (self.language or self.grammar):  # entries have probabilities already
             whole = float(np.logaddexp.reduce([one.score for one in hypotheses]))
             hypotheses = [Hypothesis(one.ids, one.score - whole) for one in hypotheses]
