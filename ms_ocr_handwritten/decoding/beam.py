@@ -164,17 +164,17 @@ def _steps(
     likely = probs[:, 1:] > unlikely * probs.max(-1, keepdims=True)
     counts = likely.sum(-1).tolist()
     rows = zip(quiet.tolist(), probs[:, 0].tolist(), ids[:, 1:].tolist(), probs[:, 1:].tolist(), counts)
-    silent = 0.0
+    silent: list[float] = []  # log-probabilities of the blanks of a run; each may be zero in float32
     for column, (is_quiet, blank, classes, own, count) in enumerate(rows):
         if is_quiet:
-            silent += float(log_probs[column, 0])
+            silent.append(float(log_probs[column, 0]))
             continue
         if silent:
-            yield column, silent, None
-            silent = 0.0
+            yield column, sum(silent), None
+            silent = []
         yield column, blank, list(zip(classes[:count], own[:count]))
     if silent:
-        yield len(quiet), silent, None
+        yield len(quiet), sum(silent), None
 
 
 def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tree, width: int) -> Grown:
