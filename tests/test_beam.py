@@ -161,37 +161,6 @@ def test_a_language_model_weighs_every_string(seed):
     assert [one.score for one in searched] == pytest.approx([texts[text] for text in best], abs=1e-3)
 
 
-def textbook_beam(found: Candidates, width: int, language: Bigrams) -> list[tuple[tuple[int, ...], float]]:
-    """Texts and scores of a beam that keeps `width` texts a column, every one of them extended by every class."""
-    beam = {(): (1.0, 0.0)}  # mass that ends in a blank, and in the last class
-    for ids, log_probs in zip(*found):
-        probs, grown = dict(zip(ids.tolist(), np.exp(log_probs).tolist())), {}
-        for text, (blank, last) in beam.items():
-            grown.setdefault(text, [0.0, 0.0])[0] += (blank + last) * probs[0]
-            for one, probability in probs.items():
-                if text and one == text[-1]:
-                    grown[text][1] += last * probability
-                if one:
-                    factor = math.exp(language.table[text[-1] if text else 0, one])
-                    before = blank if text and one == text[-1] else blank + last
-                    grown.setdefault((*text, one), [0.0, 0.0])[1] += before * probability * factor
-        beam = {text: tuple(grown[text]) for text in sorted(grown, key=lambda text: sum(grown[text]))[-width:]}
-    scores = {text: math.log(sum(masses)) + language.end(text[-1] if text else 0) for text, masses in beam.items()}
-    return sorted(scores.items(), key=lambda one: -one[1])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_narrow_beam_drops_what_a_textbook_drops(seed):
-    """And it asks the language model about few of the characters that the columns offer."""
-    found, language = random_columns(12, 5, seed), Bigrams(seed)
-    for width in (1, 2, 3, 7):
-        language.asked = 0
-        searched, expected = beam_search(*found, width, language), textbook_beam(found, width, language)
-        assert [one.ids for one in searched.hypotheses] == [text for text, _ in expected]
-        assert [one.score for one in searched.hypotheses] == pytest.approx([score for _, score in expected], abs=1e-3)
-        assert language.asked < 0.75 * 12 * width * 5
-
-
 def test_equal_neighbours_need_a_blank_between():
     doubled = beam_search(*columns([[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.01, 0.98, 0.01]]))
     assert doubled.hypotheses[0].ids == (A, A)
