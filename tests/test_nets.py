@@ -146,7 +146,24 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
     assert dropped.unique().tolist() == pytest.approx([0.0, 2.0 / 0.75])
     assert torch.equal(dropped.flatten(1).amin(1), dropped.flatten(1).amax(1))
     assert dropped.mean().item() == pytest.approx(2.0, abs=0.1)
-    assert stochastic_depth(branch, 0.25, training=False) is branch
+    assert stochastic_depth(branch, 0.25, training=False) is stochastic_depth(branch, 0.0, training=True) is branch
+
+
+def test_a_block_drops_its_branch_for_whole_samples_in_training_alone():
+    torch.manual_seed(6)
+    block, x = Block(6, 1.0, drop_path=0.25), torch.randn(200, 6, 1, 75)
+    branch = block.eval()(x) - x
+    learnt = block.train()(x) - x
+    dropped = (learnt == 0).flatten(1).all(1)
+    assert 30 <= dropped.sum() <= 70  # 50, 6 a standard deviation
+    torch.testing.assert_close(learnt[~dropped], branch[~dropped] / 0.75, rtol=1e-4, atol=1e-5)
+
+
+def test_under_bf16_a_block_reads_and_learns_in_bf16():
+    block, x = Block(6, 1.0, drop_path=0.0), torch.randn(2, 6, 4, 75, dtype=torch.bfloat16)
+    for learning in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert block.train(learning)(x).dtype is torch.bfloat16
 
 
 def test_drop_path_grows_with_depth():
