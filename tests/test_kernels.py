@@ -98,6 +98,12 @@ def test_dropout_follows_from_the_random_state():
     assert torch.equal(dropout(x, 0.5, training=True), first) and torch.equal(dropout(x, 0.5, training=True), second)
 
 
+def test_dropout_hardly_ever_draws_the_same_twice():
+    torch.manual_seed(3)
+    masks = {tuple(dropout(torch.ones(64), 0.5, training=True).tolist()) for _ in range(1000)}
+    assert len(masks) == 1000
+
+
 @pytest.mark.parametrize("rate, training", [(0.5, False), (0.0, True), (1.0, True)])
 def test_dropout_at_its_ends_is_pytorchs(rate, training):
     x = torch.randn(30)

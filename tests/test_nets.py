@@ -73,6 +73,14 @@ def test_names_and_shapes_are_upstreams(pair):
     assert sum(parameter.numel() for parameter in pair[1].parameters()) == 19_177_980
 
 
+def test_what_norms_add_to_variances_is_upstreams(pair):
+    """It shows where a chunk is black alone."""
+    upstream, ours = (
+        {name: module.eps for name, module in network.named_modules() if hasattr(module, "eps")} for network in pair
+    )
+    assert ours == upstream and len(ours) > 40
+
+
 @torch.no_grad()
 def test_trunk_and_encoder_equal_upstreams(pair, images):
     upstream, ours = pair
