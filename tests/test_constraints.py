@@ -266,10 +266,11 @@ def test_a_line_of_no_columns_is_no_entry():
 def test_of_equally_probable_entries_the_lexicons_first_comes_first():
     """Whatever their number is: sorting by itself keeps the order of a few alone."""
     entries = Lexicon.of([(2 + 7 * place % 500,) for place in range(500)])
-    ids = np.arange(502, dtype=np.int32)[None].repeat(2, 0)
-    ids[:, 1:] = np.arange(1, 502)
-    log_probs = np.full(ids.shape, math.log(0.5 / 501))
-    log_probs[:, 0] = math.log(0.5)
-    searched = best_entries(Candidates(ids, log_probs), entries, 500)
-    assert tuple(one.ids for one in searched.hypotheses) == entries.entries
-    assert [one.score for one in searched.hypotheses] == pytest.approx([-math.log(500)] * 500)
+    ids = np.arange(2, 502)
+    weights = 1 + ids % 3  # three kinds of equally probable ones
+    order = np.argsort(-weights, kind="stable")
+    row = np.concatenate([[0], ids[order]]).astype(np.int32), np.log([0.5, *0.5 * weights[order] / weights.sum()])
+    searched = best_entries(Candidates(*(one[None] for one in row)), entries, 500)
+    expected = [entry for weight in (3, 2, 1) for entry in entries.entries if 1 + entry[0] % 3 == weight]
+    assert [one.ids for one in searched.hypotheses] == expected
+    assert math.exp(searched.hypotheses[0].score) == pytest.approx(3 / weights.sum())
