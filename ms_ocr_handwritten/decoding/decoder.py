@@ -15,7 +15,7 @@ from .alignment import align
 from .beam import WIDTH, Grammar, Hypothesis, LanguageScorer, Search, beam_search
 from .candidates import Candidates, Wanted
 from .constraints import Lexicon, WordsGrammar, allowed_classes, check_mode
-from .entries import IMPOSSIBLE, best_entries, log_probabilities
+from .entries import NO_TEXT, best_entries, log_probabilities
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,19 @@ class Decoder:
         if self.lexicon:
             found = best_entries(columns, self.lexicon, self.n_best, self.language)
         elif self.language or self.grammar:
-            found = beam_search(*columns, max(self.width, self.n_best), self.language, self.grammar)
+            found = _normalised(beam_search(*columns, max(self.width, self.n_best), self.language, self.grammar))
         else:
             found = plain_search(columns, max(self.width, self.n_best))
-        hypotheses = found.hypotheses
-        if not hypotheses:  # the beginning of a word has left every allowed text too little mass for a float
-            return Decoded((Hypothesis((), IMPOSSIBLE),), (), ())
-        if not self.lexicon and (self.language or self.grammar):  # entries have probabilities already
-            whole = float(np.logaddexp.reduce([one.score for one in hypotheses]))
-            hypotheses = [Hypothesis(one.ids, one.score - whole) for one in hypotheses]
-        spans = align(hypotheses[0].ids, columns)
-        return Decoded(tuple(hypotheses[: self.n_best]), tuple(found.shares), tuple(spans))
+        spans = align(found.hypotheses[0].ids, columns)
+        return Decoded(tuple(found.hypotheses[: self.n_best]), tuple(found.shares), tuple(spans))
+
+
+def _normalised(found: Search) -> Search:
+    """What was found, with log-probabilities given that the line is one of these texts."""
+    if not found.hypotheses:  # the beginning of a word has left every allowed text too little mass for a float
+        return NO_TEXT
+    whole = float(np.logaddexp.reduce([one.score for one in found.hypotheses]))
+    return Search([Hypothesis(one.ids, one.score - whole) for one in found.hypotheses], found.shares)
 
 
 def plain_search(columns: Candidates, width: int) -> Search:

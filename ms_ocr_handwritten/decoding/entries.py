@@ -10,6 +10,7 @@ from .candidates import Candidates
 from .constraints import ROOT, Lexicon
 
 IMPOSSIBLE = -1e9  # nats
+NO_TEXT = Search([Hypothesis((), IMPOSSIBLE)], [])  # where none that is allowed fits into the columns
 
 
 def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: LanguageScorer | None = None) -> Search:
@@ -24,7 +25,7 @@ def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: La
         scores = scores + np.array([_language_score(language, entry) for entry in lexicon.entries])
     whole = np.logaddexp.reduce(scores)
     if np.isneginf(whole):
-        return Search([Hypothesis((), IMPOSSIBLE)], [])
+        return NO_TEXT
     scores = scores - whole
     order = np.argsort(-scores, kind="stable")[:width]
     best = lexicon.entries[order[0]]
