@@ -188,8 +188,8 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
     precision = read_metadata(path).get(PRECISION_KEY, "fp32")
     if precision == "int8" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < INT8_SINCE:
         raise BackendError(
-            f"{path}: onnxruntime {onnxruntime.__version__} does not read int8 files reliably; install 1.25 or newer "
-            "(Python 3.11 or newer), or take precision='fp32'"
+            f"{path}: onnxruntime {onnxruntime.__version__} does not read int8 files reliably; install "
+            f"{'.'.join(map(str, INT8_SINCE))} or newer (Python 3.11 or newer), or take precision='fp32'"
         )
 
     def runner(wanted: Sequence[str]) -> Run:
