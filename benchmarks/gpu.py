@@ -134,15 +134,17 @@ class Run:
             builtin = self._lines_per_second(peer, self.batches[0]) if peer else None
             if builtin:
                 rows.append((name, "builtin", self.batches[0], builtin, 1.0, None, None))
-            for precision in reversed(self.precisions):
+            compiled = [(self.precisions[-1], True)] if self.device == "gpu" else []  # minutes on a CPU
+            for precision, compile in (*compiled, *((precision, False) for precision in reversed(self.precisions))):
+                learner = self._learner(str(lmdb), precision, 0, compile=compile)
                 for batch in self.batches:
                     if self.device == "gpu":
                         torch.cuda.reset_peak_memory_stats()
-                    found = self._lines_per_second(self._learner(str(lmdb), precision, 0), batch)
+                    found = self._lines_per_second(learner, batch)
                     flop = 3 * chunk_flop(self._configuration()) * sum(map(inked, images)) / len(images)
                     memory = torch.cuda.max_memory_allocated() / 2**30 if self.device == "gpu" else None
                     faster = found / builtin if builtin else None
-                    rows.append((name, f"ours, {precision}", batch, found, faster, found * flop / 1e12, memory))
+                    rows.append((name, learner.name, batch, found, faster, found * flop / 1e12, memory))
         columns = ("lines", "learner", "batch", "lines/s", "ours / builtin", "TFLOP/s", "peak memory, GiB")
         self._show(Table("Training, loading and all", columns, rows))
 
@@ -250,10 +252,9 @@ class Run:
 
     # ------------------------------------------------------------------ shared
 
-    def _learner(self, lmdb: str, precision: str, seed: int) -> OwnLearner:
-        return OwnLearner(
-            self.learns, lmdb, precision, self.folder / f"work_{precision}_{seed}", self.device, seed=seed
-        )
+    def _learner(self, lmdb: str, precision: str, seed: int, compile: bool = False) -> OwnLearner:
+        work_dir = self.folder / f"work_{precision}_{seed}"
+        return OwnLearner(self.learns, lmdb, precision, work_dir, self.device, seed=seed, compile=compile)
 
     def _tiles_lmdb(self) -> str:
         """Lines of tiles with labels that can be learnt: one character for each tile."""

@@ -108,11 +108,18 @@ class OwnLearner:
     """This package's `Training`, whose steps are taken one by one."""
 
     def __init__(
-        self, model_dir: str, lmdb: str, precision: str, work_dir: Path, device: str | None = None, seed: int = 0
+        self,
+        model_dir: str,
+        lmdb: str,
+        precision: str,
+        work_dir: Path,
+        device: str | None = None,
+        seed: int = 0,
+        compile: bool = False,
     ) -> None:
-        self.name = f"ours, {precision}"
+        self.name = f"ours, {precision}{', compiled' if compile else ''}"
         raw = json.loads((Path(model_dir) / "configuration.json").read_text(encoding="utf-8"))
-        raw["train"] |= {"precision": precision, "seed": seed}
+        raw["train"] |= {"precision": precision, "seed": seed, "compile": compile}
         self.training = prepare_training(model_dir, raw, [lmdb], [], work_dir, device=device)
 
     def take(self, batch_size: int, seed: int | None = None) -> None:

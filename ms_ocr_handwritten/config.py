@@ -80,6 +80,7 @@ class TrainConfig:
     patience: int | None = None  # evaluations without a better one after which it ends; None for none
     seed: int = 0
     precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 where it is measured to be faster
+    compile: bool = False  # whether PyTorch's compiler makes the network's kernels
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False
@@ -212,6 +213,7 @@ def _train(section: Section, parts: tuple[str, ...]) -> TrainConfig:
         patience=early_stopping.number("patience", int, default.patience, least=1),
         seed=section.number("seed", int, default.seed, least=0),
         precision=section.choice("precision", ("fp32", "bf16", "auto"), default.precision),
+        compile=section.take("compile", bool, default.compile),
         ema_decay=section.number("ema_decay", float, default.ema_decay, least=0, below=1),
         skip_padding=section.take("skip_padding", bool, default.skip_padding),
         augment=section.take("augment", bool, default.augment),

@@ -15,6 +15,7 @@ from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.backends.pytorch import best_columns, without_tf32
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.model_dir import ModelDir
+from ms_ocr_handwritten.nets.compiled import compiled
 from ms_ocr_handwritten.nets.weights import load_network
 from ms_ocr_handwritten.training.evaluation import make_loader
 
@@ -102,6 +103,27 @@ def test_a_step_of_training_waits_for_the_gpu_within_ctc_alone(tmp_path, lines_l
         training._learn(batch, 1.0)
         training._update()
     assert [place for place in waits if "ctc_loss" not in place and "run_backward" not in place] == []
+
+
+def test_a_compiled_network_has_the_columns_and_gradients_of_its_own(tmp_path):
+    network, _ = load(make_model_dir(tmp_path / "model", ALPHABET, scale=3.0, **TINY_NETWORK))
+    network.cuda().train()
+    encode = compiled(network)
+    for chunks in (2, 5, 16):
+        grey = torch.rand(chunks, 1, 32, 300, device=GPU)
+        found = []
+        for one in (network.encode, encode):
+            network.zero_grad()
+            with without_tf32(GPU):
+                columns = one(grey)
+                (columns * torch.linspace(-1, 1, columns.numel(), device=GPU).view_as(columns)).sum().backward()
+            gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+            found.append((columns.detach(), gradients))
+        (expected, exact), (columns, gradients) = found
+        torch.testing.assert_close(columns, expected, atol=1e-4, rtol=1e-4)
+        assert gradients.keys() == exact.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, exact[name], atol=2e-3 * exact[name].abs().max().item(), rtol=2e-3)
 
 
 @contextlib.contextmanager

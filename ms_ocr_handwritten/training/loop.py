@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Configuration
 from ..errors import LmdbError
+from ..nets.compiled import compiled
 from ..nets.network import Network
 from ..vocab import Vocabulary
 from .batches import epoch_batches
@@ -65,7 +66,7 @@ class Training:
         torch.manual_seed(self.config.seed + ranks.rank)
         self.network = network.to(ranks.device)
         self.initial_weights = weights_digest(network)
-        self.module: nn.Module = LineLoss(self.network)
+        self.module: nn.Module = LineLoss(self.network, compiled(self.network) if self.config.compile else None)
         freeze(network, self.config.freeze)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
         self.losses = Losses(ranks.device)

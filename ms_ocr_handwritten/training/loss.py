@@ -1,5 +1,7 @@
 """One step's worth of computing: a batch of pieces to the loss of each line, and to what is read there."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,27 +14,36 @@ from .ctc_loss import ctc_loss, rows_at_once
 from .dataset import Batch
 from .transfer import to_device
 
+Encode = Callable[[Tensor], Tensor]
 
-def encode_columns(network: Network, grey: Tensor) -> Tensor:
-    """Pieces (N, 1, 32, W) to encoded columns (N T, D); meanwhile filled up, where what is learnt does not feel it."""
+
+def encode_columns(network: Network, grey: Tensor, encode: Encode | None = None) -> Tensor:
+    """Pieces (N, 1, 32, W) to encoded columns (N T, D); meanwhile filled up, where what is learnt does not feel it.
+
+    encode: `network.encode`, compiled; None for itself.
+    """
+    encode = encode or network.encode
     if network.learns_from_batch and network.training:
-        return network.encode(grey).flatten(0, 1)
-    return network.encode(pad_batch(grey))[: len(grey)].flatten(0, 1)
+        return encode(grey).flatten(0, 1)
+    return encode(pad_batch(grey))[: len(grey)].flatten(0, 1)
 
 
 class LineLoss(nn.Module):
     """The network with its loss, as one module that DistributedDataParallel can wrap."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, encode: Encode | None = None) -> None:
+        """encode: as for `encode_columns`."""
         super().__init__()
-        self.network = network
+        self.network, self.encode = network, encode
         for parameter in network.unused():
             parameter.requires_grad_(False)  # so no decay, either
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
         device = self.network.classifier.weight.device
-        encoded = torch.cat([encode_columns(self.network, to_device(grey, device)) for grey in batch.pieces])  # (P, D)
+        encoded = torch.cat(
+            [encode_columns(self.network, to_device(grey, device), self.encode) for grey in batch.pieces]
+        )  # (P, D)
         nll = ctc_loss(encoded, self.network.classifier, batch.columns, batch.lengths, batch.ids)
         return nll / to_device(torch.tensor([max(1, len(ids)) for ids in batch.ids]), device), encoded
 
