@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("MODELSCOPE_LOG_LEVEL", "40")
 
@@ -33,11 +34,14 @@ from report import Table, facts_table, progress
 from tiles import IDS, TILES, tile_line
 
 from ms_ocr_handwritten import Recognizer, default_model_dir
+from ms_ocr_handwritten.image import loading
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 from ms_ocr_handwritten.model_dir import ModelDir
 
 PARTS = ("checks", "kernels", "training", "reading", "profiles")
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # of the first loss, relative
+COMPILED = ("default", "reduce-overhead")  # modes of torch.compile; the latter records CUDA graphs, too
+LOADERS = (4, 8, 16)  # threads that make canvases of JPEG files
 KERNELS = 15  # rows of a profile
 
 
@@ -134,8 +138,9 @@ class Run:
             builtin = self._lines_per_second(peer, self.batches[0]) if peer else None
             if builtin:
                 rows.append((name, "builtin", self.batches[0], builtin, 1.0, None, None))
-            compiled = [(self.precisions[-1], True)] if self.device == "gpu" else []  # minutes on a CPU
-            for precision, compile in (*compiled, *((precision, False) for precision in reversed(self.precisions))):
+            modes = COMPILED if self.device == "gpu" else ()  # minutes on a CPU
+            kinds = [(self.precisions[-1], mode) for mode in modes]
+            for precision, compile in (*kinds, *((precision, None) for precision in reversed(self.precisions))):
                 learner = self._learner(str(lmdb), precision, 0, compile=compile)
                 for batch in self.batches:
                     if self.device == "gpu":
@@ -212,13 +217,16 @@ class Run:
         chunks, rows = sum(map(inked, images)), []
         for precision in ("auto", *self.precisions):
             reader = Recognizer.from_pretrained(self.reads, "torch", precision, device=self.device)
-            for batch, kind, given in ((32, "arrays", images), (512, "arrays", images), (512, "JPEG", jpegs)):
+            ways = [(32, "arrays", images, loading.LOADERS), (512, "arrays", images, loading.LOADERS)]
+            for batch, kind, given, loaders in (*ways, *((512, "JPEG", jpegs, loaders) for loaders in LOADERS)):
                 read = partial(self._read, reader, given, batch)
-                read()
-                seconds = float(np.median([self._seconds(read) for _ in range(self.rounds)]))
+                with mock.patch.object(loading, "LOADERS", loaders):
+                    read()
+                    seconds = float(np.median([self._seconds(read) for _ in range(self.rounds)]))
                 name = f"{precision} ({reader.precision})"
-                rows.append((name, kind, batch, 1000 * seconds / len(images), chunks / seconds))
-        return Table(f"{len(images)} lines", ("precision", "from", "batch_size", "ms a line", "chunks/s"), rows)
+                rows.append((name, kind, loaders, batch, 1000 * seconds / len(images), chunks / seconds))
+        columns = ("precision", "from", "threads", "batch_size", "ms a line", "chunks/s")
+        return Table(f"{len(images)} lines", columns, rows)
 
     @staticmethod
     def _read(reader: Recognizer, given: list, batch: int) -> None:
@@ -252,7 +260,7 @@ class Run:
 
     # ------------------------------------------------------------------ shared
 
-    def _learner(self, lmdb: str, precision: str, seed: int, compile: bool = False) -> OwnLearner:
+    def _learner(self, lmdb: str, precision: str, seed: int, compile: str | None = None) -> OwnLearner:
         work_dir = self.folder / f"work_{precision}_{seed}"
         return OwnLearner(self.learns, lmdb, precision, work_dir, self.device, seed=seed, compile=compile)
 

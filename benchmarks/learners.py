@@ -16,6 +16,7 @@ import torch
 from peers import CHARACTERS, CONFIGURATION, Missing
 
 from ms_ocr_handwritten.lmdb.store import write_lmdb
+from ms_ocr_handwritten.nets.compiled import compiled
 from ms_ocr_handwritten.plugin.registration import TASK, upstream_class
 from ms_ocr_handwritten.training.batches import in_batches
 from ms_ocr_handwritten.training.evaluation import make_loader
@@ -115,12 +116,15 @@ class OwnLearner:
         work_dir: Path,
         device: str | None = None,
         seed: int = 0,
-        compile: bool = False,
+        compile: str | None = None,
     ) -> None:
-        self.name = f"ours, {precision}{', compiled' if compile else ''}"
+        """compile: a mode of `torch.compile`; "default" is what `train.compile` takes."""
+        self.name = f"ours, {precision}{f', compiled ({compile})' if compile else ''}"
         raw = json.loads((Path(model_dir) / "configuration.json").read_text(encoding="utf-8"))
-        raw["train"] |= {"precision": precision, "seed": seed, "compile": compile}
+        raw["train"] |= {"precision": precision, "seed": seed}
         self.training = prepare_training(model_dir, raw, [lmdb], [], work_dir, device=device)
+        if compile:
+            self.training.module.encode = compiled(self.training.network, compile)
 
     def take(self, batch_size: int, seed: int | None = None) -> None:
         """seed: of the lines' order; None takes them as they are."""

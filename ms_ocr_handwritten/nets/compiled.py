@@ -12,12 +12,12 @@ from ..errors import BackendError
 from .network import Network
 
 
-def compiled(network: Network) -> Callable[[Tensor], Tensor]:
-    """`network.encode` compiled; its weights stay where they are, under their own names.
+def compiled(network: Network, mode: str | None = None) -> Callable[[Tensor], Tensor]:
+    """`network.encode` compiled in a mode of `torch.compile`; its weights stay where they are, under their own names.
 
     Raises BackendError, when it is first called, where the compiler lacks something.
     """
-    encode = torch.compile(network.encode)
+    encode = torch.compile(network.encode, mode=mode)
 
     def encode_compiled(grey: Tensor) -> Tensor:
         from torch._dynamo.exc import TorchDynamoException  # here, for importing it takes seconds
