@@ -4,6 +4,7 @@ torchrun --nproc_per_node=2 -m ms_ocr_handwritten.cli train ...
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ _folder = click.Path(path_type=Path)
     multiple=True,
     help="A part of the network that stays as it is; may be repeated.",
 )
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Try rising learning rates for 100 batches, say on stdout how the loss went, and write nothing.",
+)
 def train(
     model: str | None,
     train_paths: tuple[Path, ...],
@@ -89,6 +95,7 @@ def train(
     rehearsed: tuple[Path, ...],
     old_skills: tuple[Path, ...],
     frozen: tuple[str, ...],
+    find_lr: bool,
 ) -> None:
     """Train on LMDBs; the scores of the last evaluation go to stdout as JSON.
 
@@ -100,6 +107,7 @@ def train(
     from ..config_file import CONFIGURATION_FILE, read_json
     from ..model_dir import default_model_dir
     from ..model_id import local_directory
+    from ..training.rates import rising_rate, sweep_rates
     from ..training.setup import name_work_dir, prepare_training
 
     directory = Path(local_directory(model) if model else default_model_dir())
@@ -116,7 +124,14 @@ def train(
             set_value(raw, key, [str(value) for value in values])
     for assignment in assignments:
         override(raw, assignment)
+    if find_lr:
+        rising_rate(raw)
     training = prepare_training(directory, raw, train_paths, eval_paths, raw["train"]["work_dir"])
+    if find_lr:
+        sweep = sweep_rates(training)
+        click.echo(json.dumps({"lr": sweep.suggestion, **asdict(sweep)}, indent=2))
+        click.echo(f"next: the same without --find-lr, with --set train.optimizer.lr={sweep.suggestion:g}", err=True)
+        return
     summary = training.run(checkpoint, resume=not no_resume)
     if training.ranks.first:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))

@@ -101,7 +101,7 @@ def evaluate(
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
     module.eval()
-    for batch in _readable(make_loader(dataset, batches, config, skip_padding, ranks.device)):
+    for batch in readable(make_loader(dataset, batches, config, skip_padding, ranks.device)):
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
             losses, encoded = module(batch)
             texts = read_batch(encoded, network.classifier, batch, vocabulary)
@@ -114,7 +114,8 @@ def evaluate(
     return ranks.sum(scores)
 
 
-def _readable(loader: DataLoader) -> Iterator[Batch]:
+def readable(loader: DataLoader) -> Iterator[Batch]:
+    """The batches that hold lines; what was left out of them is said on stderr."""
     for batch in loader:
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)
