@@ -5,6 +5,7 @@ for minutes, or take gigabytes, before the first pixel. Here each format that is
 not decide the pixels is left out, and what is left is bounded in number.
 """
 
+import mmap
 import re
 import struct
 from collections.abc import Callable
@@ -15,6 +16,8 @@ _MAX_SEGMENTS = 1000  # of a JPEG; colour profiles and thumbnails take dozens
 _MAX_SCANS = 100  # of a JPEG; encoders write ten. Each of them goes over all pixels
 _MAX_BLOCKS = 100_000  # sub-blocks of a GIF before its first image
 _MAX_TAGS = 1000  # of a TIFF or an Exif directory
+_MAX_PAGES = 10_000  # of a TIFF
+_MAX_TAGS_OF_PAGES = 300_000  # together; scanners write some twenty for a page
 _MAX_STRIPS = 65_536  # strips or tiles of a TIFF
 _MAX_J2K_TILES = 1024
 _MAX_J2K_LAYERS = 256
@@ -27,6 +30,7 @@ _PPM_HEADER = re.compile(rb"P(?:[14](?:SEP\d{1,9}){2}|[2356](?:SEP\d{1,9}){2}SEP
     b"SEP", rb"(?:\s|#[^\r\n]*[\r\n])+"
 ))  # fmt: skip
 _TIFF_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF = rb"II[*+]\0|MM\0[*+]"
 _STRIP_OFFSETS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 273, 322, 323, 324
 _MAX_TIFF_TILE = 16_777_216  # px; its decoder holds one whole
 
@@ -57,7 +61,7 @@ def sound_exif(exif: bytes) -> bool:
 
 def _png(encoded: bytes) -> bytes:
     """Without text, colour profiles, animation and private chunks."""
-    kept, once, position = [encoded[:8]], {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IEND"}, 8
+    kept, once, position = [encoded[:8]], {b"IHDR", b"PLTE", b"tRNS", b"pHYs", b"eXIf", b"IEND"}, 8
     for _ in range(_MAX_PARTS):
         if position + 8 > len(encoded):
             return b"".join(kept)  # Pillow says that it is truncated
@@ -140,11 +144,49 @@ def _tiff(encoded: bytes) -> bytes:
     return encoded
 
 
+def tiff_pages(encoded: bytes | mmap.mmap) -> tuple[int, StructureError | None]:
+    """How many pages of a TIFF may be decoded, in order, and what is wrong with the one after them, if anything is.
+
+    Each page's directory is checked as `simplified` checks the first. Of other formats (0, None). Raises StructureError
+    where there are too many: Pillow takes a time that grows with the square of their number.
+    """
+    if not re.match(_TIFF, encoded[:4]):
+        return 0, None
+    found: set[int] = set()  # where their directories begin; a chain may lead back into itself
+    tags_in_all = 0
+    try:
+        order, big, start = _first_directory(encoded)
+        while start and start not in found:
+            tags, end = _check_directory(encoded, order, big, start)
+            found.add(start)
+            tags_in_all += tags
+            if len(found) > _MAX_PAGES or tags_in_all > _MAX_TAGS_OF_PAGES:
+                break
+            (start,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", encoded, end)
+        else:
+            return len(found), None
+    except StructureError as error:
+        return len(found), error
+    except struct.error:
+        return len(found), StructureError("it is cut short or damaged")
+    raise StructureError(f"a TIFF of more than {_MAX_PAGES} pages, or of {_MAX_TAGS_OF_PAGES} tags")
+
+
 def _check_tiff(encoded: bytes) -> None:
     """Raise StructureError where the first directory has too many tags, or more data than the file holds."""
+    _check_directory(encoded, *_first_directory(encoded))
+
+
+def _first_directory(encoded: bytes | mmap.mmap) -> tuple[str, bool, int]:
+    """Byte order, whether it is a BigTIFF, and where the first directory begins."""
     order = "<" if encoded[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", encoded, 2)[0] == 43
     (start,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", encoded, 8 if big else 4)
+    return order, big, start
+
+
+def _check_directory(encoded: bytes | mmap.mmap, order: str, big: bool, start: int) -> tuple[int, int]:
+    """How many tags the directory at `start` has, and where it ends. Raises StructureError."""
     if start > len(encoded):
         raise StructureError("it is cut short or damaged")
     (tags,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", encoded, start)
@@ -166,6 +208,7 @@ def _check_tiff(encoded: bytes) -> None:
             tile[tag - _TILE_WIDTH] = value
     if tile[0] * tile[1] > _MAX_TIFF_TILE:
         raise StructureError(f"a TIFF of tiles of more than {_MAX_TIFF_TILE} pixels")
+    return tags, first + tags * struct.calcsize(entry)
 
 
 def _bmp(encoded: bytes) -> bytes:
@@ -262,7 +305,7 @@ _FORMATS: tuple[tuple[bytes, str, Callable[[bytes], bytes]], ...] = (
     (rb"\xff\xd8\xff", "JPEG", _jpeg),
     (rb"RIFF....WEBPVP8[ LX]", "WEBP", lambda encoded: encoded),
     (rb"BM", "BMP", _bmp),
-    (rb"II[*+]\0|MM\0[*+]", "TIFF", _tiff),
+    (_TIFF, "TIFF", _tiff),
     (rb"GIF8[79]a", "GIF", _gif),
     (rb"P[1-6][\s#]", "PPM", _ppm),
     (rb"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000", _jp2),

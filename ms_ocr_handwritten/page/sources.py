@@ -1,6 +1,7 @@
 """The pages of a file: an image is one, a TIFF or a PDF holds several, which are opened one at a time."""
 
 import io
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +11,10 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from ..errors import BackendError, ImageError, OcrError
+from ..image.file import open_image
 from ..image.limits import Limits
 from ..image.source import read_source
-from ..image.structure import FORMATS
+from ..image.structure import StructureError, tiff_pages
 from .reader import PAGE_LIMITS, Page, PageReader
 
 PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more
@@ -68,11 +70,15 @@ def open_pages(
     head = _head(path) if isinstance(source, str) else source[:_PDF_HEAD]
     if _PDF_MAGIC in head:
         yield from _pdf_pages(path, source, limits, dpi)
-    elif (frames := _tiff_frames(source)) > 1:
-        for index in range(frames):
-            yield PageSource(path, index + 1, frames, _frame_opener(path, source, index, frames, limits), dpi, False)
+        return
+    sound, fault = _tiff_pages(path, source)
+    pages = sound + (fault is not None)
+    if pages > 1:
+        for index in range(pages):
+            opener = _frame_opener(path, source, index, pages, limits, None if index < sound else fault)
+            yield PageSource(path, index + 1, pages, opener, dpi, False)
     else:
-        own_dpi, upright = _looks(source)
+        own_dpi, upright = _looks(source, limits)
         yield PageSource(path, 1, 1, lambda: source, own_dpi or dpi, is_file and upright)
 
 
@@ -107,35 +113,40 @@ def _head(path: str) -> bytes:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _opened(source: str | bytes) -> Image.Image:
-    return Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=FORMATS)
-
-
-def _tiff_frames(source: str | bytes) -> int:
-    """Of a TIFF, else 1; what cannot be opened is left to `load_image`, which says why."""
+def _tiff_pages(path: str, source: str | bytes) -> tuple[int, StructureError | None]:
+    """As `structure.tiff_pages`. Raises ImageError where there are too many."""
     try:
-        with _opened(source) as image:
-            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    except Exception:  # a broken header makes Pillow's readers raise almost anything
-        return 1
+        if isinstance(source, bytes):
+            return tiff_pages(source)
+        if not os.path.getsize(source):  # which cannot be mapped
+            return 0, None
+        with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return tiff_pages(content)
+    except StructureError as error:
+        raise ImageError(f"{path}: no image that is read, {error}; split it") from error
 
 
-def _looks(source: str | bytes) -> tuple[float, bool]:
+def _looks(source: str | bytes, limits: Limits) -> tuple[float, bool]:
     """px to an inch as the image says, 0.0 if it does not; and whether it is shown as it is stored."""
     try:
-        with _opened(source) as image:
+        encoded = source if isinstance(source, bytes) else read_source(source, limits)
+        with open_image(encoded, "", limits) as image:
             dpi = float(image.info.get("dpi", (0, 0))[0])
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    except Exception:
+    except Exception:  # a broken header makes Pillow's readers raise almost anything; `load_image` says why
         return 0.0, False
     return (dpi if _USUAL_DPI[0] <= dpi <= _USUAL_DPI[1] else 0.0), upright
 
 
-def _frame_opener(path: str, source: str | bytes, index: int, frames: int, limits: Limits) -> Callable[[], Image.Image]:
+def _frame_opener(
+    path: str, source: str | bytes, index: int, frames: int, limits: Limits, fault: StructureError | None
+) -> Callable[[], Image.Image]:
     def open_frame() -> Image.Image:
         name = f"{path}, page {index + 1} of {frames}"
         try:
-            with _opened(source) as image:
+            if fault:
+                raise fault
+            with Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=("TIFF",)) as image:
                 image.seek(index)
                 _check_pixels(image.width, image.height, name, limits)
                 return image.copy()
