@@ -206,6 +206,16 @@ def test_a_slow_head_is_hung_up_on(server, begun):
         assert slow.recv(4096) == b""
 
 
+def test_a_head_without_end_is_hung_up_on(server):
+    pytest.importorskip("httptools")  # the faster of uvicorn's two parsers, which has no bound of its own
+    header = b"X-A: " + bytes(60_000).replace(b"\0", b"a") + b"\r\n"
+    with server.socket() as endless, pytest.raises(ConnectionError):
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(300):  # 18 MB
+            endless.sendall(header)
+    assert server.post(LINE)[0] == 200
+
+
 def test_a_slow_second_head_too_and_between_requests_there_is_time(server):
     with server.socket() as kept:
         kept.settimeout(10)

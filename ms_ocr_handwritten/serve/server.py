@@ -1,4 +1,4 @@
-"""An application behind a socket: uvicorn, with a bound on the time that a client takes for the head of a request."""
+"""An application behind a socket: uvicorn, with bounds on the time and the length of the head of a request."""
 
 import asyncio
 import signal
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .options import ServeOptions
 
 _BACKLOG = 512  # connections that wait to be taken
+_HEAD_BYTES = 64 * 1024  # of the head of a request; httptools, which uvicorn takes where it is installed, has no bound
 _LAST_SECONDS = 5  # that a stop waits longer than the longest request
 
 
@@ -75,11 +76,14 @@ def _end(number: int, frame: object) -> None:
 
 
 def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection whose request's head is not there after `head_seconds`."""
+    """uvicorn's protocol, which closes a connection if a request's head takes longer than `head_seconds`, or exceeds
+    _HEAD_BYTES.
+    """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes
         _head_timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0  # received while the timer runs
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -91,13 +95,17 @@ def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_timer()
+            elif self._head_timer is not None:
+                self._head_bytes += len(data)
+                if self._head_bytes > _HEAD_BYTES:
+                    self.transport.close()
 
         def connection_lost(self, error: Exception | None) -> None:
             self._stop_timer()
             super().connection_lost(error)
 
         def _expect_head(self) -> None:
-            self._head_timer = self.loop.call_later(head_seconds, self.transport.close)
+            self._head_timer, self._head_bytes = self.loop.call_later(head_seconds, self.transport.close), 0
 
         def _stop_timer(self) -> None:
             if self._head_timer is not None:
