@@ -99,6 +99,24 @@ def test_inspect_beside_a_vocabulary_and_as_a_page(table, tmp_path):
     assert (again.exit_code, again.stderr[:7]) == (1, "error: ") and "exists already" in again.stderr
 
 
+def test_a_report_that_cannot_be_written_says_why(lines, tmp_path):
+    (tmp_path / "file").touch()
+    result = ms_ocr("lmdb", "inspect", lines, "--report", tmp_path / "file" / "report.html")
+    assert result.exit_code == 1 and "report.html: cannot be written (Not a directory)" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
+def test_lmdbs_may_have_names_that_are_no_utf_8(table, tmp_path):
+    strange = tmp_path / os.fsdecode(b"lines \xff")
+    result = ms_ocr("lmdb", "build", strange, table)
+    assert result.exit_code == 0, result.stderr
+    result = ms_ocr("lmdb", "inspect", strange, "--report", tmp_path / "report.html")
+    assert result.exit_code == 0, result.stderr
+    assert "lines \\udcff</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ms_ocr("lmdb", "split", strange, "--share", "0.5").exit_code == 0
+    assert ms_ocr("lmdb", "export", strange, tmp_path / "folder").exit_code == 0
+
+
 def test_validate_passes_or_lists_the_problems(lines, tmp_path):
     result = ms_ocr("lmdb", "validate", lines)
     assert result.exit_code == 0

@@ -55,7 +55,7 @@ def _add(target: Path, sample: Sample) -> int:
     len(LmdbReader(target))  # raises where it is not whole; nobody holds it afterwards
     try:
         size = max(_LEAST_MAP_SIZE, 2 * os.path.getsize(data_file(os.fspath(target))) + 2 * len(sample.image))
-        with lmdb.open(os.fspath(target), subdir=target.is_dir(), map_size=size) as environment:
+        with lmdb.open(os.fsencode(target), subdir=target.is_dir(), map_size=size) as environment:
             with environment.begin(write=True) as transaction:
                 count = int(transaction.get(COUNT_KEY.encode("ascii"), b""))  # by others it may have grown meanwhile
                 for key, value in sample.records(count):

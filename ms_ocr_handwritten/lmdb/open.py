@@ -159,8 +159,10 @@ def data_file(path: str) -> str:
 def _open_environment(path: str, file: str) -> lmdb.Environment:
     if os.path.getsize(file) == 0:
         raise LmdbError(f"{path}: {os.path.basename(file)} is empty; copy or build the LMDB again")
-    try:
-        environment = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
+    try:  # a name as bytes, as lmdb takes no text that is no UTF-8
+        environment = lmdb.open(
+            os.fsencode(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+        )
     except lmdb.InvalidError as error:
         raise LmdbError(f"{path}: not an LMDB ({error}); build one with `ms-ocr lmdb build`") from error
     except (lmdb.Error, OSError) as error:

@@ -93,7 +93,7 @@ class ResumableWriter:
     def _open_environment(self) -> _State | None:
         # No lock file of lmdb's own: ours keeps others out. Each commit is flushed, so that what it says is there.
         try:
-            self.environment = lmdb.open(os.fspath(self.folder), map_size=_FIRST_MAP_SIZE, lock=False)
+            self.environment = lmdb.open(os.fsencode(self.folder), map_size=_FIRST_MAP_SIZE, lock=False)
             with self.environment.begin() as transaction:
                 stored = transaction.get(_STATE_KEY)
         except lmdb.Error as error:

@@ -190,7 +190,7 @@ def refuse_existing(target: Path) -> None:
 def _write_folder(folder: Path, samples: Iterable[tuple[bytes, str]], target: Path) -> int:
     count = 0
     # No lock file and no flush per commit: nobody else knows the folder, and it counts only once all is flushed.
-    with lmdb.open(os.fspath(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False) as environment:
+    with lmdb.open(os.fsencode(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False) as environment:
         for batch in _batches(_records(samples, target)):
             put_records(environment, batch)
             count += len(batch) // 2
