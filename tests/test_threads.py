@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ms_ocr_handwritten.app.handlers import Choice, Handlers, Source
 from ms_ocr_handwritten.app.reading import Recognizers
 from ms_ocr_handwritten.backends.pytorch import TorchBackend
 from ms_ocr_handwritten.cli import main
+from ms_ocr_handwritten.decoding.candidates import Wanted
 from ms_ocr_handwritten.image import line_canvas
 from ms_ocr_handwritten.model_dir import ModelDir
 from ms_ocr_handwritten.nets.weights import load_network
@@ -51,6 +53,21 @@ def test_threads_may_share_a_cold_start(tmp_path, precision, eager_threads):
         for _ in range(COLD_STARTS // 2):
             recognizer = Recognizer.from_network(network, model.vocabulary, precision)
             assert set(pool.map(read, [recognizer] * THREADS)) == {expected}
+
+
+def test_another_threads_constraint_takes_no_padding_away(model):
+    """Where Python hashes a key it may let another thread run, which is done here on purpose."""
+    backend = TorchBackend(
+        load_network(ModelDir.open(model).configuration.network, ModelDir.open(model).weights), "fp32"
+    )
+    of_others = cycle([Wanted(classes=(2, 3)), Wanted(classes=(2, 3, 4))])
+
+    class Interrupted(Wanted):
+        def __hash__(self) -> int:
+            backend.padding_candidates(next(of_others))
+            return super().__hash__()
+
+    assert backend.padding_candidates(Interrupted(classes=(2,))).ids.shape == (75, 2)
 
 
 @pytest.fixture

@@ -117,30 +117,34 @@ class TorchBackend(PieceBackend):
 
     def padding_candidates(self, wanted: Wanted) -> Candidates:
         known = self._prepare().padding_candidates
-        if wanted not in known:
-            known.clear()  # lexica come and go
-            known[wanted] = super().padding_candidates(wanted)
-        return known[wanted]
+        found = known.get(wanted)
+        if found is None:
+            found = super().padding_candidates(wanted)
+            known.clear()  # lexica come and go, those of other threads, too
+            known[wanted] = found
+        return found
 
     def _search(self, wanted: Wanted) -> Function:
         """Grey pieces to the candidates of their columns, in fp32 unless bf16 or fp16 alone is asked for."""
         with self._lock:
             prepared = self._prepare()
-            if wanted not in prepared.searches:
-                if prepared.network is None:
-                    exact = self.precision == "bf16+fp32"
-                    prepared.network = self._reading_network(torch.float32 if exact else DTYPES[self.precision])
-                network = prepared.network
-                classes = None
-                if wanted.classes is not None:
-                    classes = torch.tensor([BLANK, *wanted.classes], device=self.device)
+            if (known := prepared.searches.get(wanted)) is not None:
+                return known
+            if prepared.network is None:
+                exact = self.precision == "bf16+fp32"
+                prepared.network = self._reading_network(torch.float32 if exact else DTYPES[self.precision])
+            network = prepared.network
+            classes = None
+            if wanted.classes is not None:
+                classes = torch.tensor([BLANK, *wanted.classes], device=self.device)
 
-                def search(grey: Tensor) -> tuple[Tensor, Tensor]:
-                    return candidate_columns(network(grey)[1], wanted.count, classes)
+            def search(grey: Tensor) -> tuple[Tensor, Tensor]:
+                return candidate_columns(network(grey)[1], wanted.count, classes)
 
-                prepared.searches.clear()  # lexica come and go
-                prepared.searches[wanted] = GraphedFunction(search, self.device) if self.asynchronous else search
-            return prepared.searches[wanted]
+            function = GraphedFunction(search, self.device) if self.asynchronous else search
+            prepared.searches.clear()  # lexica come and go
+            prepared.searches[wanted] = function
+            return function
 
     def _checked(self, grey: np.ndarray, columns: ColumnPath) -> ColumnPath:
         """The columns (N, T) of pieces (N, 32, W), those that have rivals as fp32 reads them, without rivals."""

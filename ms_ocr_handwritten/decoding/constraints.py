@@ -1,6 +1,7 @@
 """What may be read: some characters, the entries of a lexicon, or sequences of them."""
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ class WordsGrammar:
         self._space = vocabulary.encode(" ")[0] if not vocabulary.unknown(" ") else None
         self._spaced = [_needs_space(vocabulary.character(max(one, 0))) for one in lexicon.node_classes]
         self._after_space = len(lexicon.parents)  # a node of its own: the text must not end there
+        self._lock = threading.Lock()  # of the states, which threads that share a recogniser find together
         self._sets: list[frozenset[int]] = [frozenset({ROOT})]
         self._states = {self._sets[0]: 0}
         self._steps: dict[tuple[int, int], int | None] = {}
@@ -118,9 +120,10 @@ class WordsGrammar:
         """The state behind one more character; None where no sequence begins so."""
         if (state, class_id) not in self._steps:
             nodes = frozenset(after for node in self._sets[state] for after in self._behind(node, class_id))
-            if nodes and nodes not in self._states:
-                self._states[nodes] = len(self._sets)
-                self._sets.append(nodes)
+            with self._lock:
+                if nodes and nodes not in self._states:
+                    self._states[nodes] = len(self._sets)
+                    self._sets.append(nodes)
             self._steps[state, class_id] = self._states[nodes] if nodes else None
         return self._steps[state, class_id]
 

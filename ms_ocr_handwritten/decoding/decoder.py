@@ -115,10 +115,11 @@ class Decoding:
         if lexicon is not None and not isinstance(lexicon, (str, os.PathLike)):
             lexicon = tuple(lexicon)
         asked = n_best, allowed, lexicon, _changed(lexicon), lexicon_mode
-        if self._last is None or self._last[0] != asked:
+        last = self._last  # another thread may put another in its place at any time
+        if last is None or last[0] != asked:
             loaded = None if lexicon is None else Lexicon.load(lexicon, self.vocabulary)
-            self._last = asked, self._make(n_best, allowed, loaded, lexicon_mode)
-        return self._last[1]
+            last = self._last = asked, self._make(n_best, allowed, loaded, lexicon_mode)
+        return last[1]
 
     def _make(self, n_best: int, allowed: str | None, lexicon: Lexicon | None, mode: str) -> Decoder:
         width = self.beam_width or WIDTH
