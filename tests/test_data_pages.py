@@ -232,6 +232,18 @@ def test_page_xml(tmp_path, page):
     assert [one.where for one in report.skipped] == [f"{path}: line none"]
 
 
+def test_pages_may_have_as_many_pixels_as_those_that_are_read(tmp_path):
+    """A4 at 400 dpi has 15.5 megapixels, at 600 dpi 34.8."""
+    page = np.full((7016, 4961), 255, np.uint8)
+    page[1000:1060, 500:900] = 40
+    (tmp_path / "pages").mkdir()
+    cv2.imwrite(str(tmp_path / "pages" / "page 1.png"), page, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    xml = page_xml(text_line("上")).replace('"300"', '"4961"').replace('"150"', '"7016"')
+    xml = xml.replace("20,30 120,30 120,54 20,54", "500,1000 900,1000 900,1060 500,1060")
+    found, report = built(tmp_path, saved(tmp_path / "pages" / "page 1.xml", xml))
+    assert report.skipped == () and found["上"].shape == (60, 400, 3) and (found["上"] == 40).all()
+
+
 def test_a_page_without_its_picture_is_named_and_ends_nothing(tmp_path, page):
     folder = tmp_path / "pages"
     saved(folder / "a.xml", page_xml(text_line("上"), "lost.png"))
@@ -258,7 +270,9 @@ def test_each_page_is_decoded_once_and_let_go_of(tmp_path, page, monkeypatch):
 
     decoded = []
     load = pages.load_image
-    monkeypatch.setattr(pages, "load_image", lambda source: decoded.append(source) or load(source))
+    monkeypatch.setattr(
+        pages, "load_image", lambda source, **options: decoded.append(source) or load(source, **options)
+    )
     boxes = [{"transcription": text, "points": corners(text), "difficult": False} for text in BOXES] * 20
     content = io.BytesIO()
     Image.fromarray(page).save(content, "PNG")

@@ -110,12 +110,11 @@ def evaluate_pages(
 
 
 def _transcripts(folder: Path) -> list[Path]:
-    from ..data.transcripts import SUFFIXES, is_transcript
+    from ..data.transcribed import files as transcriptions
 
     if not folder.is_dir():
         raise LabelError(f"{click.format_filename(folder)}: no such folder; name one with transcribed pages")
-    named = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    files = [file for file in named if is_transcript(file)]
+    files = transcriptions(folder)
     if not files:
         raise LabelError(f"{click.format_filename(folder)}: holds no PAGE XML, ALTO or hOCR file; name another")
     return files
@@ -133,12 +132,11 @@ def _pages(files: list[Path]) -> "Iterator[TranscribedPage | OcrError]":
 
 def _picture(page: "TranscribedPage") -> "tuple[Path, TranscribedPage]":
     """The page's image, and the page in px of it."""
-    from ..image import load_image
-    from ..page.reader import PAGE_LIMITS
+    from ..image import image_size
+    from ..image.limits import PAGE_LIMITS
 
     image = page.find_image()
-    height, width = load_image(image, limits=PAGE_LIMITS).shape[:2]
-    return image, page.scaled_to(width, height)
+    return image, page.scaled_to(*image_size(image, limits=PAGE_LIMITS))
 
 
 def _timed(read: ReadPage, image: Path, page: "TranscribedPage") -> "tuple[list[tuple[str, Points]], float]":

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LabelError
-from .pages import PageImage, find_page, rectangle, upright_size
+from ..image import image_size
+from ..image.limits import PAGE_LIMITS
+from .pages import PageImage, find_page, rectangle
 from .record import BadRecord, ReadOptions, Record, Records
 
 _SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
@@ -102,7 +104,7 @@ def _polygon(shape: dict[str, Any], page: Path) -> list[tuple[float, float]]:
     value = shape["value"]
     width, height = shape.get("original_width"), shape.get("original_height")
     if not width or not height:
-        width, height = upright_size(page)
+        width, height = image_size(page, limits=PAGE_LIMITS)
     x_scale, y_scale = width / 100, height / 100
     if "points" in value:
         return [(x * x_scale, y * y_scale) for x, y in value["points"]]

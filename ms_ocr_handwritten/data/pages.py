@@ -8,12 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags
 
-from ..errors import DataError, ImageError
+from ..errors import DataError
 from ..image import load_image
-from ..image.file import open_image
-from ..image.limits import Limits
+from ..image.limits import PAGE_LIMITS
 from ..image.straighten import Points, cut_line
 
 
@@ -36,19 +34,8 @@ class PageImage:
         """uint8 (H, W, 3), upright."""
         with self._lock:
             if self._bgr is None:
-                self._bgr = cv2.cvtColor(load_image(self._source), cv2.COLOR_RGB2BGR)
+                self._bgr = cv2.cvtColor(load_image(self._source, limits=PAGE_LIMITS), cv2.COLOR_RGB2BGR)
             return self._bgr
-
-
-def upright_size(file: Path) -> tuple[int, int]:
-    """Width and height in px of the picture, from its header. Raises ImageError."""
-    try:
-        with open_image(file.read_bytes(), str(file), Limits()) as image:
-            width, height = image.size
-            lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except OSError as error:
-        raise ImageError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
-    return (height, width) if lies else (width, height)
 
 
 def find_page(name: str, folders: Iterable[Path | None], where: str) -> Path:

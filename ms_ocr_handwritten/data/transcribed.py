@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from ..errors import OcrError
-from .pages import PageImage, upright_size
+from ..image import image_size
+from ..image.limits import PAGE_LIMITS
+from .pages import PageImage
 from .record import BadRecord, ReadOptions, Record, Records
 from .transcribed_page import TranscribedPage
 from .transcripts import SUFFIXES, is_transcript, read_transcripts
@@ -31,7 +33,7 @@ def _lines(page: TranscribedPage, name: str, options: ReadOptions) -> Records:
     yield from (BadRecord(page.where, problem) for problem in page.problems)
     try:
         image = page.find_image(options.image_root)
-        page = page.scaled_to(*upright_size(image))
+        page = page.scaled_to(*image_size(image, limits=PAGE_LIMITS))
     except OcrError as error:
         yield BadRecord(page.where, error)
         return

@@ -26,6 +26,9 @@ class Limits:
     private_addresses: bool = True
 
 
+PAGE_LIMITS = Limits(max_pixels=64_000_000, max_bytes=64 * 1024 * 1024)  # A4 at 600 dpi has 35 megapixels
+
+
 def shortened(name: object, length: int = 200) -> str:
     """`name` as text, its middle left out above `length` characters: someone will pass a whole base64 image."""
     text = str(name)
