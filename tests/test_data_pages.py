@@ -254,6 +254,32 @@ def test_a_page_without_its_picture_is_named_and_ends_nothing(tmp_path, page):
     assert "lost.png" in report.skipped[0].reason and "c.xml: no well-formed XML" in report.skipped[1].reason
 
 
+def test_null_is_no_text(tmp_path, page):
+    """In JSON; as a label it was the word None."""
+    folder = tmp_path / "pages"
+    boxes = [{"transcription": text, "points": corners("上")} for text in (None, "上")]
+    _, report = built(tmp_path, saved(folder / "Label.txt", f"page 1.png\t{json.dumps(boxes)}\n"))
+    assert report.written == 1 and "its transcription is empty (null), not a text" in report.skipped[0].reason
+    (tmp_path / "out").rename(tmp_path / "first")
+    shapes = [{"label": text, "points": corners("上"), "shape_type": "polygon"} for text in (None, "上")]
+    content = {"shapes": shapes, "imagePath": "page 1.png", "imageData": None}
+    _, report = built(tmp_path, saved(folder / "page 1.json", content))
+    assert report.written == 1 and "shape 0: its label is empty (null), not a text" in report.skipped[0].reason
+    (tmp_path / "out").rename(tmp_path / "second")
+    shape = {"name": "polygon", "all_points_x": [20, 120, 120, 20], "all_points_y": [30, 30, 54, 54]}
+    regions = [{"shape_attributes": shape, "region_attributes": {"text": text}} for text in (None, "上")]
+    content = {"p": {"filename": "page 1.png", "size": 1, "regions": regions, "file_attributes": {}}}
+    _, report = built(tmp_path, saved(folder / "via.json", content))
+    assert report.written == 1 and "region 0: the attribute text is empty (null)" in report.skipped[0].reason
+
+
+def test_nesting_without_end_is_a_fault_of_its_line(tmp_path, page):
+    row = f"page 1.png\t{json.dumps([{'transcription': '上', 'points': corners('上')}])}\n"
+    rows = row + "page 1.png\t" + 100_000 * "[" + "\n"
+    found, report = built(tmp_path, saved(tmp_path / "pages" / "Label.txt", rows))
+    assert list(found) == ["上"] and "Label.txt:2: no `page TAB JSON list of boxes`" in report.skipped[0].reason
+
+
 def test_points_that_nobody_foresaw_end_no_build(tmp_path, page):
     boxes = [{"transcription": "odd", "points": {"x": [1]}}, {"transcription": "上", "points": corners("上")}]
     boxes += [

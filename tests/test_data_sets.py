@@ -68,7 +68,7 @@ def test_a_data_set_in_memory_with_other_columns_classes_and_gaps(tmp_path):
     assert [label for _, label in samples] == ["one"]
     assert [one.where for one in report.skipped] == ["data set of 3 rows: row 1", "data set of 3 rows: row 2"]
     assert "an image as NoneType is not read" in report.skipped[0].reason
-    assert "the column word holds NoneType, not a text" in report.skipped[1].reason
+    assert "the column word is empty (null), not a text" in report.skipped[1].reason
 
 
 def test_a_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
@@ -172,6 +172,49 @@ def test_a_shard_that_is_cut_off_keeps_its_first_samples(tmp_path):
     samples, report, _ = built(tmp_path, tmp_path / "x.tar")
     assert samples == list(zip(FILES, TEXTS))[:2]
     assert "x.tar: truncated or damaged after" in report.skipped[0].reason
+
+
+def shard(path: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_a_member_that_is_too_large_costs_its_own_sample_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr("ms_ocr_handwritten.data.webdataset._LARGEST", 100_000)
+    large = bytes(100_001)
+    samples, report, _ = built(
+        tmp_path,
+        shard(
+            tmp_path / "x.tar",
+            *(("0.npy", large), ("0.png", FILES[0]), ("0.txt", b"a")),
+            *(("1.png", large), ("1.txt", b"b")),
+            *(("2.png", FILES[2]), ("2.txt", b"c")),
+        ),
+    )
+    assert samples == [(FILES[0], "a"), (FILES[2], "c")]
+    assert [one.reason for one in report.skipped] == [
+        f"{tmp_path / 'x.tar'}: 1.png has 100001 bytes, over the limit of 100000; make it smaller"
+    ]
+
+
+def test_null_is_no_text_and_nesting_without_end_no_crash(tmp_path):
+    deep = b'{"text": ' + 100_000 * b"["
+    samples, report, reader = built(
+        tmp_path,
+        shard(
+            tmp_path / "x.tar",
+            *(("0.png", FILES[0]), ("0.json", b'{"text": null}')),
+            *(("1.png", FILES[1]), ("1.json", b'{"text": "b", "writer": null}')),
+            *(("2.png", FILES[2]), ("2.json", deep)),
+        ),
+    )
+    assert samples == [(FILES[1], "b")] and reader.beside(0, "writer") == ""
+    assert "0: no text among .png, .json" in report.skipped[0].reason
+    assert "2: its text is not UTF-8, or its .json no JSON" in report.skipped[1].reason
 
 
 # ---------------------------------------------------------------------- LMDBs of others, IAM

@@ -55,10 +55,11 @@ def test_tables_in_all_forms_read_alike(folder, name, text):
 
 def test_a_json_list_of_files_shares_its_text(folder):
     """As PaddleOCR's SimpleDataSet has it: any of the pictures of one text may be drawn."""
-    path = table(folder, '["a.png", "b.png"]\tx\nc.jpg\ty\n[not json\tz\n["no.png", "a.png"]\tv\n', "rec_gt.txt")
+    rows = '["a.png", "b.png"]\tx\nc.jpg\ty\n[not json\tz\n["no.png", "a.png"]\tv\n' + 100_000 * "[" + "\tw\n"
+    path = table(folder, rows, "rec_gt.txt")
     report = build_lmdb(folder / "out", path, on_bad_sample="skip")
     assert [LmdbReader(folder / "out").label(index) for index in range(3)] == ["x", "x", "y"]
-    assert [one.where.rpartition(":")[2] for one in report.skipped] == ["3", "4", "4"]
+    assert [one.where.rpartition(":")[2] for one in report.skipped] == ["3", "4", "4", "5"]
 
 
 def test_writers_pages_and_folders_of_a_table_are_kept(folder, tmp_path):

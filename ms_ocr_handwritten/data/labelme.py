@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DataError
 from .label_studio import load_json
 from .pages import PageImage, find_page
-from .record import BadRecord, ReadOptions, Record, Records
+from .record import BadRecord, ReadOptions, Record, Records, checked_text
 from .transcribed_page import box as corners
 
 
@@ -46,13 +46,11 @@ def _page(file: Path, name: str, options: ReadOptions) -> Records:
                 points = corners(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
             elif kind != "polygon":
                 raise ValueError(f"a {kind} encloses no line; draw a rectangle or a polygon")
-            text = shape.get("description") or shape["label"]
+            text = checked_text(shape.get("description") or shape["label"], "its label")
         except (AttributeError, TypeError, KeyError, ValueError, IndexError) as error:
             yield BadRecord(where, DataError(f"{where}: {error}"))
             continue
-        yield Record(
-            where=where, text=str(text), image=picture.cutter(points), source=f"{name}#{number}", page=file.stem
-        )
+        yield Record(where=where, text=text, image=picture.cutter(points), source=f"{name}#{number}", page=file.stem)
 
 
 def _picture(page: dict[str, Any], file: Path, options: ReadOptions) -> Path | bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, LabelError
 from .pages import PageImage, find_page
-from .record import BadRecord, ReadOptions, Record, Records
+from .record import BadRecord, ReadOptions, Record, Records, checked_text
 
 UNREADABLE = ("###", "待识别")  # the latter is what PPOCRLabel puts into a box that has no text yet
 
@@ -50,15 +50,19 @@ def _page(line: bytes, where: str, path: Path, options: ReadOptions) -> Records:
     except DataError as error:
         yield BadRecord(where, error)
         return
-    except ValueError as error:  # not UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, or no JSON
         yield BadRecord(where, DataError(f"{where}: no `page TAB JSON list of boxes` ({error}); correct the line"))
         return
     picture = PageImage(page)
     for index, box in enumerate(boxes if isinstance(boxes, list) else [boxes]):
         here = f"{where}: box {index}"
         try:
-            text, points, difficult = str(box["transcription"]), box["points"], box.get("difficult", False)
-        except (TypeError, KeyError, AttributeError) as error:
+            text, points, difficult = (
+                checked_text(box["transcription"], "its transcription"),
+                box["points"],
+                box.get("difficult", False),
+            )
+        except (TypeError, KeyError, AttributeError, DataError) as error:
             yield BadRecord(here, DataError(f"{here}: no transcription and points ({error!r}); correct the box"))
             continue
         if difficult or text in UNREADABLE:

@@ -43,6 +43,13 @@ class BadRecord:
 Records: TypeAlias = Iterator[Record | BadRecord]
 
 
+def checked_text(value: object, what: str) -> str:
+    """The text that a file gives as `what`; a number is one. Raises DataError where there is none."""
+    if value is None or isinstance(value, (list, dict)):
+        raise DataError(f"{what} is {'empty (null)' if value is None else f'a {type(value).__name__}'}, not a text")
+    return str(value)
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns of a table or data set; '' for the usual ones."""

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..errors import DataError, ImageError, OcrError
 from ..image import load_image
-from .record import BadRecord, Columns, ReadOptions, Record, Records
+from .record import BadRecord, Columns, ReadOptions, Record, Records, checked_text
 
 if TYPE_CHECKING:
     import datasets
@@ -273,6 +273,5 @@ class DatasetReader:
 
 
 def _checked_text(value: Any, column: str, text_of: Callable[[Any], str]) -> str:
-    if value is None or isinstance(value, (list, dict)):
-        raise DataError(f"the column {column} holds {type(value).__name__}, not a text")
+    checked_text(value, f"the column {column}")
     return text_of(value)

@@ -97,7 +97,7 @@ def _named_rows(
         try:
             names = _image_names(fields[positions["image"]])
             row = {kind: fields[at] for kind, at in positions.items() if kind != "image" and at < len(fields)}
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, RecursionError):
             yield (
                 number,
                 [],

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DataError
 from .label_studio import load_json
 from .pages import PageImage, find_page
-from .record import BadRecord, Columns, ReadOptions, Record, Records
+from .record import BadRecord, Columns, ReadOptions, Record, Records, checked_text
 from .transcribed_page import box
 
 
@@ -57,7 +57,7 @@ def _text(attributes: dict[str, Any], columns: Columns) -> str:
         names = list(attributes)
     if not names or names[0] not in attributes:
         raise ValueError(f"which attribute is its text? There are {', '.join(attributes) or 'none'} (--text-column)")
-    return str(attributes[names[0]])
+    return checked_text(attributes[names[0]], f"the attribute {names[0]}")
 
 
 def _polygon(shape: dict[str, Any]) -> Any:

@@ -16,7 +16,13 @@ from .table import IMAGE_SUFFIXES
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _TEXTS = (".txt", ".text", ".label", ".gt")
+_JSON = ".json"
+_READ = frozenset((*IMAGE_SUFFIXES, *_TEXTS, _JSON))
 _LARGEST = 64 * 1024 * 1024  # bytes of one member
+
+
+class _TooLargeError(DataError):
+    """A member has too many bytes; those behind it can be read."""
 
 
 def files(path: Path) -> list[Path]:
@@ -27,7 +33,7 @@ def read(path: Path, options: ReadOptions) -> Records:
     """The samples of all shards, in order; a shard that is cut off gives what stands before, then a BadRecord."""
     base = path if path.is_dir() else path.parent
     for file in files(path):
-        members: dict[str, bytes] = {}
+        members: dict[str, bytes | _TooLargeError] = {}
         name = ""
         try:
             for stem, suffix, content_of in _members(file):
@@ -35,7 +41,7 @@ def read(path: Path, options: ReadOptions) -> Records:
                     yield _sample(file, base, name, members, options)
                     members = {}
                 name = stem
-                members[suffix] = content_of()
+                members[suffix] = _content_or_fault(content_of) if suffix in _READ else b""
         except (tarfile.TarError, OSError, EOFError, DataError) as error:
             yield BadRecord(str(file), _damaged(file, name, error))
             continue  # the sample at the fault may be half there
@@ -75,7 +81,7 @@ def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _LARGEST:
-        raise DataError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
+        raise _TooLargeError(f"{member.name} has {member.size} bytes, over the limit of {_LARGEST}")
     try:
         file = archive.extractfile(member)
         content = b"" if file is None else file.read()
@@ -86,15 +92,30 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return content
 
 
-def _sample(file: Path, base: Path, name: str, members: dict[str, bytes], options: ReadOptions) -> Record | BadRecord:
+def _content_or_fault(content_of: Callable[[], bytes]) -> "bytes | _TooLargeError":
+    """A member that is too large costs its own sample, not those behind it."""
+    try:
+        return content_of()
+    except _TooLargeError as error:
+        return error
+
+
+def _sample(
+    file: Path, base: Path, name: str, contents: "dict[str, bytes | _TooLargeError]", options: ReadOptions
+) -> Record | BadRecord:
     where = f"{file}: {name}"
+    members: dict[str, bytes] = {}
+    for suffix, content in contents.items():
+        if isinstance(content, _TooLargeError):
+            return BadRecord(where, DataError(f"{file}: {content}; make it smaller"))
+        members[suffix] = content
     found: dict[str, Any] = {}
     try:
-        if ".json" in members:
-            found = json.loads(members[".json"])
+        if _JSON in members:
+            found = json.loads(members[_JSON])
         image = next((members[one] for one in IMAGE_SUFFIXES if one in members), None)
         text = next((members[one].decode("utf-8") for one in _TEXTS if one in members), None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return BadRecord(where, DataError(f"{where}: its text is not UTF-8, or its .json no JSON ({error})"))
     found = found if isinstance(found, dict) else {}
     text = _among(found, "text", options.columns) if text is None or options.columns.text else text
@@ -114,6 +135,6 @@ def _sample(file: Path, base: Path, name: str, members: dict[str, bytes], option
 def _among(found: dict[str, Any], kind: str, columns: Columns) -> str | None:
     asked = getattr(columns, kind)
     for name in [asked] if asked else Columns.USUAL[kind]:
-        if name in found:
+        if isinstance(found.get(name), (str, int, float)):
             return str(found[name])
     return None
