@@ -57,7 +57,7 @@ class Parts:
         """
         told = json.loads(json.dumps(told))  # as it is read back
         if self.former() is None:
-            write_atomically(self.run_file, json.dumps(told, ensure_ascii=False, indent=1).encode())
+            write_atomically(self.run_file, json.dumps(told, indent=1).encode("ascii"))
         former = self.former() or {}
         differing = [name for name in {**told, **former} if told.get(name) != former.get(name)]
         if differing:
