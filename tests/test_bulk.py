@@ -1,6 +1,7 @@
 """`ReadLines` in the engines that it is for, which are real here: datasets, Ray Data, a pool; against `read_many`."""
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -153,6 +154,22 @@ def test_other_weights_are_another_reader(model, images, tmp_path):
     after = reader(folder)
     assert Hasher.hash(before) != Hasher.hash(after)
     assert after({"image": images[:1]})["score"] == reader(model)({"image": images[:1]})["score"] != first
+
+
+def test_another_lexicon_or_language_model_is_another_reader(model, tmp_path):
+    """Under the same name: what counts is what the files hold."""
+    lexicon, language_model = tmp_path / "words.txt", tmp_path / "lm.arpa"
+    folder = make_model_dir(tmp_path / "model", ALPHABET, **TINY_NETWORK)
+    raw = json.loads((folder / "configuration.json").read_text()) | {"decoder": {"language_model": "own.arpa"}}
+    (folder / "configuration.json").write_text(json.dumps(raw))
+    hashes = set()
+    for path in (lexicon, language_model, tmp_path / "lm.arpa.json", folder / "own.arpa"):
+        for content in ("one", "two"):
+            path.write_text(content)
+            hashes.add(Hasher.hash(reader(folder, lexicon=str(lexicon), language_model=language_model)))
+            again = Hasher.hash(reader(folder, lexicon=str(lexicon), language_model=language_model))
+            assert again in hashes
+    assert len(hashes) == 8
 
 
 # ---------------------------------------------------------------------- engines

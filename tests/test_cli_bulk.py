@@ -145,6 +145,26 @@ def test_another_source_is_refused(model, images, tmp_path):
     assert result.exit_code == 1 and "out.run.json: the run there was another one: sources " in result.stderr
 
 
+def test_another_lexicon_is_refused(model, lines, tmp_path):
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("ab\nba\n")
+    recognize(model, lines, tmp_path / "out.jsonl", "--lexicon", lexicon)
+    (tmp_path / "out-00001.jsonl").unlink()
+    lexicon.write_text("ab\n")
+    result = recognize(model, lines, tmp_path / "out.jsonl", "--lexicon", lexicon, "--resume")
+    assert result.exit_code == 1 and "the run there was another one: decoding files " in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
+def test_names_that_are_no_utf_8_are_gone_on_with(model, images, tmp_path):
+    strange = tmp_path / os.fsdecode(b"scan \xff.png")
+    strange.write_bytes(images[0])
+    assert recognize(model, strange, tmp_path / "out.jsonl").exit_code == 0
+    assert json.loads((tmp_path / "out-00000.jsonl").read_text())["path"].endswith("scan \ufffd.png")
+    again = recognize(model, strange, tmp_path / "out.jsonl", "--resume")
+    assert again.exit_code == 0 and "1 part there before" in again.stderr
+
+
 def test_after_each_kill_9_it_goes_on_byte_for_byte(model, lines, whole, tmp_path):
     """Killed in the midst of the first part, then as soon as two and five are there, in the midst of others."""
     command = arguments(model, lines, tmp_path / "out.jsonl", "--resume")

@@ -17,7 +17,7 @@ from ..data.rows import bgr, stored_image
 from ..errors import ConfigurationError
 from ..image import Limits
 from .columns import arrow_types, columns_of
-from .opening import model_digest, open_recognizer
+from .opening import decoding_digest, model_digest, open_recognizer
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,8 +30,8 @@ class ReadLines:
     """Reads a batch of rows: each is given `text`, `score` and `chars`, or an `error`; its other columns stay.
 
     It is made of plain arguments, which are all that is pickled. Each process opens the recogniser once, at the first
-    batch. Two that would read alike are equal, so `datasets` finds in its cache what was read with the same files of
-    the same model, and nothing else.
+    batch. Two that would read alike are equal, so `datasets` finds in its cache what was read with the same files (of
+    the model, of a language model, of a lexicon), and nothing else.
 
     Args:
         model: a model directory, or an id; None for the embedded model. A directory must be there, under the same path,
@@ -66,7 +66,8 @@ class ReadLines:
     _digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"_digest": model_digest(self.model)}
+        digest = model_digest(self.model) + decoding_digest(self.language_model, self.lexicon)
+        plain: dict[str, Any] = {"_digest": digest}
         if self.model is not None and os.path.isdir(self.model):
             plain["model"] = os.path.abspath(self.model)
         if self.language_model is not None:

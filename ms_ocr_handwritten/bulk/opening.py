@@ -3,11 +3,14 @@
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import automatic_backend, check
+from ..config import Configuration
 from ..config_file import CONFIGURATION_FILE
+from ..errors import OcrError
 from ..model_dir import INT8_FILE, ONNX_FILE, VOCABULARY_FILE, WEIGHTS_FILES, ModelDir, default_model_dir
 from ..model_id import local_directory
 
@@ -45,10 +48,36 @@ def model_digest(model: "str | os.PathLike[str] | None") -> str:
     folder = Path(default_model_dir() if model is None else model)
     if not folder.is_dir():
         return ""
+    names = (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE)
+    language_model = None
+    with suppress(OcrError):  # opening says what is wrong
+        language_model = Configuration.load(folder).decoder.within(folder).language_model
+    return _digest({name: folder / name for name in names} | _files_of(language_model))
+
+
+def decoding_digest(language_model: "str | os.PathLike[str] | None", lexicon: object) -> str:
+    """A digest of the files that say how lines are decoded; '' where there are none."""
+    files = _files_of(language_model)
+    if isinstance(lexicon, (str, os.PathLike)):
+        files["lexicon"] = Path(lexicon)
+    return _digest(files) if files else ""
+
+
+def _files_of(language_model: "str | os.PathLike[str] | None") -> dict[str, Path]:
+    """A language model and its weights, by what they are."""
+    if language_model is None:
+        return {}
+    from ..decoding.language_model import weights_file
+
+    return {"language model": Path(language_model), "its weights": weights_file(language_model)}
+
+
+def _digest(files: dict[str, Path]) -> str:
+    """A digest of the content of those files that are there."""
     digest = hashlib.sha256()
-    for name in (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE):
-        if (folder / name).is_file():
-            with open(folder / name, "rb") as file:
+    for name, path in files.items():
+        if path.is_file():
+            with open(path, "rb") as file:
                 digest.update(name.encode())
                 while block := file.read(2**20):
                     digest.update(block)

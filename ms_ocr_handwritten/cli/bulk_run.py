@@ -93,12 +93,15 @@ class Run:
 
     def told(self) -> dict[str, Any]:
         """What the processes and runs that write the parts must have in common."""
-        from ..bulk.opening import model_digest
+        from ..bulk.opening import decoding_digest, model_digest
 
         told = {**asdict(self), **self.opened, **self.asked}
         for name in ("out", "opened", "asked", "device"):
             del told[name]
-        return {**told, "model": model_digest(self.model) or self.model, "sources": identify(self.paths)}
+        told |= {"model": model_digest(self.model) or self.model, "sources": identify(self.paths)}
+        if digest := decoding_digest(self.opened["language_model"], self.asked["lexicon"]):
+            told["decoding files"] = digest
+        return told
 
 
 def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
