@@ -138,9 +138,13 @@ def _put(plain: dict[str, Any], hook: Section, place: str, values: dict[str, Any
     """Set `values` in the object at the dotted `place`."""
     target = plain
     for name in place.split(".") if values else ():
-        target = target.setdefault(name, {})
+        if target.get(name) is None:  # null stands for what is absent, as in `Section.take`
+            target[name] = {}
+        target = target[name]
         if not isinstance(target, dict):
             return  # named when that object is read
     for key, value in values.items():
-        if target.setdefault(key, value) != value:
+        if target.get(key) is None:
+            target[key] = value
+        elif target[key] != value:
             raise hook.fail(key, f"is {value!r}, but {place}.{key} is {target[key]!r}; remove one of the two")

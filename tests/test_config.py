@@ -113,6 +113,15 @@ def test_parsing_leaves_the_object_as_it_was():
     assert raw == before
 
 
+@pytest.mark.parametrize("absent", [{}, {"checkpoint": None}, {"checkpoint": {"period": None}}])
+def test_hooks_stand_in_for_what_is_null(absent):
+    """Null is as good as absent everywhere; a hook was lost in it."""
+    hooks = [{"type": "CheckpointHook", "interval": 2}]
+    assert Configuration.parse({"train": {"hooks": hooks, **absent}}).train.save.interval == 2
+    keys = {"checkpoint": {"period": {"interval": None}}}
+    assert Configuration.parse({"train": {"hooks": hooks, **keys}}).train.save.interval == 2
+
+
 def test_every_size_reaches_the_network():
     sizes = {
         "depths": [1, 2, 1, 1],

@@ -119,6 +119,15 @@ def test_where_no_entry_fits_the_columns_the_text_is_empty():
     assert decoded.hypotheses[0].score == IMPOSSIBLE
 
 
+def test_a_line_that_no_sequence_can_be_is_the_empty_text():
+    """Behind "ab" a space must come; where the network is sure of another "a", all that is allowed rounds to zero."""
+    found = columns([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], (2, 3, 5))
+    decoder = Decoding(VOCABULARY).decoder(lexicon=["ab"], lexicon_mode="words")
+    assert [(one.ids, one.score) for one in decoder.decode(found).hypotheses] == [((), IMPOSSIBLE)]
+    shorter = Candidates(found.ids[:3], found.log_probs[:3])
+    assert [one.ids for one in decoder.decode(shorter).hypotheses] == [(2, 3)]
+
+
 def test_a_line_that_breaks_off_within_its_only_word_is_the_empty_text():
     """Its beginning is so much more probable than any allowed text that the others' masses underflow."""
     found = columns([[1e-8, 1 - 2e-8, 1e-8, 0], [1e-8, 1e-8, 1 - 2e-8, 0]] * 25, (2, 3, 4))  # abab...

@@ -146,6 +146,8 @@ def beam_search(
             scale += blank
             continue
         beam, top = _pruned(_grown(beam, blank, classes, tree, width), width, tree, column)
+        if not beam:
+            return Search([], [])
         scale += math.log(top)
         history.append((column, beam))
     return _finished(beam, scale, history, tree)
@@ -234,7 +236,7 @@ def _kept(beam: Beam, blank: float, probabilities: dict[int, float], tree: _Tree
 
 
 def _pruned(grown: Grown, width: int, tree: _Tree, column: int) -> tuple[Beam, float]:
-    """The `width` texts of the greatest mass, relative to the first's, and that one.
+    """The `width` texts of the greatest mass, relative to the first's, and that one; no text where it is 0.
 
     Where there is a grammar, as many complete ones are kept beside them.
     """
@@ -243,6 +245,8 @@ def _pruned(grown: Grown, width: int, tree: _Tree, column: int) -> tuple[Beam, f
     if tree.grammar:
         kept += [one for one in ranked[width:] if tree.grammar.complete(tree.grammar_states[one[0]])][:width]
     entries, top, beam = tree.entries, kept[0][1][0], {}
+    if top == 0:  # every allowed text is too improbable for a float
+        return {}, top
     for node, (_, ends_blank, stays, new) in kept:
         if new > ends_blank + stays:
             entries[node] = column
