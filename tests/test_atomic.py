@@ -1,5 +1,6 @@
 """Files that appear whole: the umask, the order of flush and rename, and what is left where they cannot be written."""
 
+import json
 import os
 import resource
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from training_tools import hashes
 
 from ms_ocr_handwritten.atomic import appearing_whole, write_atomically
 from ms_ocr_handwritten.errors import OutputError
+from ms_ocr_handwritten.training.checkpoints import WorkDir
 
 
 @contextmanager
@@ -46,6 +48,20 @@ def test_writing_leaves_the_old_file_where_it_fails(tmp_path):
     os.link(path, other)
     write_atomically(path, b"new")
     assert (path.read_bytes(), other.read_bytes()) == (b"new", b"old")
+
+
+def test_a_trainings_log_holds_whole_lines_on_a_full_disk_too(tmp_path):
+    work_dir = WorkDir(tmp_path)
+    work_dir.log({"mode": "train", "epoch": 1})
+    before = work_dir.log_file.read_bytes()
+    with (
+        full_disk(len(before) + 10),
+        pytest.raises(OutputError, match=r"train_log.jsonl: cannot be written \(No space"),
+    ):
+        work_dir.log({"mode": "train", "epoch": 2})
+    assert work_dir.log_file.read_bytes() == before
+    work_dir.log({"mode": "train", "epoch": 3})
+    assert [json.loads(line)["epoch"] for line in work_dir.log_file.read_text().splitlines()] == [1, 3]
 
 
 def test_what_stands_in_the_way_is_named(tmp_path):

@@ -14,6 +14,7 @@
 Everything loads with `weights_only=True`. No two files share an inode, so that copying over one changes no other.
 """
 
+import errno
 import io
 import json
 import math
@@ -237,12 +238,17 @@ class WorkDir:
             self.state(epoch).unlink(missing_ok=True)
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Append one line; a single write, so that a kill leaves it whole or absent."""
+        """Append one line; a single write, so that a kill leaves it whole or absent. Raises OutputError.
+
+        What a full disk has taken of it is taken back.
+        """
         line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8")
         with naming_what_cannot_be_written(self.log_file):
             descriptor = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                os.write(descriptor, line)
+                if (written := os.write(descriptor, line)) < len(line):
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(descriptor)
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..atomic import naming_what_cannot_be_written
@@ -44,7 +44,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: `_acquire` looks whether its file is still there
+            # While it is held: `_acquire` looks whether its file is still there. Windows removes no file that is open.
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
             os.close(descriptor)
     finally:
         _held.discard(str(path))
