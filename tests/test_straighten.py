@@ -146,6 +146,15 @@ def test_points_of_the_picture_are_found_on_the_page(place):
     assert np.abs(found - np.stack(place(x, y)).T).max() < (13 if place is bent else 3)  # an arc is no shear
 
 
+def test_what_is_no_baseline_is_an_error():
+    polygon = [(10, 10), (90, 10), (90, 40), (10, 40)]
+    for baseline in ([(10, 35), "ab"], [(10, 35), (1, 2, 3)]):
+        with pytest.raises(ImageError, match="a baseline that is no list"):
+            cut_line(np.zeros((50, 100, 3), np.uint8), polygon, baseline)
+    with pytest.raises(ImageError, match=r"a baseline of shape \(3,\): finite"):
+        cut_line(np.zeros((50, 100, 3), np.uint8), polygon, [1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("polygon", "says"),
     [

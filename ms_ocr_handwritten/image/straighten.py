@@ -66,7 +66,7 @@ def cut_line(image: np.ndarray, polygon: Points, baseline: Points | None = None)
         uint8 (h, w) or (h, w, C), an array of its own; about as many pixels as the line has on the page.
 
     Raises:
-        ImageError: the polygon is none, or most of it lies outside the page.
+        ImageError: polygon or baseline are none, or most of the polygon lies outside the page.
     """
     return cut_line_picture(image, polygon, baseline).pixels
 
@@ -122,7 +122,10 @@ def _checked_outline(polygon: Points, width: int, height: int) -> np.ndarray:
 def _checked_baseline(baseline: Points | None) -> np.ndarray | None:
     if baseline is None:
         return None
-    points = np.asarray(baseline, np.float64)
+    try:
+        points = np.asarray(baseline, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"a baseline that is no list of (x, y) points ({error}); correct it") from None
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ImageError(f"a baseline of shape {points.shape}: finite (x, y) points expected; correct it")
     # One point, or an end where it began, tells no direction: such a line is followed by its polygon.
