@@ -139,8 +139,13 @@ def test_parquet_is_read_by_datasets_as_pictures(lines, tmp_path):
 def test_what_a_table_cannot_hold_is_left_out_by_name_and_nothing_is_overwritten(tmp_path):
     write_lmdb(tmp_path / "lines", [(b"GIF89a", "a\tb"), (b"\xff\xd8", "c")])
     report = export_lmdb(tmp_path / "lines", tmp_path / "files", "folder")
-    assert report.written == 1 and "image-000000001: the label 'a\\tb' has a tab" in report.skipped[0].reason
+    assert report.written == 1 and "image-000000001: its text 'a\\tb' has a tab" in report.skipped[0].reason
     assert (tmp_path / "files" / "images" / "0000" / "000000002.jpg").read_bytes() == b"\xff\xd8"
+    rows = datasets.Dataset.from_dict({"image": [png(noise(20, 40))] * 2, "text": ["x", "y"], "writer": ["w\t1", "w2"]})
+    build_lmdb(tmp_path / "named", rows)
+    report = export_lmdb(tmp_path / "named", tmp_path / "named_files", "folder")
+    assert report.written == 1 and "image-000000001: its writer 'w\\t1' has a tab" in report.skipped[0].reason
+    assert export_lmdb(tmp_path / "named", tmp_path / "rec_gt", "rec_gt").written == 2  # which names no writers
     with pytest.raises(OutputError, match="files: exists already"):
         export_lmdb(tmp_path / "lines", tmp_path / "files", "parquet")
     assert export_lmdb(tmp_path / "lines", tmp_path / "parquet", "parquet").written == 2

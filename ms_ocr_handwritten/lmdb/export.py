@@ -8,7 +8,7 @@ parquet    data-00000.parquet ...: image {bytes, path}, text, writer, page; `dat
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from .open import absolute
 from .resumable import SkippedSample
 from .store import LmdbReader
 
-TARGETS = ("folder", "rec_gt", "parquet")
+_IN_TABLE = {"folder": ("text", "writer", "page"), "rec_gt": ("text",), "parquet": ()}  # what a row of it holds
+TARGETS = tuple(_IN_TABLE)
 
 _PER_FOLDER = 10_000  # files in one folder
 _SHARD_BYTES = 256 * 2**20  # of images in one Parquet file
@@ -56,7 +57,8 @@ def export_lmdb(
 ) -> ExportReport:
     """Write the samples of the LMDB `path` as the new folder `out`, which is there whole or not at all.
 
-    Records that cannot be read are left out and listed, and so are, in tables, texts that hold a tab or a line break.
+    Records that cannot be read are left out and listed; so are, in tables, those whose text, writer or page holds a tab
+    or a line break.
     Raises LmdbError where the path is no LMDB, OutputError where `out` exists or cannot be written.
     """
     if to not in TARGETS:
@@ -69,7 +71,7 @@ def export_lmdb(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        lines = _lines(reader, skipped, progress, for_table=to != "parquet")
+        lines = _lines(reader, skipped, progress, _IN_TABLE[to])
         written = _as_parquet(lines, partial) if to == "parquet" else _as_table(lines, partial, to)
         os.rename(partial, target)
     except OSError as error:
@@ -82,17 +84,23 @@ def export_lmdb(
 
 
 def _lines(
-    reader: LmdbReader, skipped: list[SkippedSample], progress: Callable[[int, int], None] | None, for_table: bool
+    reader: LmdbReader,
+    skipped: list[SkippedSample],
+    progress: Callable[[int, int], None] | None,
+    in_table: Sequence[str],
 ) -> Iterator[_Line]:
     for index in range(len(reader)):
         try:
             image, text = reader.read(index)
-            if for_table and any(character in text for character in "\t\n\r"):
-                raise LabelError(
-                    f"{reader.key(index)}: the label {text!r} has a tab or line break, which no table holds"
-                )
             name = f"images/{index // _PER_FOLDER:04d}/{index + 1:09d}.{_suffix(image)}"
-            yield _Line(name, image, text, reader.beside(index, "writer"), reader.beside(index, "page"))
+            line = _Line(name, image, text, reader.beside(index, "writer"), reader.beside(index, "page"))
+            for column in in_table:
+                value = getattr(line, column)
+                if any(character in value for character in "\t\n\r"):
+                    raise LabelError(
+                        f"{reader.key(index)}: its {column} {value!r} has a tab or line break, which no table holds"
+                    )
+            yield line
         except (LmdbError, LabelError) as error:
             skipped.append(SkippedSample(reader.key(index), str(error)))
         if progress is not None:
