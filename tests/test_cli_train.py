@@ -22,6 +22,7 @@ from ms_ocr_handwritten.lmdb.store import LmdbReader, write_lmdb
 from ms_ocr_handwritten.model_dir import default_model_dir
 from ms_ocr_handwritten.nets.weights import read_weights
 from ms_ocr_handwritten.onnx.export import OPSET
+from ms_ocr_handwritten.synth.text import KINDS
 from ms_ocr_handwritten.training.distributed import Ranks
 
 FAST = ("--set", "train.max_epochs=2", "--set", "train.dataloader.batch_size_per_gpu=16")
@@ -256,6 +257,11 @@ def test_export_needs_weights(tiny_model_dir):
     result = ms_ocr("export", "onnx", "--model", tiny_model_dir)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {tiny_model_dir}: holds no pytorch_model.pt; ")
+
+
+def test_the_help_of_synth_lists_every_kind_of_text():
+    listed = re.search(r"Only texts of this kind \((.*?)\)", " ".join(ms_ocr("synth", "--help").stdout.split()))
+    assert listed and listed[1].split(", ") == list(KINDS)
 
 
 def test_synth_draws_the_lines_of_a_seed(small_inputs, tmp_path):  # noqa: F811

@@ -1,4 +1,4 @@
-"""`ms-ocr export onnx` and `export int8`: thin over `export.export_onnx` and `quantize.quantize_onnx`."""
+"""`ms-ocr export onnx` and `export int8`: thin wrappers of `onnx.export` and `onnx.int8`."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

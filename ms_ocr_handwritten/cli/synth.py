@@ -34,7 +34,7 @@ from .output import number_of, progress
     "--only",
     metavar="KIND",
     multiple=True,
-    help="Only texts of this kind (words, prose, rare, english, accented, numbers, mixed, single); may be repeated.",
+    help="Only texts of this kind (words, prose, rare, english, accented, numbers, mixed, single, forms); repeatable.",
 )
 def synth(
     inputs: Path, out: Path, lines: int, seed: int, start: int, max_width: int, degrade: float, only: tuple[str, ...]
