@@ -167,7 +167,7 @@ class Vocabulary:
         if outside:
             raise VocabularyError(
                 f"the vocabulary needs {self.classes} classes but the head has {num_classes}: "
-                f"{len(outside)} characters lie outside, the first is {_describe(outside[0])}; "
+                f"{len(outside)} characters lie outside, the first is {described(outside[0])}; "
                 "use the vocab.txt that the network was trained with, or grow the head with the vocabulary"
             )
 
@@ -176,7 +176,7 @@ class Vocabulary:
         for unknown in self.unknown(text):
             positions = [str(i) for i, character in enumerate(text) if character == unknown]
             word = "position" if len(positions) == 1 else "positions"
-            parts.append(f"{_describe(unknown)} at {word} {', '.join(positions)}")
+            parts.append(f"{described(unknown)} at {word} {', '.join(positions)}")
         return (
             f"label {text!r} holds characters outside the vocabulary: {'; '.join(parts)}; "
             "correct the label, drop the sample, or grow the vocabulary"
@@ -189,7 +189,7 @@ def _ids_by_character(characters: Sequence[str], first_id: int) -> dict[str, int
         _check_entry(character, f"line {index + 1}")
         if character in ids:
             raise VocabularyError(
-                f"lines {ids[character] - first_id + 1} and {index + 1} both hold {_describe(character)}; "
+                f"lines {ids[character] - first_id + 1} and {index + 1} both hold {described(character)}; "
                 "empty the one that the network does not use; do not remove the line, as later ids depend on it"
             )
         if character:
@@ -211,8 +211,13 @@ def _check_entry(character: str, where: str) -> None:
         raise VocabularyError(f"{where} is {_code_points(character)}, which a line of vocab.txt cannot hold; remove it")
 
 
-def _describe(character: str) -> str:
-    return f"{character!r} ({_code_points(character)})"
+def described(characters: Iterable[str]) -> str:
+    """Characters as messages name them.
+
+    >>> described("aŋ")
+    "'a' (U+0061), 'ŋ' (U+014B)"
+    """
+    return ", ".join(f"{character!r} ({_code_points(character)})" for character in characters)
 
 
 def _code_points(text: str) -> str:

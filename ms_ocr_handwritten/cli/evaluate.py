@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import LabelError, OcrError, OutputError
-from .output import exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
+from .output import aligned, exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
 from .peer import PEERS, RapidOcr
 from .reading import ReadMany, decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
 from .report import ReportedSet, evaluation_of, training_characters
@@ -281,11 +281,9 @@ def _per_line_writer(
 
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    """Right-aligned columns; the path last, as its width on a terminal is anyone's guess."""
     cells = [[*columns.values(), "path"]]
     cells += [[*(_cell(row[key], key) for key in columns), row["path"]] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)][:-1]
-    return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)
+    return aligned(cells, last_left=True)
 
 
 def _cell(value: float | int | str | None, key: str) -> str:

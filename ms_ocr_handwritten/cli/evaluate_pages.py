@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import LabelError, OcrError
-from .output import exit_if_unreadable, progress, report_unreadable
+from .output import aligned, exit_if_unreadable, progress, report_unreadable
 from .page import open_page_reader, page_options
 from .peer import PEERS, RapidOcr
 from .reading import open_recognizer, recognizer_options
@@ -146,8 +146,7 @@ def _timed(read: ReadPage, image: Path, page: "TranscribedPage") -> "tuple[list[
 
 def _table(rows: list[dict[str, Any]]) -> str:
     cells = [list(_COLUMNS.values()), *([_cell(row[key], key) for key in _COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in cells)
+    return aligned(cells)
 
 
 def _cell(value: float | int | str | None, key: str) -> str:

@@ -11,7 +11,7 @@ import click
 from ..errors import ConfigurationError, ImageError, OcrError, QuantizationError
 from ..model_id import is_model_id
 from .evaluate import evaluate_sources, labelled_sources
-from .output import exit_if_unreadable, progress, refuse_existing
+from .output import aligned, exit_if_unreadable, progress, refuse_existing
 from .reading import reader_of
 from .sources import Source
 
@@ -149,7 +149,7 @@ def _lines_of(sets: list[Labelled], lines: int, layout: "Layout") -> "Iterator[L
 
 
 def _table(comparison: "Comparison") -> str:
-    """Right-aligned columns; the set last."""
+    """A row for each set, and one for all."""
     cells = [["lines", "chars", "CER fp32", "CER int8", "points", "set"]]
     for row in (*comparison.rows(), comparison.total()):
         fp32, int8 = 100 * row["cer_fp32"], 100 * row["cer_int8"]
@@ -163,5 +163,4 @@ def _table(comparison: "Comparison") -> str:
                 row["set"],
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells)][:-1]
-    return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)
+    return aligned(cells, last_left=True)

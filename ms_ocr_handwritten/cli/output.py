@@ -1,7 +1,7 @@
 """What the commands write: rows of TSV, errors and progress on stderr, and no file that is there already."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,17 @@ def one_line(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
+
+
+def aligned(rows: Sequence[Sequence[str]], last_left: bool = False) -> str:
+    """Rows of cells as text: columns aligned right, two spaces between them.
+
+    last_left: the last column is left as it is, for paths, whose width on a terminal is anyone's guess.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    if last_left:
+        widths[-1] = 0
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def number_of(number: int, noun: str) -> str:

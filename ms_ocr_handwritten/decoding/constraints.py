@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigurationError, LexiconError
-from ..vocab import Vocabulary, fold_full_width
+from ..vocab import Vocabulary, described, fold_full_width
 
 MODES = ("line", "words")
 FIRST_CJK = "\u2e80"  # from here on characters need no space between words
@@ -21,7 +21,7 @@ def allowed_classes(allowed: Iterable[str], vocabulary: Vocabulary) -> tuple[int
         raise LexiconError("allowed is empty; give the characters that may be read, such as '0123456789'")
     unknown = vocabulary.unknown("".join(characters))
     if unknown:
-        raise LexiconError(f"allowed holds {_named(unknown)}, which the vocabulary lacks; leave them out")
+        raise LexiconError(f"allowed holds {described(unknown)}, which the vocabulary lacks; leave them out")
     return tuple(sorted(vocabulary.encode("".join(characters))))
 
 
@@ -51,7 +51,7 @@ class Lexicon:
             unknown = vocabulary.unknown(entry)
             if unknown:
                 raise LexiconError(
-                    f"{name}: line {number}: {entry!r} holds {_named(unknown)}, which the vocabulary lacks; such an "
+                    f"{name}: line {number}: {entry!r} holds {described(unknown)}, which the vocabulary lacks; such an "
                     "entry can never be read: correct it or take it out"
                 )
             entries[tuple(vocabulary.encode(entry))] = None
@@ -164,7 +164,3 @@ def _lines(source: "str | os.PathLike[str] | Iterable[str]") -> tuple[str, Seque
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise LexiconError(f"{path}: line {line} is not UTF-8; convert the file to UTF-8") from None
-
-
-def _named(characters: Iterable[str]) -> str:
-    return ", ".join(f"{one!r} (U+{ord(one):04X})" for one in characters)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ..ctc import required_columns
 from ..geometry import COLUMN_WIDTH, canvas_columns
 from ..image import LineCanvas
-from ..vocab import Vocabulary, fold_full_width
+from ..vocab import Vocabulary, described, fold_full_width
 
 KINDS = {  # what a label is that has the fault
     "empty-label": "without a character",
@@ -49,8 +49,7 @@ def vocabulary_faults(label: str, vocabulary: Vocabulary, canvas: LineCanvas | N
         return
     unknown = vocabulary.unknown(folded)
     if unknown:
-        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
-        yield "unknown-character", f"{listed} in {label!r}"
+        yield "unknown-character", f"{described(unknown)} in {label!r}"
         return
     if canvas is None:
         return

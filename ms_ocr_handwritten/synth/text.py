@@ -16,6 +16,7 @@ import numpy as np
 
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.synth import charset
+from ms_ocr_handwritten.vocab import fold_full_width
 
 KINDS = {
     "words": 0.35,
@@ -29,12 +30,11 @@ KINDS = {
     "forms": 0.08,
 }  # share of each kind of label
 _NUMERALS = "零一二三四五六七八九十百千万亿"
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 
 
 def fold(text: str) -> str:
     """NFC, full-width ASCII to ASCII, runs of white space to one space."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).translate(_FULL_WIDTH)).strip()
+    return re.sub(r"\s+", " ", fold_full_width(unicodedata.normalize("NFC", text))).strip()
 
 
 def units(text: str) -> float:

@@ -18,7 +18,7 @@ from ..data.reader import LineReader
 from ..errors import DataError, ImageError, LabelError, LmdbError, OcrError
 from ..geometry import CHUNKED, COLUMN_WIDTH, Layout, kept_columns, scaled_width
 from ..image import image_size, line_canvas, load_image
-from ..vocab import Vocabulary, fold_full_width
+from ..vocab import Vocabulary, described, fold_full_width
 
 FIRST_KEYS = 5  # how many culprits a message names
 
@@ -178,7 +178,7 @@ def unknown_characters(dataset: LineDataset) -> tuple[Counter, dict[str, list[in
 def describe_unknown(dataset: LineDataset, counts: Counter, lines: dict[str, list[int]]) -> str:
     """One row per character: the character, its count, the first keys."""
     return "\n".join(
-        f"  {character!r} (U+{ord(character):04X}) {count} times, first at "
+        f"  {described(character)} {count} times, first at "
         + ", ".join(dataset.key(index) for index in lines[character][:FIRST_KEYS])
         for character, count in counts.most_common()
     )
