@@ -52,8 +52,8 @@ SHRUNK = 4 * LINE_HEIGHT  # px of height from which scaling may lose faint ink, 
 class Recognizer:
     """Reads lines with one model; `backend` and `precision` say what was chosen.
 
-    It can be pickled, by the directory and the options that it was made of: "auto" is chosen anew where it is loaded.
-    In a process that was forked it opens its backend anew, or raises BackendError at once where that does not work.
+    It is pickled as the directory and the options that it was made from: "auto" is resolved again where it is loaded.
+    In a forked process it opens its backend again, or raises BackendError at once where that does not work.
     """
 
     def __init__(
@@ -67,9 +67,19 @@ class Recognizer:
         augment_below: float = 0.0,
         again: Callable[[], "Recognizer"] | None = None,
     ) -> None:
-        """decoding: how columns become texts; None for the best path where nothing else is asked for.
-        augment_below: as for `from_pretrained`, here 0 where it is not given.
-        again: makes the same in another process; it is what is pickled.
+        """A recogniser from its parts; most callers want `from_pretrained`.
+
+        Args:
+            backend: computes the columns of lines.
+            vocabulary: the one that the network was trained with.
+            limits: sizes of images beyond which they are refused.
+            trim: as in `from_pretrained`.
+            decoding: how columns become texts; None gives the best path unless a call asks for more.
+            augment_below: as in `from_pretrained`, but 0 where it is not given.
+            again: makes the same recogniser in another process; it is what is pickled.
+
+        Raises:
+            ConfigurationError: `trim` or `augment_below` has another value than those allowed.
         """
         if trim not in TRIM:
             raise ConfigurationError(f"trim is {trim!r}; {' or '.join(map(repr, TRIM))} expected")
@@ -131,25 +141,30 @@ class Recognizer:
     ) -> "Recognizer":
         """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or an id.
 
-        model_dir: a directory, of which nothing is asked of the network, or the id of a model of the hub (owner/name).
-        backend: "torch", "onnxruntime", "openvino" (both read model.onnx and import no torch) or "auto": see
-            `backends`.
-        precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32 where
-            that leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto": "bf16+fp32" with
-            torch on processors that multiply bf16 faster, else "fp32".
-        device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
-        threads: of onnxruntime or OpenVINO; None takes all cores.
-        trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins away first, where
-            that is safe (see `margins`).
-        revision: a branch or tag of an id; None takes ModelScope's default.
-        language_model: an n-gram model of characters (`ms-ocr lm build`), which then has a say in every text; None
-            takes that of the configuration's section `decoder`, if it names one.
-        augment_below: test-time augmentation: a line of a score below it is read in other views, too (see
-            `image.views`), and the text that they agree on most stands; 0 reads each line once, None takes what the
-            configuration's section `decoder` says.
+        Args:
+            model_dir: a directory, which is read without the network, or the id of a model of the hub (owner/name).
+            backend: "torch", "onnxruntime", "openvino" (the last two read model.onnx and do not import torch) or
+                "auto": see `backends`.
+            precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32
+                where that leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto":
+                "bf16+fp32" with torch on processors that multiply bf16 faster, else "fp32".
+            device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
+            threads: of onnxruntime or OpenVINO; None takes all cores.
+            limits: sizes of images beyond which they are refused.
+            trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins off first,
+                where that is safe (see `image.margins`).
+            revision: a branch or tag of an id; None takes ModelScope's default.
+            language_model: an n-gram model of characters (`ms-ocr lm build`) that weighs in on every text; None takes
+                the one that the configuration's section `decoder` names, if any.
+            augment_below: test-time augmentation: a line that scores below this value, in [0, 1), is read in other
+                views as well (see `image.views`), and the text that they agree on most is taken; 0 reads each line
+                once, None takes the value of the configuration's section `decoder`.
 
-        Raises ConfigurationError, VocabularyError, CheckpointError, LanguageModelError or BackendError; HubError for an
-        id that is not to be had.
+        Raises:
+            ConfigurationError, VocabularyError, CheckpointError: a file of the model is missing or invalid.
+            LanguageModelError: the language model cannot be read.
+            BackendError: the backend or precision is not available here.
+            HubError: neither the hub nor ModelScope's cache has the id.
         """
         model = ModelDir.open(local_directory(model_dir, revision))
         again = functools.partial(
@@ -186,9 +201,17 @@ class Recognizer:
     ) -> "Recognizer":
         """A recogniser for a network that is loaded already; it is put into evaluation mode.
 
-        device: as above, where the network is moved to; None leaves it where it is. limits, trim, language_model,
-            augment_below: as above.
-        decoder: what the configuration says of decoding.
+        Args:
+            network: read by the torch backend.
+            vocabulary: the one that the network was trained with.
+            precision, limits, trim, language_model, augment_below: as in `from_pretrained`.
+            device: the network is moved to it; None leaves it where it is.
+            decoder: the configuration's section `decoder`.
+
+        Raises:
+            ConfigurationError: `trim` or `augment_below` has another value than those allowed.
+            LanguageModelError: the language model cannot be read.
+            BackendError: the precision is not available on the device.
         """
         again = functools.partial(
             cls.from_network,
@@ -208,12 +231,12 @@ class Recognizer:
         return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, augment_below=below, again=again)
 
     def computed_in(self, thread: Executor) -> "Recognizer":
-        """The same for several threads that read, in turn or at once: lines are computed in `thread` alone.
+        """The same recogniser for several threads: lines are computed in `thread` alone.
 
-        On a CPU PyTorch is slow where it is asked from one thread and then from another. A GPU computes as it is asked.
+        On a CPU, PyTorch is slow if it is called from one thread and then from another. On a GPU nothing changes.
 
         Args:
-            thread: of one thread, in which this recogniser was opened and has read nothing elsewhere.
+            thread: an executor of one thread, in which this recogniser was opened; it has read nothing elsewhere.
         """
         backend = self._backend
         return Recognizer(
@@ -237,14 +260,16 @@ class Recognizer:
         """Read one image of one line; `image` is anything that `load_image` takes.
 
         Args:
-            n_best: how many texts `Line.alternatives` holds, fewer where there are no more.
+            image: a picture of one line.
+            n_best: how many texts `Line.alternatives` holds, fewer if there are no more.
             allowed: the characters that may be read, such as "0123456789"; None allows all.
-            lexicon: what may be read: a file with an entry a line, or strings; None allows all.
+            lexicon: what may be read: a file with one entry per line, or strings; None allows all.
             lexicon_mode: "line": the text is one entry; "words": a sequence of entries, or empty.
 
         Raises:
+            ConfigurationError: `n_best` or `lexicon_mode` has another value than those allowed.
             ImageError: it cannot be read as an image.
-            LexiconError: nothing could be read so.
+            LexiconError: no text is possible under `allowed` and `lexicon`.
 
         >>> import cv2
         >>> from ms_ocr_handwritten import Recognizer, default_model_dir
@@ -300,9 +325,18 @@ class Recognizer:
         Meanwhile the next images are loaded in other threads: up to twice `batch_size`, on a GPU three times, are taken
         from `images` ahead of the line that is given out, so an array must not be written to before its line has come.
 
-        errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
-        ImageError in its place. What `images` itself raises comes after the lines of the images before.
-        n_best, allowed, lexicon, lexicon_mode: as for `read`.
+        Args:
+            images: each is anything that `load_image` takes. What the iterable itself raises is raised here, after the
+                lines of the images before.
+            batch_size: lines that are computed together, at most.
+            errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
+                ImageError in its place.
+            n_best, allowed, lexicon, lexicon_mode: as in `read`.
+
+        Raises:
+            ConfigurationError: an option has another value than those allowed.
+            ImageError: with errors="raise", an image cannot be read; `images` is a single image.
+            LexiconError: no text is possible under `allowed` and `lexicon`.
 
         >>> import cv2
         >>> from ms_ocr_handwritten import Recognizer, default_model_dir

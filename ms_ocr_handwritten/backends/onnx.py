@@ -169,8 +169,14 @@ def refuse_other_weights(path: Path, weights: Path | None) -> None:
 def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Backend:
     """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
 
-    threads: of onnxruntime; None takes all cores. layout: how its network takes lines. Raises BackendError or
-        CheckpointError.
+    Args:
+        path: of the file.
+        threads: of onnxruntime; None takes all cores.
+        layout: how its network takes lines.
+
+    Raises:
+        BackendError: onnxruntime is not installed.
+        CheckpointError: the file is missing, unsafe, damaged, or of another layout.
     """
     require("backend 'onnxruntime'", "onnxruntime")
     check_onnx_file(path, layout)

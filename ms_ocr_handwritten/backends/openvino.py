@@ -24,12 +24,15 @@ _HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenV
 def open_openvino(path: Path, precision: str, threads: int | None, layout: Layout = CHUNKED) -> Backend:
     """A backend for an ONNX file of either kind (see `open_onnx`).
 
-    precision: "fp32", "bf16", or "auto", which is fp32; a file that says it is int8 computes with int8 as well.
-    threads: of OpenVINO; None takes all cores.
-    layout: how its network takes lines.
+    Args:
+        path: of the file.
+        precision: "fp32", "bf16", or "auto", which is fp32; a file that says it is int8 computes with int8 as well.
+        threads: of OpenVINO; None takes all cores.
+        layout: how its network takes lines.
 
-    Raises BackendError if OpenVINO is not installed, the precision is another, or this CPU does not compute with it;
-    CheckpointError if OpenVINO cannot read the file.
+    Raises:
+        BackendError: OpenVINO is not installed, or the precision is another or not available on this CPU.
+        CheckpointError: OpenVINO cannot read the file.
     """
     try:
         import openvino

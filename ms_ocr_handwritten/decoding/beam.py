@@ -131,10 +131,12 @@ def beam_search(
 ) -> Search:
     """The texts of the greatest mass, at most `width`; none where no allowed text could be reached.
 
-    ids: int (T, 1 + k), classes of each column, the blank first and the others by falling log-probability.
-    log_probs: float (T, 1 + k), theirs, in nats; -inf for a place that is empty.
-    language: what a language model adds to each character.
-    grammar: which texts are allowed.
+    Args:
+        ids: int (T, 1 + k), classes of each column, the blank first and the others by falling log-probability.
+        log_probs: float (T, 1 + k), their log-probabilities in nats; -inf for an empty place.
+        width: texts that are kept after each column.
+        language: what a language model adds to each character.
+        grammar: which texts are allowed; None allows all.
     """
     tree = _Tree(language, grammar)
     beam: Beam = {ROOT: (1.0, 0.0)}

@@ -101,9 +101,13 @@ class Decoding:
         lexicon: "str | os.PathLike[str] | Iterable[str] | None" = None,
         lexicon_mode: str = "line",
     ) -> Decoder | None:
-        """The decoder for what is asked, None for the best path; that of the last call where the same is asked again.
+        """The decoder for these options, which are those of `Recognizer.read`; None stands for the best path.
 
-        Raises ConfigurationError, or LexiconError where nothing could be read.
+        The decoder of the last call is returned again if the options are the same.
+
+        Raises:
+            ConfigurationError: `n_best` or `lexicon_mode` has another value than those allowed.
+            LexiconError: no text is possible under `allowed` and `lexicon`.
         """
         if n_best < 1:
             raise ConfigurationError(f"n_best is {n_best}; at least 1 expected")

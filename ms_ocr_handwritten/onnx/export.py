@@ -91,13 +91,19 @@ def export_onnx(
 ) -> Path:
     """Write `network` to `path`; an existing file is replaced only by one that passed the check.
 
-    half_weights: store the weights as float16, and compute in float32 all the same. It halves the file, and loses
-        nothing where the weights are values of float16.
-    weights: the file that `network` was loaded from. The new file keeps its digest (`backends.onnx.made_from`), so that
-        it is not read beside other weights; where `network` was changed since, it is of no file's weights.
+    Args:
+        network: left as and where it is.
+        path: of the new file.
+        opset: one of OPSETS.
+        half_weights: store the weights as float16, but compute in float32. This halves the file, and is lossless
+            where the weights are float16 values.
+        weights: the file that `network` was loaded from. The new file records its digest (`backends.onnx.made_from`),
+            so that it is never read beside other weights; if `network` was changed since, no digest is recorded.
 
-    Raises BackendError, and leaves no new file, if onnx or onnxruntime is missing, the opset is none of OPSETS, or the
-    texts or logits differ; CheckpointError if `weights` cannot be read.
+    Raises:
+        BackendError: onnx or onnxruntime is missing, the opset is not one of OPSETS, or the texts or logits differ;
+            no new file is left.
+        CheckpointError: `weights` cannot be read.
     """
     require("exporting to ONNX", "onnx", "onnxruntime")
     if opset not in OPSETS:  # PyTorch would say so as well, after it has printed the whole graph

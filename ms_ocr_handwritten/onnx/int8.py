@@ -83,13 +83,18 @@ def quantize_onnx(
 ) -> Comparison:
     """Write `source`, an ONNX file of `export_onnx`, in int8 to `out`, if it reads the sets of `score` well enough.
 
-    calibration: lines of the kind that will be read, some hundred; labels are not needed.
-    score: called twice, with the backend of `source` and with that of the new file.
-    layout: how the network takes lines.
+    Args:
+        source: a file that computes in fp32.
+        out: of the new file.
+        calibration: about a hundred lines of the kind that will be read; labels are not needed.
+        score: called twice, with the backend of `source` and with that of the new file.
+        layout: how the network takes lines.
 
-    Raises QuantizationError, and leaves no new file, if the CER grows by LIMIT or more, if the sets hold fewer than
-    MINIMUM_CHARACTERS, if there is no line to calibrate with, or if `source` is of another kind; BackendError if onnx
-    or onnxruntime is missing; CheckpointError if `source` cannot be read.
+    Raises:
+        QuantizationError: the CER grows by LIMIT or more, the sets hold fewer than MINIMUM_CHARACTERS, there is no line
+            to calibrate with, or `source` is of another kind; no new file is left.
+        BackendError: onnx or onnxruntime is missing.
+        CheckpointError: `source` cannot be read.
     """
     require("quantising", "onnx", "onnxruntime")
     source, out = Path(source), Path(out)

@@ -19,8 +19,16 @@ class OCRRecognition(RefusesUnknown, TorchModel):
     """A network with its vocabulary. Raises ConfigurationError, VocabularyError or CheckpointError."""
 
     def __init__(self, model_dir: str, device: str = "gpu", **model: Any) -> None:
-        """model: keys of the section `model` of configuration.json, in place of those in the file. The network is on
-        the CPU; `device` is where a pipeline puts it. An unknown key raises ConfigurationError."""
+        """The network is loaded onto the CPU.
+
+        Args:
+            model_dir: a model directory.
+            device: where a pipeline moves the network.
+            model: keys of the section `model` of configuration.json that replace those of the file.
+
+        Raises:
+            ConfigurationError: a key is unknown, or its value is not one that is allowed.
+        """
         super().__init__(model_dir, device=device)
         files = ModelDir.open(model_dir)
         raw = {**files.raw, "model": {**files.raw.get("model", {}), **model}}

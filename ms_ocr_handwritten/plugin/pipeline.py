@@ -47,8 +47,15 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         augment_below: float | None = None,
         preprocessor: Any = None,
     ) -> None:
-        """model: a model directory or a loaded model, which is moved to `device`, as upstream does; precision, backend,
-        device, limits, language_model, augment_below: as for `Recognizer.from_pretrained`. Raises what that raises."""
+        """
+        Args:
+            model: a model directory, or a loaded model, which is moved to `device`, as upstream does.
+            precision, backend, device, limits, language_model, augment_below: as in `Recognizer.from_pretrained`.
+            preprocessor: must be None; upstream's keyword, refused with a reason.
+
+        Raises:
+            ConfigurationError: an argument is not what is expected; and what `Recognizer.from_pretrained` raises.
+        """
         if preprocessor is not None:
             raise ConfigurationError(
                 "preprocessor is not used by this pipeline, which reads images itself; change the "
@@ -135,7 +142,13 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
     ) -> Any:
         """Read `input`; see the class for the shapes, `load_image` for what an image can be.
 
-        n_best, allowed, lexicon, lexicon_mode: as for `Recognizer.read`. Raises what that raises.
+        Args:
+            input: one image, a list of images, or another iterable of images or of records with the key "image".
+            batch_size: lines that are computed together, at most; changes the shape of a list's result.
+            n_best, allowed, lexicon, lexicon_mode: as in `Recognizer.read`.
+
+        Raises:
+            ImageError: an image cannot be read; and what `Recognizer.read` raises.
         """
         if _is_image(input):
             return _wrapped(self.recognizer.read(_image(input), n_best, allowed, lexicon, lexicon_mode))

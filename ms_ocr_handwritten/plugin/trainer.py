@@ -43,13 +43,28 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
         arg_parse_fn: Callable | None = None,
         device: str | None = None,
     ) -> None:
-        """model: a model directory or a loaded model. train_dataset, eval_dataset: what `MsDataset.load(...,
-        local_lmdb=...)` returned (or, for a data set of the hub, `MsDataset.load` itself), a path of an LMDB, a
-        `datasets.Dataset` or MsDataset with columns image and text, or a list of these. The other arguments override
-        the configuration, in this order: cfg_modify_fn, cfg_options (dotted keys), work_dir, max_epochs, seed. device:
-        'cpu', 'gpu', 'gpu:1' ...; None takes a GPU if there is one.
+        """What overrides the configuration is applied in this order: cfg_modify_fn, cfg_options, work_dir, max_epochs,
+        seed.
 
-        Raises ConfigurationError, LmdbError, LabelError, VocabularyError or CheckpointError.
+        Args:
+            model: a model directory or a loaded model.
+            train_dataset: what `MsDataset.load(..., local_lmdb=...)` returned (or, for a data set of the hub,
+                `MsDataset.load` itself), a path of an LMDB, a `datasets.Dataset` or MsDataset with columns image and
+                text, or a list of these.
+            eval_dataset: the same; None trains without evaluation.
+            work_dir: where checkpoints and logs are written; one training per folder.
+            cfg_modify_fn: takes the configuration and returns it changed.
+            cfg_file: read in place of the model's configuration.json.
+            cfg_options: dotted keys of the configuration and their values.
+            max_epochs, seed: `train.max_epochs` and `train.seed`.
+            launcher: None or "pytorch"; processes are started by torchrun.
+            model_revision: a branch or tag of a model id.
+            arg_parse_fn: ModelScope's.
+            device: "cpu", "gpu", "gpu:1" ...; None takes a GPU if there is one.
+
+        Raises:
+            ConfigurationError, DataError: here, of arguments, the configuration and data sets.
+            LmdbError, LabelError, VocabularyError, CheckpointError: at the first use of `training`.
         """
         if not isinstance(model, (str, OCRRecognition)):
             raise ConfigurationError(
@@ -88,7 +103,7 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
 
     @property
     def model(self) -> Any:
-        """The network (a torch module) as far as it is trained."""
+        """The network (a torch module) in its present state of training."""
         return self.training.network
 
     @property
@@ -111,13 +126,15 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
     def train(self, checkpoint_path: str | None = None, resume: bool = True) -> dict[str, Any]:
         """Train to `train.max_epochs`; returns the last evaluation.
 
-        An interrupted training in the same work_dir is gone on with; `checkpoint_path` ('work_dir/epoch_3', with or
-        without '.pth') goes on from that epoch instead; `resume=False` starts anew and moves aside what is there.
+        Args:
+            checkpoint_path: the epoch to continue from ('work_dir/epoch_3', with or without '.pth'); None continues an
+                interrupted training of the same work_dir where it was.
+            resume: False starts again from the beginning and moves aside what is in work_dir.
         """
         return self.training.run(checkpoint_path, resume)
 
     def evaluate(self, checkpoint_path: str | None = None) -> dict[str, Any]:
-        """Scores on the evaluation set, of the file of weights `checkpoint_path`, else of the network as it stands."""
+        """Scores of the weights in `checkpoint_path`, or else of the network as it is now, on the evaluation set."""
         if not self.eval_lines:
             raise ConfigurationError("eval_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
         if checkpoint_path is None and self._training is not None:
