@@ -49,6 +49,6 @@ def naming_what_cannot_be_written(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, mend the permissions, or name "
-            "another place; what stood there before is as it was"
+            f"{path}: cannot be written ({error.strerror or error}); free some space, correct the "
+            "permissions, or choose another path; what was there before is unchanged"
         ) from error

@@ -77,7 +77,7 @@ class TrainConfig:
     save: SaveConfig = SaveConfig()
     logging_interval: int = 100  # iterations
     tensorboard: bool = False  # whether the log is written as TensorBoard events too
-    patience: int | None = None  # evaluations without a better one after which it ends; None for none
+    patience: int | None = None  # evaluations without an improvement after which it ends; None for none
     seed: int = 0
     precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 where it is measured to be faster
     compile: bool = False  # whether PyTorch's compiler makes the network's kernels
@@ -193,7 +193,8 @@ def _scheduler(section: Section) -> SchedulerConfig:
     options.finish()
     if scheduler.type is None and scheduler.arguments:
         raise section.fail(
-            "type", f"is missing, so that {', '.join(scheduler.arguments)} mean nothing; e.g. 'MultiStepLR'"
+            "type",
+            f"is missing, so that {', '.join(scheduler.arguments)} have no effect; set it, e.g. to 'MultiStepLR'",
         )
     return scheduler
 
@@ -237,7 +238,7 @@ def _freeze(section: Section, parts: tuple[str, ...]) -> tuple[str, ...]:
         if part not in parts:
             raise section.fail("freeze", f"names {part!r}; {', '.join(map(repr, parts))} expected")
     if set(frozen) == set(parts):
-        raise section.fail("freeze", "names every part of the network, so that nothing could be learnt; name fewer")
+        raise section.fail("freeze", "names every part of the network, so nothing could be learnt; name fewer")
     return frozen
 
 

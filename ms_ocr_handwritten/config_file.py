@@ -29,9 +29,9 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # of which JSONDecodeError and UnicodeDecodeError are
         raise ConfigurationError(f"{path}: not readable as JSON ({error})") from error
     if len(content) > MOST_JSON:
-        raise ConfigurationError(f"{path}: over {MOST_JSON} bytes, which no configuration has; name another file")
+        raise ConfigurationError(f"{path}: over {MOST_JSON} bytes, too many for a configuration; name another file")
     if nested > MOST_NESTED:
-        raise ConfigurationError(f"{path}: nested over {MOST_NESTED} deep, which no configuration is")
+        raise ConfigurationError(f"{path}: nested over {MOST_NESTED} levels deep, too many for a configuration")
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: holds a {type(raw).__name__}, not an object; see the README for a sample")
     return raw

@@ -72,8 +72,8 @@ class Vocabulary:
         if "\r" in text:
             line = text.count("\n", 0, text.index("\r")) + 1
             raise VocabularyError(
-                f"{path}: line {line} holds a carriage return (Windows line ends?); "
-                "save the file with Unix line ends (\\n), for instance with dos2unix"
+                f"{path}: line {line} holds a carriage return (Windows line endings?); "
+                "save the file with Unix line endings (\\n), for instance with dos2unix"
             )
         lines = text.split("\n")
         if lines[-1] == "":  # what follows the last line end is no line
@@ -229,7 +229,7 @@ def _read_text(path: str | os.PathLike) -> str:
     try:
         content = read_regular(path, MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise VocabularyError(f"{path}: over {MOST_BYTES} bytes, more than all characters take; name another file")
+            raise VocabularyError(f"{path}: over {MOST_BYTES} bytes, more than all characters need; name another file")
         return content.decode("utf-8")
     except OSError as error:
         raise VocabularyError(

@@ -91,7 +91,7 @@ def position(work_dir: Path) -> tuple[int, int] | None:
 
 def said_position(told: Path) -> tuple[int, int] | None:
     """Where a child said that it goes on; None if it did not come so far or began anew."""
-    found = re.search(r"going on after epoch (\d+), batch (\d+)", told.read_text(encoding="utf-8"))
+    found = re.search(r"resuming after epoch (\d+), batch (\d+)", told.read_text(encoding="utf-8"))
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -96,7 +96,7 @@ def test_addresses_are_not_fetched_for_others(client, blocked_network):
     for path in ("file=http://example.invalid/a.png", "file=HTTPS://example.invalid", "proxy=http://example.invalid/a"):
         assert client.get(f"/gradio_api/{path}").status_code == 403
     picture = {"path": "http://example.invalid/a.png", "meta": {"_type": "gradio.FileData"}}
-    assert "give an uploaded file, no address" in call(client, "dropped", [picture])
+    assert "give an uploaded file, not an address" in call(client, "dropped", [picture])
     assert blocked_network == []
 
 

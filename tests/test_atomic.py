@@ -41,7 +41,7 @@ def test_writing_leaves_the_old_file_where_it_fails(tmp_path):
     write_atomically(path, b"old")
     with pytest.raises(TypeError):
         write_atomically(path, "no bytes")
-    with full_disk(1000), pytest.raises(OutputError, match="file: cannot be written .File too large.; make room"):
+    with full_disk(1000), pytest.raises(OutputError, match="file: cannot be written .File too large.; free some space"):
         write_atomically(path, bytes(2000))
     assert hashes(tmp_path).keys() == {"file"} and path.read_bytes() == b"old"
     other = tmp_path / "link"

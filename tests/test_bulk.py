@@ -47,7 +47,7 @@ def expected(model, images) -> list[dict]:
             chars = [vars(char) for char in line.chars]
             rows.append({"text": line.text, "score": line.score, "chars": chars, "error": ""})
     assert len({row["text"] for row in rows}) > 20
-    assert rows[BAD]["error"].startswith("8 encoded bytes: no image that is read")
+    assert rows[BAD]["error"].startswith("8 encoded bytes: not a readable image")
     return rows
 
 

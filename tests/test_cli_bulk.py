@@ -98,7 +98,7 @@ def test_parts_hold_the_rows_of_jsonl_in_order(model, lines, whole, images):
     rows = [row for part in rows for row in part]
     assert [row["path"] for row in rows] == [f"{lines}/image-{index + 1:09d}" for index in range(LINES)]
     bad = rows.pop(BAD)
-    assert list(bad) == ["path", "error"] and bad["error"].startswith("8 encoded bytes: no image that is read")
+    assert list(bad) == ["path", "error"] and bad["error"].startswith("8 encoded bytes: not a readable image")
     for row, wanted in zip(rows, map(json.loads, printed.stdout.splitlines()), strict=True):
         assert (row["path"], row["text"]) == (wanted["path"], wanted["text"])
         assert row["score"] == pytest.approx(wanted["score"], abs=1e-5) and list(row) == list(wanted)
@@ -130,7 +130,7 @@ def test_what_is_there_is_neither_written_over_nor_mixed(model, lines, whole, tm
     assert other.exit_code == 1 and "part_size 8, now 9" in other.stderr
     assert "out-00003.jsonl" not in os.listdir(tmp_path)
     resumed = recognize(model, lines, tmp_path / "out.jsonl", "--resume")
-    assert resumed.exit_code == 0 and ": 8 lines read, " in resumed.stderr and "7 parts there before" in resumed.stderr
+    assert resumed.exit_code == 0 and ": 8 lines read, " in resumed.stderr and "7 parts already there" in resumed.stderr
     assert files(tmp_path) == whole
     assert ": 0 lines read" in recognize(model, lines, tmp_path / "out.jsonl", "--resume").stderr
 
@@ -142,7 +142,7 @@ def test_another_source_is_refused(model, images, tmp_path):
         transaction.put(b"image-000000001", images[8])
     (tmp_path / "out-00001.jsonl").unlink()
     result = recognize(model, tmp_path / "lmdb", tmp_path / "out.jsonl", "--resume")
-    assert result.exit_code == 1 and "out.run.json: the run there was another one: sources " in result.stderr
+    assert result.exit_code == 1 and "out.run.json: was made by a different run: sources " in result.stderr
 
 
 def test_another_lexicon_is_refused(model, lines, tmp_path):
@@ -152,7 +152,7 @@ def test_another_lexicon_is_refused(model, lines, tmp_path):
     (tmp_path / "out-00001.jsonl").unlink()
     lexicon.write_text("ab\n")
     result = recognize(model, lines, tmp_path / "out.jsonl", "--lexicon", lexicon, "--resume")
-    assert result.exit_code == 1 and "the run there was another one: decoding files " in result.stderr
+    assert result.exit_code == 1 and "was made by a different run: decoding files " in result.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
@@ -162,7 +162,7 @@ def test_names_that_are_no_utf_8_are_gone_on_with(model, images, tmp_path):
     assert recognize(model, strange, tmp_path / "out.jsonl").exit_code == 0
     assert json.loads((tmp_path / "out-00000.jsonl").read_text())["path"].endswith("scan \ufffd.png")
     again = recognize(model, strange, tmp_path / "out.jsonl", "--resume")
-    assert again.exit_code == 0 and "1 part there before" in again.stderr
+    assert again.exit_code == 0 and "1 part already there" in again.stderr
 
 
 def test_after_each_kill_9_it_goes_on_byte_for_byte(model, lines, whole, tmp_path):
@@ -190,7 +190,7 @@ def test_shards_and_workers_write_the_same_parts(model, lines, whole, tmp_path):
     assert recognize(model, lines, out, "--shard", "1/3").exit_code == 0
     result = recognize(model, lines, out, "--resume", "--workers", 2)
     assert result.exit_code == 1  # BAD, in part 1; 4 and 7 are left, too
-    assert ": 20 lines read, " in result.stderr and "5 parts there before" in result.stderr
+    assert ": 20 lines read, " in result.stderr and "5 parts already there" in result.stderr
     assert files(tmp_path) == whole
     assert "'4/3' is no share such as 1/8" in recognize(model, lines, out, "--shard", "4/3").stderr
 
@@ -268,7 +268,7 @@ def test_a_damaged_holder_is_named(model, holders):
         archive.truncate(512 + 100)
     result = CliRunner().invoke(main, ["recognize", "rows.parquet", "shard.tar", "--model", str(model)])
     assert result.exit_code == 1 and result.stdout == ""
-    assert "rows.parquet: no Parquet file, or a damaged one" in result.stderr
+    assert "rows.parquet: not a Parquet file, or a damaged one" in result.stderr
     assert "shard.tar/a.png: a.png: cannot be read, the file is truncated or damaged" in result.stderr
 
 

@@ -111,7 +111,7 @@ def test_unreadable_lines_are_named_counted_and_left_out(always_a, sets):  # noq
     assert result.exit_code == 1
     (row,) = json.loads(result.stdout)["sets"]
     assert (row["lines"], row["unreadable"], row["cer"]) == (3, 1, pytest.approx(1 / 3))
-    assert result.stderr.startswith("error: lines/image-000000002: 8 encoded bytes: no image that is read")
+    assert result.stderr.startswith("error: lines/image-000000002: 8 encoded bytes: not a readable image")
     assert result.stderr.endswith("\n1 of 4 could not be read\n")
     assert Path("lines.tsv").read_text(encoding="utf-8").splitlines()[2] == "lines/image-000000002\tab\t\t"
 

@@ -57,7 +57,7 @@ def test_build_leaves_a_bad_row_out_or_stops_at_it_when_told(table, tmp_path):
     assert (result.exit_code, result.stderr) == (1, "")
     assert result.stdout.splitlines() == [
         f"{tmp_path / 'out'}: 1 sample written, 1 record left out",
-        f"  1 label with a space at an end, or two in a row: {table}:1",
+        f"  1 label with a leading, trailing or double space: {table}:1",
         f"  {table}:2: image {tmp_path / 'no.png'} does not exist; correct the name, or give the image root",
     ]
     result = ms_ocr("lmdb", "build", "--json", tmp_path / "other", table)
@@ -91,7 +91,7 @@ def test_inspect_beside_a_vocabulary_and_as_a_page(table, tmp_path):
     assert result.stdout.splitlines()[-3:] == [
         "doubles:    1 image more than once: image-000000001 = image-000000002",
         "vocabulary: 5 of its 6 characters occur",
-        "lacking:    1 character that it does not hold: 'é' 1",
+        "lacking:    1 character that it does not contain: 'é' 1",
     ]
     drawn = page.read_text(encoding="utf-8")
     assert "é (U+00E9) 1" in drawn and drawn.count("<svg") == 2 and "<title>90 to 90: 2</title>" in drawn

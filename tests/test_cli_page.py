@@ -151,7 +151,7 @@ def test_bad_pages_are_named_and_the_rest_is_read(model, scans):
     found = "\n".join(errors)
     assert "broken.pdf: the PDF cannot be opened" in found
     assert "huge.png: 10000x10000 px is over the limit of 64000000 pixels" in found
-    assert "notes.png: no image that is read" in found
+    assert "notes.png: not a readable image" in found
     assert "vast.pdf: 40000x40000 px are over the limit" in found.replace(", page 1 of 1", "")
     assert "nowhere: no such file or folder" in found
     assert errors[-1] == "5 of 8 could not be read"

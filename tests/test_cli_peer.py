@@ -67,7 +67,7 @@ def test_both_read_every_set_and_nothing_is_asked_of_the_network(always_a, sets,
 def test_the_table_says_who_reads_and_the_log_is_quiet(always_a, sets):  # noqa: F811
     command = [sys.executable, "-m", "ms_ocr_handwritten.cli", "evaluate", "--model", str(always_a), "lines"]
     run = subprocess.run([*command, "--peer", "rapidocr"], check=False, capture_output=True, text=True)
-    said_once = "an image of 46x40 px is a line in wide margins (ink takes 42% of its height); cut it closer, or set "
+    said_once = "an image of 46x40 px has wide margins (ink takes 42% of its height); crop it closer, or set "
     assert (run.returncode, run.stderr) == (0, f"{said_once}trim='auto' (said once)\n")
     assert [re.split("  +", line.strip()) for line in run.stdout.splitlines()] == [
         [
@@ -155,7 +155,7 @@ def test_what_the_peer_alone_cannot_read_is_named_and_left_out_of_its_row(always
     assert (ours["lines"], ours["unreadable"], ours["cer"]) == (2, 1, pytest.approx(2 / 3))
     assert (others["lines"], others["unreadable"], others["cer"]) == (1, 2, 0)
     by_model, too_long, by_peer, summary = result.stderr.splitlines()
-    assert by_model.startswith("error: mixed/image-000000003: model: 8 encoded bytes: no image that is read")
+    assert by_model.startswith("error: mixed/image-000000003: model: 8 encoded bytes: not a readable image")
     assert by_peer == by_model.replace("model", "rapidocr")
     assert too_long == (
         "error: mixed/image-000000002: rapidocr: rapidocr fails on an image of 2500x10 px "

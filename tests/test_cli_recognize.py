@@ -112,7 +112,7 @@ def test_control_characters_in_a_name_do_not_break_its_line(always_a, scans):
     Path("scans/z\n.png").write_bytes(b"no image")
     result = recognize("--model", always_a, "scans/x*", "scans/z*")
     assert result.stdout == "scans/x\\n\\x1b[2J\\\\y.png\ta\n"
-    assert result.stderr.splitlines()[0].startswith("error: scans/z\\n.png: no image that is read")
+    assert result.stderr.splitlines()[0].startswith("error: scans/z\\n.png: not a readable image")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(always_a, scans):
     assert result.stderr.splitlines() == [
         "error: nowhere*.png: no such file or folder, and nothing matches it as a pattern "
         f"(looked in {os.getcwd()}); check the path",
-        "error: scans/bad.png: no image that is read, "
+        "error: scans/bad.png: not a readable image, "
         "no PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000 file; give a PNG or JPEG",
         "error: empty: the folder holds no image (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), and no data.mdb; "
         "name another",
@@ -164,7 +164,7 @@ def test_a_bad_record_of_an_lmdb_is_named_by_its_key(always_a, tmp_path, monkeyp
     assert result.exit_code == 1
     assert result.stdout == "lines/image-000000001\ta\nlines/image-000000004\ta\n"
     first, second, summary = result.stderr.splitlines()
-    assert first.startswith("error: lines/image-000000002: 8 encoded bytes: no image that is read")
+    assert first.startswith("error: lines/image-000000002: 8 encoded bytes: not a readable image")
     assert second.startswith("error: ") and "lines: key image-000000003 is missing" in second
     assert summary == "2 of 4 could not be read"
 

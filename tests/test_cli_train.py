@@ -82,7 +82,7 @@ def test_train_writes_the_work_dir_and_prints_the_last_scores(tiny_model_dir, li
 
     result = train(tiny_model_dir, lines_lmdb, work, "--set", "train.optimizer.lr=0.0005", "--from", work / "epoch_1")
     assert result.exit_code == 0, result.stderr
-    assert f"going on after epoch 1, batch 0; later epochs moved to {work / 'superseded_1'}" in result.stderr
+    assert f"resuming after epoch 1, batch 0; later epochs moved to {work / 'superseded_1'}" in result.stderr
     assert json.loads(result.stdout)["avg_loss"] == pytest.approx(summary["avg_loss"], rel=1e-4)
 
 

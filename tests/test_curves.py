@@ -80,8 +80,8 @@ def test_bad_input_is_named(work):
     )
     for text, said in (
         ("", "holds no entry yet; wait for train.logging.interval batches, or name another"),
-        ('{"mode": "train", "epoch": 1, "iter": 1}\n[]\n', "2: no entry of a training's log; remove the line"),
-        ('{"mode": "other", "epoch": 1}\n', "1: no entry of a training's log; remove the line"),
+        ('{"mode": "train", "epoch": 1, "iter": 1}\n[]\n', "2: not an entry of a training log; remove the line"),
+        ('{"mode": "other", "epoch": 1}\n', "1: not an entry of a training log; remove the line"),
     ):
         Path("one/train_log.jsonl").write_text(text)
         assert said in curve("one").stderr

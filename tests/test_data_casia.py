@@ -100,8 +100,8 @@ def test_a_label_with_ink_that_is_no_character_is_left_out_by_name(tmp_path):
     path = written(tmp_path / "001-P1.dgrl", page)
     samples, skipped, _ = built(tmp_path, path)
     assert [label for _, label in samples] == ["二"]
-    assert skipped[0].startswith(f"{path}: line 1: the label marks ink that is no character (0xFF)")
-    assert skipped[1] == f"{path}: line 2: the code 81 20 is no character of gb18030"
+    assert skipped[0].startswith(f"{path}: line 1: the label marks ink that is not a character (0xFF)")
+    assert skipped[1] == f"{path}: line 2: the code 81 20 is not a character of gb18030"
 
 
 def test_a_page_that_is_cut_off_keeps_its_first_lines_and_names_the_offset(tmp_path):

@@ -121,8 +121,8 @@ def test_label_studio(tmp_path, page, address):
     lines, report = built(tmp_path, path, image_root=tmp_path / "pages")
     assert sorted(lines) == sorted(BOXES) and all(is_cut(lines[text], page, text) for text in BOXES)
     reasons = [one.reason for one in report.skipped]
-    assert reasons[0] == f"{path}: task 7: region loose: has a text and no box; draw one, or remove it"
-    assert "task 8: its data names no picture" in reasons[1] and "task 3: not as Label Studio" in reasons[2]
+    assert reasons[0] == f"{path}: task 7: region loose: has a text but no box; draw one, or remove it"
+    assert "task 8: its data names no image" in reasons[1] and "task 3: not as Label Studio" in reasons[2]
 
 
 def test_label_studio_turns_a_rectangle_about_its_corner(tmp_path):
@@ -143,7 +143,7 @@ def test_label_studio_turns_a_rectangle_about_its_corner(tmp_path):
 
 def test_a_short_export_of_label_studio_says_what_to_export(tmp_path):
     path = saved(tmp_path / "min.json", [{"ocr": "a.png", "transcription": ["x"], "bbox": []}])
-    with pytest.raises(DataError, match=r"min.json: no list of tasks .*; export as JSON \(not JSON-MIN\)"):
+    with pytest.raises(DataError, match=r"min.json: not a list of tasks .*; export as JSON \(not JSON-MIN\)"):
         build_lmdb(tmp_path / "out", path, options=BuildOptions(form="label-studio"))
 
 
@@ -251,7 +251,7 @@ def test_a_page_without_its_picture_is_named_and_ends_nothing(tmp_path, page):
     saved(folder / "c.xml", page_xml(text_line("上"))[:-40])
     found, report = built(tmp_path, folder)
     assert list(found) == ["上"]
-    assert "lost.png" in report.skipped[0].reason and "c.xml: no well-formed XML" in report.skipped[1].reason
+    assert "lost.png" in report.skipped[0].reason and "c.xml: not well-formed XML" in report.skipped[1].reason
 
 
 def test_null_is_no_text(tmp_path, page):

@@ -131,7 +131,7 @@ def test_parquet_of_pandas_and_of_datasets(tmp_path):
     samples, report, _ = built(tmp_path, tmp_path / "in")
     assert [label for _, label in samples] == TEXTS * 2 and [image for image, _ in samples[:3]] == FILES
     assert all(np.array_equal(pixels(image), picture) for (image, _), picture in zip(samples[3:], PICTURES))
-    assert "c.parquet: no Parquet file, or a damaged one" in report.skipped[0].reason
+    assert "c.parquet: not a Parquet file, or a damaged one" in report.skipped[0].reason
     counted = []
     build_lmdb(tmp_path / "b", tmp_path / "in", None, "skip", lambda *call: counted.append(call))
     assert counted[0] == (1, 6) and counted[-1] == (7, 7)  # a file that cannot be counted is found when it is read
@@ -214,7 +214,7 @@ def test_null_is_no_text_and_nesting_without_end_no_crash(tmp_path):
     )
     assert samples == [(FILES[1], "b")] and reader.beside(0, "writer") == ""
     assert "0: no text among .png, .json" in report.skipped[0].reason
-    assert "2: its text is not UTF-8, or its .json no JSON" in report.skipped[1].reason
+    assert "2: its text is not UTF-8, or its .json is not JSON" in report.skipped[1].reason
 
 
 # ---------------------------------------------------------------------- LMDBs of others, IAM
@@ -278,7 +278,7 @@ def test_iam_by_its_forms(tmp_path):
     assert find_format(root) == ("iam", root)
     samples, report, reader = built(tmp_path, root)
     assert samples == list(zip(FILES, ['A "MOVE"', "two"])) and reader.beside(0, "writer") == "042"
-    assert "a01-003.xml: no well-formed XML" in report.skipped[0].reason
+    assert "a01-003.xml: not well-formed XML" in report.skipped[0].reason
 
 
 # ---------------------------------------------------------------------- detection
@@ -286,9 +286,9 @@ def test_iam_by_its_forms(tmp_path):
 
 def test_what_is_not_known_or_not_one_thing_is_said(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"a.docx: of no format that is known here; name it \(--from table\|casia\|"):
+    with pytest.raises(DataError, match=r"a.docx: of no known format; name it \(--from table\|casia\|"):
         find_format(tmp_path / "a.docx")
-    with pytest.raises(DataError, match="the folder holds nothing that is known here"):
+    with pytest.raises(DataError, match="the folder holds no file of a known format"):
         find_format(tmp_path)
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         find_format(tmp_path / "nowhere")
@@ -296,7 +296,7 @@ def test_what_is_not_known_or_not_one_thing_is_said(tmp_path):
     (tmp_path / "x.gnt").write_bytes(b"x")
     with pytest.raises(DataError, match=r"several things: .* \(casia\), .* \(parquet\); name one"):
         find_format(tmp_path)
-    with pytest.raises(DataError, match="--from docx: no format that is known here; give one of table, casia"):
+    with pytest.raises(DataError, match="--from docx: not a known format; give one of table, casia"):
         build_lmdb(tmp_path / "out", tmp_path, options=BuildOptions(form="docx"))
 
 

@@ -131,7 +131,7 @@ def test_old_skills_are_told_at_each_evaluation_with_a_warning(lines_lmdb, tmp_p
     after = evaluate_model_dir(tmp_path / "work" / "output", read_raw(model), [old])
     assert summary["old_skills_cer"] == entries[1]["old_skills_cer"] == after["cer"] > before["cer"]
     assert summary["old_skills_accuracy"] == after["accuracy"] and summary["lines"] == 48
-    assert f"warning: old skills are read worse after epoch 2: CER {100 * after['cer']:.2f} %" in told
+    assert f"warning: old skills got worse after epoch 2: CER {100 * after['cer']:.2f} %" in told
     assert "rehearse them (train.rehearsal), freeze a part (train.freeze), or lower train.optimizer.lr" in told
 
 

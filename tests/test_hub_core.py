@@ -58,7 +58,7 @@ def test_recognizer_and_commands_take_ids(tmp_path, model_dir):
     assert '"lines": 8' in got["stdout"]["evaluate"]
     assert (tmp_path / "work" / "output" / "pytorch_model.pt").exists()
     assert (tmp_path / "model.onnx").stat().st_size > 100_000
-    assert f"error: {MODEL_ID}: is no directory; to export the model of that id, say --out FILE" in got["error"]
+    assert f"error: {MODEL_ID}: is not a directory; to export a model by its id, give --out FILE" in got["error"]
     assert got["pipelines"] is False
     assert hub.unknown == [] and got["attempts"] == []
 

@@ -42,7 +42,7 @@ def test_another_training_set_is_refused_with_the_remedies(tiny_model_dir, few, 
     assert_refuses(
         training,
         ConfigurationError,
-        "the training began otherwise: training set 1 of 1 holds other lines; .*another work_dir .*resume=False "
+        "this is a different training: training set 1 of 1 holds different lines; .*another work_dir .*resume=False "
         r"\(--no-resume\).* aside, .*train\('.*/work/epoch_N'\) \(--from\)",
     )
     two = prepare(tiny_model_dir, [few, others], work, **{**ONE_EPOCH, "max_epochs": 2})
@@ -53,7 +53,7 @@ def test_other_initial_weights_are_refused(tiny_model_dir, few, tmp_path):
     work = finished(tiny_model_dir, few, tmp_path / "work")
     shutil.copytree(work / "output", tmp_path / "other_model")
     training = prepare(tmp_path / "other_model", few, work, **{**ONE_EPOCH, "max_epochs": 2})
-    assert_refuses(training, ConfigurationError, "began otherwise: the initial weights are others")
+    assert_refuses(training, ConfigurationError, "began otherwise: the initial weights differ")
 
 
 def test_what_changes_nothing_may_change(tiny_model_dir, few, tmp_path):
@@ -99,7 +99,7 @@ def test_starting_anew_moves_all_aside(tiny_model_dir, few, others, tmp_path, ca
     work = finished(tiny_model_dir, few, tmp_path / "work", [few])
     before = hashes(work)
     prepare(tiny_model_dir, others, work, [others], **ONE_EPOCH).run(resume=False)
-    assert f"starting anew; what was there is in {work / 'superseded_1'}" in capsys.readouterr().err
+    assert f"starting from the beginning; the former files are in {work / 'superseded_1'}" in capsys.readouterr().err
     after = hashes(work)
     assert {name.removeprefix("superseded_1/"): value for name, value in after.items() if "/" in name} | before == {
         **before,
@@ -108,7 +108,7 @@ def test_starting_anew_moves_all_aside(tiny_model_dir, few, others, tmp_path, ca
     finished(tiny_model_dir, others, tmp_path / "plain", [others])
     assert_equal_weights(*(read_weights_file(folder / "epoch_1.pth") for folder in (work, tmp_path / "plain")))
     assert [entry["mode"] for entry in log(work)] == ["train", "eval"]
-    with pytest.raises(ConfigurationError, match="resume=False starts anew, but .*epoch_1 is named"):
+    with pytest.raises(ConfigurationError, match="resume=False starts from the beginning, but .*epoch_1 is named"):
         prepare(tiny_model_dir, others, work, **ONE_EPOCH).run(str(work / "epoch_1"), resume=False)
 
 
@@ -122,11 +122,11 @@ def test_from_a_chosen_epoch_it_may_go_on_otherwise(tiny_model_dir, few, others,
         training.run(str(work / "epoch_1"))
     told = capsys.readouterr().err
     assert (
-        "from here on otherwise: training set 1 of 1 holds other lines; train.dataloader.batch_size_per_gpu was 16"
-        in told
+        "from here on with changes: training set 1 of 1 holds different lines; "
+        "train.dataloader.batch_size_per_gpu was 16" in told
     )
     prepare(tiny_model_dir, others, work, **train).run()
-    assert "going on after epoch 1, batch 0" in capsys.readouterr().err
+    assert "resuming after epoch 1, batch 0" in capsys.readouterr().err
     assert [entry["epoch"] for entry in log(work)] == [1, 2, 3]
 
 
@@ -138,7 +138,7 @@ def test_another_evaluation_set_begins_the_best_anew(tiny_model_dir, few, others
     same.run()
     assert json.loads((work / "best.json").read_text()) == best
     prepare(tiny_model_dir, few, work, [others], **{**ONE_EPOCH, "max_epochs": 3}).run()
-    assert "judged by another evaluation set or metric: the best begins anew" in capsys.readouterr().err
+    assert "another evaluation set or metric: the best result is determined anew" in capsys.readouterr().err
     assert json.loads((work / "best.json").read_text())["epoch"] == 3
     assert json.loads((work / "superseded_1" / "best.json").read_text()) == best
 
@@ -194,4 +194,4 @@ def test_a_damaged_resume_file_is_named(tiny_model_dir, few, tmp_path, content):
     work = finished(tiny_model_dir, few, tmp_path / "work")
     (work / "resume.json").write_text(content)
     training = prepare(tiny_model_dir, few, work, **{**ONE_EPOCH, "max_epochs": 2})
-    assert_refuses(training, CheckpointError, "resume.json: damaged .*; remove it and go on from an epoch_N")
+    assert_refuses(training, CheckpointError, "resume.json: damaged .*; remove it and continue from an epoch_N")

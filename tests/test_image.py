@@ -259,5 +259,5 @@ def test_refused_arrays(array, message):
 
 @pytest.mark.parametrize("source", [5, [noise(4, 4)]])
 def test_refused_types(source):
-    with pytest.raises(ImageError, match=f"{type(source).__name__}: not a source.*give a path"):
+    with pytest.raises(ImageError, match=f"{type(source).__name__}: not an image source.*give a path"):
         load_image(source)

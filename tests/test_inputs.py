@@ -79,7 +79,7 @@ def test_an_open_file_that_is_no_image_is_named(tmp_path):
         pytest.raises(ImageError, match=r"line.txt: its read\(\) gives str.*'rb'"),
     ):
         load_image(file)
-    with pytest.raises(ImageError, match=r"line.txt: cannot be read \(I/O operation on closed file.*open it anew"):
+    with pytest.raises(ImageError, match=r"line.txt: cannot be read \(I/O operation on closed file.*open it again"):
         load_image(file)
     with pytest.raises(ImageError, match=r"AsyncUpload: its read\(\) gives coroutine.*await upload.read\(\)"):
         load_image(AsyncUpload())
@@ -104,7 +104,7 @@ def test_errors_in_a_list_give_the_index_of_what_has_no_name(recognizer):
     messages = [str(item) for item in recognizer.read_many(given, errors="yield") if isinstance(item, ImageError)]
     assert [message.partition(": ")[0] for message in messages] == ["image 1", "image 2", "nowhere.png", "image 4"]
     assert "(3, 3, 7)" in messages[0]
-    with pytest.raises(ImageError, match="image 2: None: no image; cv2.imread gives it where the path is wrong"):
+    with pytest.raises(ImageError, match="image 2: None: no image; cv2.imread returns it if the path is wrong"):
         list(recognizer.read_many([line, line, None]))
     with pytest.raises(ImageError, match="^None: no image"):
         recognizer.read(None)

@@ -79,7 +79,7 @@ def test_the_best_within_an_epoch_is_kept_and_told(model_dir, lines_lmdb, tmp_pa
 def test_without_evaluation_the_last_network_is_told(model_dir, lines_lmdb, tmp_path, capsys):
     prepare(model_dir, lines_lmdb, tmp_path / "work", max_epochs=1).run()
     assert capsys.readouterr().err.endswith(
-        f"\ntrained 1 epochs, none of them judged; the network is in {tmp_path}/work/output\n"
+        f"\ntrained 1 epochs, without evaluation; the network is in {tmp_path}/work/output\n"
         f"read with it: ms-ocr recognize --model {tmp_path}/work/output IMAGE\n"
     )
 
@@ -89,7 +89,7 @@ def test_patience_ends_the_training(model_dir, lines_lmdb, tmp_path, capsys):
     with_scores(judged(model_dir, lines_lmdb, work, **settings), [0.5, 0.4, 0.4, 0.45, 0.1]).run()
     assert evaluations(work) == [(1, None), (2, None), (3, None), (4, None)]
     said = capsys.readouterr().err
-    assert "stopped: 2 evaluations without a better one\nbest cer: 0.4, after epoch 2 (trained 4)" in said
+    assert "stopped: 2 evaluations without an improvement\nbest cer: 0.4, after epoch 2 (trained 4)" in said
     assert (work / "epoch_4.pth").exists() and not (work / "epoch_5.pth").exists()
     judged(model_dir, lines_lmdb, work, **settings).run()  # once more: it is as over as before
     assert evaluations(work)[-1] == (4, None)

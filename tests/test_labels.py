@@ -37,7 +37,7 @@ def test_unknown_characters_stop_the_training_before_anything_is_written(tiny_mo
         "2 characters of the labels are not in vocab.txt:",
         f"  '中' (U+4E2D) 3 times, first at {mixed_lmdb} image-000000002, {mixed_lmdb} image-000000004",
         f"  'é' (U+00E9) 1 times, first at {mixed_lmdb} image-000000004",
-        "mend the labels, or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)",
+        "correct the labels, or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)",
     ]
     assert not (tmp_path / "work").exists()
 
@@ -62,7 +62,7 @@ def test_characters_of_the_evaluation_set_alone_and_blank_labels_are_named(mixed
     told = capsys.readouterr().err
     assert "2 characters of the evaluation set are not in the vocabulary and count as errors" in told
     assert f"'中' (U+4E2D) 3 times, first at {mixed_lmdb} image-000000002, " in told
-    assert f"2 labels are blank, so that these lines are learnt as empty ones: {lines} image-000000002, " in told
+    assert f"2 labels are blank, so these lines are learnt as empty: {lines} image-000000002, " in told
     assert len(training.dataset) == 4
     prepare(model_dir, lmdb_of(tmp_path / "good", ["a"]), tmp_path / "other", [tmp_path / "good"])
     assert capsys.readouterr().err == ""
@@ -141,7 +141,7 @@ def test_unalignable_labels_stop_the_training_by_their_keys(tiny_model_dir, tmp_
         LabelError,
         match=re.escape(
             f"2 labels need more columns than their lines have (one per character, one more between equal neighbours): "
-            f"{path} image-000000003, {path} image-000000005; mend them, or set train.unalignable to 'drop'"
+            f"{path} image-000000003, {path} image-000000005; correct them, or set train.unalignable to 'drop'"
         ),
     ):
         prepare(tiny_model_dir, path, tmp_path / "work")
@@ -191,7 +191,7 @@ def test_broken_records_raise_with_their_key(tiny_model_dir, broken_lmdb):
     dataset = dataset_of(tiny_model_dir, broken_lmdb)
     assert dataset[0].label
     for index, key in ((2, "image-000000003"), (5, "label-000000006"), (7, "image-000000008")):
-        with pytest.raises(LmdbError, match=f"{key}.*mend the record, or set train.on_bad_sample to 'skip'"):
+        with pytest.raises(LmdbError, match=f"{key}.*correct the record, or set train.on_bad_sample to 'skip'"):
             dataset[index]
 
 

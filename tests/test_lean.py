@@ -91,7 +91,7 @@ def test_the_command_reads_and_names_what_is_missing_for_more(tmp_path):
     write_lmdb(tmp_path / "lines", [(LINES[0].read_bytes(), "x")])
     done = lean(COMMAND, "recognize", tmp_path / "lines")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: this needs the package lmdb, which is missing; `pip install lmdb`\n"
+    assert done.stderr == "error: this command needs the package lmdb, which is missing; `pip install lmdb`\n"
 
 
 def test_the_doctor_says_what_is_missing():

@@ -104,7 +104,7 @@ def test_one_that_is_truncated_or_none_is_left_alone(lines_lmdb, tmp_path):
 def test_while_this_process_reads_it(lines_lmdb):
     reader = LmdbReader(lines_lmdb)
     assert len(reader) == 48
-    with pytest.raises(LmdbError, match="this process reads it"):
+    with pytest.raises(LmdbError, match="this process is reading it"):
         append_record(lines_lmdb, record("a", png(render("a"))))
     del reader
     assert append_record(lines_lmdb, record("a", png(render("a")))) == 49

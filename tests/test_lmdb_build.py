@@ -189,7 +189,7 @@ def test_a_row_that_cannot_be_parsed_ends_nothing(folder, tmp_path):
 
 
 def test_when_nothing_is_left_nothing_is_written(folder, tmp_path):
-    with pytest.raises(LmdbError, match="out: no sample was given.*; the first of 1 records: .*cut.png.*decoded"):
+    with pytest.raises(LmdbError, match="out: no samples.*; the first of 1 records: .*cut.png.*decoded"):
         build_lmdb(tmp_path / "out", table(folder, "cut.png\tx\n"), on_bad_sample="skip")
     assert not (tmp_path / "out").exists()
 

@@ -81,7 +81,10 @@ def test_what_is_cut_away(boxes, kept):
 @pytest.mark.parametrize(
     "boxes, reason",
     [
-        (pickets(50, 40, 250, 64), "in wide margins (ink takes 24% of its height); cut it closer, or set trim='auto'"),
+        (
+            pickets(50, 40, 250, 64),
+            "has wide margins (ink takes 24% of its height); crop it closer, or set trim='auto'",
+        ),
         (pickets(50, 20, 250, 40) + pickets(50, 60, 250, 80), "about 2 lines of writing above each other"),
         (pickets(50, 20, 250, 80), None),
         ([(150, 40, 250, 45), (140, 60, 260, 65)], None),
@@ -129,7 +132,7 @@ def test_it_warns_once(caplog):
     list(recognizer.read_many([LINES["english"], wide, wide]))
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     height, width = wide.shape[:2]
-    assert len(warnings) == 1 and warnings[0].startswith(f"an image of {width}x{height} px is a line in wide margins")
+    assert len(warnings) == 1 and warnings[0].startswith(f"an image of {width}x{height} px has wide margins")
 
 
 def test_a_page_that_is_read_as_nothing_is_not_sure_of_it(readers):

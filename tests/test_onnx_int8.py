@@ -266,7 +266,7 @@ def test_lines_that_cannot_be_read_stop_it(always_a, sets):  # noqa: F811
     )
     assert (result.exit_code, result.stdout) == (1, "") and result.stderr.endswith("\n1 of 111 could not be read\n")
     result = ms_ocr("export", "int8", "--model", always_a, "--calibrate", "broken_image", "--evaluate", "lines")
-    assert result.stderr.startswith("error: broken_image/image-000000001: 8 encoded bytes: no image that is read")
+    assert result.stderr.startswith("error: broken_image/image-000000001: 8 encoded bytes: not a readable image")
     assert not list(always_a.glob("*int8*"))
 
 

@@ -203,7 +203,7 @@ def test_what_is_no_image_is_an_image_error(reader, tmp_path, files):
         (str(tmp_path / "none.png"), "none.png"),
         (str(tmp_path / "text.png"), "text.png"),
         (7, "int"),
-        (None, "None: no image; cv2.imread gives it"),
+        (None, "None: no image; cv2.imread returns it"),
         ({"picture": files[0]}, "'picture'.*'image'"),
         (np.zeros((4, 4, 7), np.uint8), r"\(4, 4, 7\)"),
     ):

@@ -126,7 +126,7 @@ def test_a_line_that_cannot_be_read_is_named_in_the_page(always_a, lines):  # no
     assert result.exit_code == 1
     page = Path("out/index.html").read_text(encoding="utf-8")
     assert len(embedded(page, "lines")["rows"]) == 4
-    assert '<td class="name">lines/image-000000002</td>' in page and "8 encoded bytes: no image that is read" in page
+    assert '<td class="name">lines/image-000000002</td>' in page and "8 encoded bytes: not a readable image" in page
 
 
 def test_what_is_there_is_left_as_it_is(lines):

@@ -86,7 +86,7 @@ def test_the_last_save_within_an_epoch_is_where_it_goes_on(model_dir, lines_lmdb
     interrupt(prepare(model_dir, lines_lmdb, tmp_path / "work", **train), 48 + 45)  # in batch 6 of epoch 2
     capsys.readouterr()
     prepare(model_dir, lines_lmdb, tmp_path / "work", **train).run()
-    assert "going on after epoch 1, batch 4\n" in capsys.readouterr().err
+    assert "resuming after epoch 1, batch 4\n" in capsys.readouterr().err
 
 
 def test_no_state_is_saved_between_accumulated_batches(model_dir, lines_lmdb, tmp_path):
@@ -170,7 +170,7 @@ def test_going_on_from_an_earlier_epoch_moves_the_later_ones_aside(model_dir, li
     capsys.readouterr()
     training = prepare(model_dir, lines_lmdb, work, [lines_lmdb], max_epochs=3, checkpoint=BY_LOSS)
     training.run(str(work / f"epoch_1{suffix}"))
-    assert f"going on after epoch 1, batch 0; later epochs moved to {work / 'superseded_1'}" in capsys.readouterr().err
+    assert f"resuming after epoch 1, batch 0; later epochs moved to {work / 'superseded_1'}" in capsys.readouterr().err
     after = hashes(work)
     moved = [
         "epoch_2.pth",
@@ -198,7 +198,7 @@ def test_interrupted_after_going_back_it_goes_on_from_there(model_dir, lines_lmd
         training.run(str(three_epochs / "epoch_1"))
     capsys.readouterr()
     summary = prepare(model_dir, lines_lmdb, three_epochs, [lines_lmdb], max_epochs=3).run()
-    assert "going on after epoch 1, batch 0\n" in capsys.readouterr().err
+    assert "resuming after epoch 1, batch 0\n" in capsys.readouterr().err
     assert summary["lines"] == 48
     assert [entry["epoch"] for entry in log(three_epochs) if entry["mode"] == "eval"] == [1, 2, 3]
     assert [entry["epoch"] for entry in log(three_epochs / "superseded_1") if entry["mode"] == "eval"] == [2, 3]

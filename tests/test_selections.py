@@ -140,7 +140,7 @@ def test_data_sets_are_told_apart_and_their_bad_rows_named(tiny_model_dir, tmp_p
     )
     assert good.path != line_reader(hugging_face(["b"])).path
     with pytest.raises(
-        LmdbError, match=rf"{bad.path}: row 0: .*no image.*; mend the record, or set train.on_bad_sample"
+        LmdbError, match=rf"{bad.path}: row 0: .*not a readable image.*; correct the record, or set train.on_bad_sample"
     ):
         losses(
             tiny_model_dir,

@@ -89,7 +89,7 @@ def test_every_way_to_send_a_picture_gives_the_row_that_the_command_writes(
 
 
 BAD = {
-    "no picture": ((b"no picture", "image/png"), 422, "ImageError", "no image that is read"),
+    "no picture": ((b"no picture", "image/png"), 422, "ImageError", "not a readable image"),
     "cut off": ((LINE[:-40], "image/png"), 422, "ImageError", "damaged or truncated"),
     "empty": ((b"", "image/png"), 422, "ImageError", "empty"),
     "many pixels": ((encoded(Image.new("1", (1100, 1000))), None), 422, "ImageError", "limit of 1000000 pixels"),
@@ -168,7 +168,7 @@ def test_public_urls_lead_to_no_private_address(waiting_server, served, tmp_path
     (tmp_path / "line.png").write_bytes(LINE)
     status, answer, _ = waiting_server.post(*as_json(url=f"{served}/line.png"))
     assert (status, answer["error"]) == (422, "ImageError")
-    assert "no public address" in answer["message"]
+    assert "not a public address" in answer["message"]
 
 
 def test_it_describes_itself_and_its_page_loads_nothing(server):
@@ -382,7 +382,7 @@ def test_a_page_and_the_pages_of_a_file_are_read():
         blank = Image.new("1", (8, 8), 1)
         many = encoded(blank, "TIFF", save_all=True, append_images=[blank] * 10)
         for sent, expected, reason in (
-            ((b"no picture", None), 422, "no image that is read"),
+            ((b"no picture", None), 422, "not a readable image"),
             (form(b"", "/etc/hostname"), 422, "empty"),
             ((many, None), 413, "11 pages are over the limit of 10"),
         ):

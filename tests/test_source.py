@@ -116,10 +116,10 @@ def test_url(site, path):
         ("loop", "download failed .*redirect"),
         ("to-file", "download failed .*not allowed"),
         ("to-ftp", "download failed .*not allowed"),
-        ("html", "no image that is read, no PNG, JPEG, .*; give a PNG or JPEG"),
+        ("html", "not a readable image, no PNG, JPEG, .*; give a PNG or JPEG"),
         ("nothing", "empty"),
         ("announced", "over the limit of 33554432 bytes"),
-        ("cut", "cannot be decoded|no image that is read"),
+        ("cut", "cannot be decoded|not a readable image"),
     ],
 )
 def test_useless_answers(site, path, message):
@@ -200,7 +200,7 @@ def test_public_addresses(address, public):
 
 def test_private_addresses_are_refused_where_the_limits_say_so(site):
     limits = Limits(private_addresses=False)
-    with pytest.raises(ImageError, match="line: download failed .its host is no public address"):
+    with pytest.raises(ImageError, match="line: download failed .its host is not a public address"):
         load_image(f"{site}/line", limits=limits)
     assert load_image(f"{site}/line").shape == (8, 20, 3)  # by default they are read
 
@@ -209,7 +209,7 @@ def test_a_redirect_is_checked_as_the_first_address_is(site, monkeypatch):
     """A public name that sends on to loopback: here the first look-up alone is said to be public."""
     asked = []
     monkeypatch.setattr(download, "is_public", lambda address: not asked.append(address) and len(asked) == 1)
-    with pytest.raises(ImageError, match="no public address"):
+    with pytest.raises(ImageError, match="not a public address"):
         load_image(f"{site}/moved", limits=Limits(private_addresses=False))
     assert asked == ["127.0.0.1", "127.0.0.1"]
 

@@ -76,7 +76,7 @@ CHANGES = {
     ),
     "a random state that is none": (
         lambda state: state["random_states"][0]["cpu"].fill_(255),
-        "its random state is refused",
+        "its random number state is refused",
     ),
     "no random state": (set_to("random_states", value=[]), "random_states holds no state of a rank"),
     "endless advances": (
@@ -84,7 +84,7 @@ CHANGES = {
         "schedule.advances is 1000000000000, which is no",
     ),
     "a number that is none": (set_to("schedule", "steps", value=float("nan")), "schedule.steps is nan"),
-    "epochs before the first": (set_to("epoch", value=-1), "epoch is -1, which is no number"),
+    "epochs before the first": (set_to("epoch", value=-1), "epoch is -1, which is not a number"),
     "truth for a number": (set_to("iteration", value=True), "iteration is True"),
     "batches that are not there": (set_to("iteration", value=2), "claims 2 batches of an epoch that has 2"),
     "no identity": (lambda state: state.pop("identity"), "identity is missing"),

@@ -64,7 +64,7 @@ def test_a_signal_saves_after_the_step_and_nothing_is_lost(model_dir, lines_lmdb
     assert position(work) == (0, 3)  # line 20 is of the third batch
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == handlers
     prepare(model_dir, lines_lmdb, work, **TRAIN).run()
-    assert "going on after epoch 0, batch 3" in capfd.readouterr().err
+    assert "resuming after epoch 0, batch 3" in capfd.readouterr().err
     prepare(model_dir, lines_lmdb, tmp_path / "whole", **TRAIN).run()
     assert_equal_weights(*(read_weights_file(folder / "epoch_1.pth") for folder in (work, tmp_path / "whole")))
 
@@ -182,7 +182,7 @@ def test_one_process_does_not_train_twice_in_a_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with locked(tmp_path):
         for folder in (tmp_path, tmp_path / "link"):
-            message = "at work there, in this process; wait for its end, or name"
+            message = "running there, in this process; wait until it ends, or name"
             with pytest.raises(ConfigurationError, match=message), locked(folder):
                 pass
         assert (tmp_path / LOCK_FILE).read_text().split()[0] == str(os.getpid())

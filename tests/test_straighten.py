@@ -149,7 +149,7 @@ def test_points_of_the_picture_are_found_on_the_page(place):
 def test_what_is_no_baseline_is_an_error():
     polygon = [(10, 10), (90, 10), (90, 40), (10, 40)]
     for baseline in ([(10, 35), "ab"], [(10, 35), (1, 2, 3)]):
-        with pytest.raises(ImageError, match="a baseline that is no list"):
+        with pytest.raises(ImageError, match="a baseline that is not a list"):
             cut_line(np.zeros((50, 100, 3), np.uint8), polygon, baseline)
     with pytest.raises(ImageError, match=r"a baseline of shape \(3,\): finite"):
         cut_line(np.zeros((50, 100, 3), np.uint8), polygon, [1, 2, 3])
@@ -162,7 +162,7 @@ def test_what_is_no_baseline_is_an_error():
         ([(0, 0), (5, 5)], "three or more"),
         ([(0, 0, 1), (5, 5, 1), (3, 4, 1)], "three or more"),
         ([(0, 0), (float("nan"), 5), (3, 4)], "finite"),
-        ([(0, 0), "ab", (3, 4)], "no list"),
+        ([(0, 0), "ab", (3, 4)], "not a list"),
         ([(5, 5), (40, 5), (20, 5)], "less than a pixel"),
         ([(200, 5), (240, 5), (240, 25)], "outside the page of 100x50 px"),
         ([(0, 0), (1e9, 0), (1e9, 1e9), (0, 1e9)], "outside the page"),

@@ -163,10 +163,10 @@ def test_coordinates_follow_the_image(tmp_path):
     [
         ("", "neither PAGE XML, ALTO nor hOCR"),
         ("<svg/>", "neither PAGE XML, ALTO nor hOCR"),
-        (ALTO[:400], "no well-formed XML"),
+        (ALTO[:400], "not well-formed XML"),
         ("<html><body>text</body></html>", "ocr_page"),
         (PAGE.replace('"1000"', '"wide"'), "the size of its image"),
-        ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><alto>&a;</alto>', "no well-formed XML"),
+        ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><alto>&a;</alto>', "not well-formed XML"),
     ],
 )
 def test_other_files_are_errors_that_name_them(tmp_path, content, says):

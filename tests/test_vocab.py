@@ -74,7 +74,7 @@ def test_the_official_file_survives_a_save(tmp_path):
 @pytest.mark.parametrize(
     "data, parts",
     [
-        ("a\nb\r\nc\r\n", ["vocab.txt: line 2 holds a carriage return", "Unix line ends"]),
+        ("a\nb\r\nc\r\n", ["vocab.txt: line 2 holds a carriage return", "Unix line endings"]),
         ("a\nb\n\na\n", ["vocab.txt: lines 1 and 4 both hold 'a' (U+0061)", "do not remove the line"]),
         ("a\ne\u0301\n", ["vocab.txt: line 2 holds 2 code points (U+0065 U+0301)", "split it"]),
         ("\ufeffa\nb\n", ["vocab.txt: line 1 holds 2 code points (U+FEFF U+0061)", "byte order mark"]),
@@ -176,7 +176,7 @@ def test_saving_gives_the_same_bytes_and_overwrites_nothing(tmp_path):
     with pytest.raises(VocabularyError, match="copy.txt: exists and holds another vocabulary; choose another path"):
         vocabulary.grow("z").save(copy)
     assert copy.read_text(encoding="utf-8") == SMALL
-    with pytest.raises(OutputError, match="copy.txt/vocab.txt: cannot be written.*mend the permissions"):
+    with pytest.raises(OutputError, match="copy.txt/vocab.txt: cannot be written.*correct the permissions"):
         vocabulary.save(copy / "vocab.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.txt", "vocab.txt"]
 

@@ -24,7 +24,7 @@ class LocalBlocks(gradio.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: list, state: Any, explicit_call: bool = False) -> list:
         if _holds_address(inputs):
-            raise gradio.Error("give an uploaded file, no address")
+            raise gradio.Error("give an uploaded file, not an address")
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
 

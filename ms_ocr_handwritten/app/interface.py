@@ -113,7 +113,7 @@ def serve(settings: Settings) -> Served:
         )
     except OSError as error:
         raise OutputError(
-            f"{settings.host}:{settings.port}: {error}; give another --port, or end what listens"
+            f"{settings.host}:{settings.port}: {error}; choose another --port, or end the program that uses this one"
         ) from None
     return Served(url, blocks)
 
@@ -127,9 +127,9 @@ def _require_gradio() -> None:
         ) from None
     if tuple(map(int, gradio.__version__.split(".")[:2])) < LEAST_GRADIO:
         raise BackendError(
-            f"gradio {gradio.__version__} is here, the page needs {'.'.join(map(str, LEAST_GRADIO))} or newer, "
+            f"gradio {gradio.__version__} is installed, the page needs {'.'.join(map(str, LEAST_GRADIO))} or newer, "
             "and so Pillow below 13; "
-            "`pip install ms_ocr_handwritten[app]` in a virtual environment of its own"
+            "`pip install ms_ocr_handwritten[app]` in a separate virtual environment"
         )
 
 

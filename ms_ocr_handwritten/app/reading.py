@@ -73,7 +73,7 @@ class Recognizers:
     def get(self, model: str, precision: str) -> Recognizer:
         """Raises ConfigurationError for a model that may not be named, and as `Recognizer.from_pretrained` does."""
         if model not in self._models and not (self._others and model):
-            raise ConfigurationError(f"{model!r}: not one of the models that this page reads with; choose one of them")
+            raise ConfigurationError(f"{model!r}: not one of the models of this page; choose one of them")
         with self._lock:
             recognizer = self._open.pop((model, precision), None)
             if recognizer is None:
@@ -145,12 +145,12 @@ def drawn_line(data_url: str, limits: Limits) -> bytes:
         ImageError: It is none, or empty.
     """
     if not data_url.startswith(_DATA_URL):
-        raise ImageError("the drawing is no PNG; draw it again")
+        raise ImageError("the drawing is not a PNG; draw it again")
     check_bytes(len(data_url) * 3 // 4, "the drawing", limits.max_bytes)
     try:
         rgb = load_image(base64.b64decode(data_url.removeprefix(_DATA_URL), validate=True), limits=limits)
     except binascii.Error:
-        raise ImageError("the drawing is no PNG; draw it again") from None
+        raise ImageError("the drawing is not a PNG; draw it again") from None
     ink = find_ink(rgb)
     if ink is None:
         raise ImageError("nothing is drawn; draw a line of text first")

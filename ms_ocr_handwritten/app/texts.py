@@ -1,4 +1,4 @@
-"""What the page says, in English and in Chinese."""
+"""The page's texts in English and Chinese."""
 
 LANGUAGES = ("en", "zh")
 
@@ -7,36 +7,36 @@ TEXTS: dict[str, tuple[str, str]] = {
     "heading": ("## Handwriting to text", "## 手写文字识别"),  # in Markdown
     "read_tab": ("Read", "识别"),
     "correct_tab": ("Correct", "校正"),
-    "picture_tab": ("Picture", "图片"),
+    "picture_tab": ("Image", "图片"),
     "draw_tab": ("Draw", "手写"),
-    "picture": ("Picture: drop, choose or paste", "图片：拖入、选择或粘贴"),
-    "kind": ("What it shows", "图片内容"),
+    "picture": ("Image: drop, choose or paste", "图片：拖入、选择或粘贴"),
+    "kind": ("Content", "图片内容"),
     "line": ("one line", "单行"),
     "page": ("a page", "整页"),
     "read_drawing": ("Read the drawing", "识别手写"),
-    "wipe": ("Wipe", "清除"),
+    "wipe": ("Clear", "清除"),
     "settings": ("Model", "模型"),
     "model": ("Model: a directory or an id", "模型：目录或 ID"),
     "model_listed": ("Model", "模型"),
     "precision": ("Precision", "精度"),
     "text": ("Text", "文字"),
     "correct_this": ("Correct this", "校正此结果"),
-    "pictures": ("Pictures of lines", "单行图片（可多选）"),
-    "corrected": ("The right text (Enter saves)", "正确文字（回车保存）"),
+    "pictures": ("Images of lines", "单行图片（可多选）"),
+    "corrected": ("Correct text (Enter saves)", "正确文字（回车保存）"),
     "alternatives": ("Alternatives", "候选结果"),
     "save": ("Save and next", "保存并继续"),
-    "skip": ("Leave out", "跳过"),
+    "skip": ("Skip", "跳过"),
     # said by the server
     "confidence": ("confidence", "置信度"),
     "nothing_read": ("Nothing was read.", "未识别到文字。"),
-    "hover": ("Point at a character for its place.", "将指针移到字符上可查看其位置。"),
+    "hover": ("Hover over a character to see its position.", "将指针移到字符上可查看其位置。"),
     "queue": ("lines to correct: {count}", "待校正行数：{count}"),
     "queue_empty": (
-        "Nothing to correct: add pictures above, or press “Correct this” beside a reading.",
+        "Nothing to correct: add images above, or press “Correct this” beside a result.",
         "没有待校正的内容：请在上方添加图片，或在识别结果旁点击“校正此结果”。",
     ),
     "saved": ("Saved as line {count} of {path}", "已保存：{path} 第 {count} 行"),
-    "notes": ("Before training, see to this:", "训练前请留意："),
+    "notes": ("Before training, check this:", "训练前请留意："),
     "error": ("Error", "错误"),
 }
 

@@ -207,7 +207,7 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
             if not _right_outputs(found, images, layout):
                 raise CheckpointError(
                     f"{path}: its outputs are {', '.join(f'{one.dtype} {one.shape}' for one in map(np.asarray, found))}"
-                    ", no columns of a line; make the file with `ms-ocr export onnx`"
+                    ", not the columns of a line; make the file with `ms-ocr export onnx`"
                 )
             return found
 

@@ -304,5 +304,5 @@ def torch_device(device: str) -> torch.device:
     try:
         wanted = torch.device(device.replace("gpu", "cuda"))
     except RuntimeError:
-        raise BackendError(f"device is {device!r}; give 'cpu', 'gpu' or a certain one, such as 'gpu:1'") from None
+        raise BackendError(f"device is {device!r}; give 'cpu', 'gpu' or a specific one, such as 'gpu:1'") from None
     return torch.device("cpu") if wanted.type == "cuda" and not torch.cuda.is_available() else wanted

@@ -63,7 +63,7 @@ class Parts:
         if differing:
             before = ", ".join(f"{name} {former.get(name)!r}, now {told.get(name)!r}" for name in differing)
             raise ConfigurationError(
-                f"{self.run_file}: the run there was another one: {before}; give the command that it began with, or "
+                f"{self.run_file}: was made by a different run: {before}; repeat the command that started it, or give "
                 "another --out"
             )
 
@@ -75,10 +75,10 @@ class Parts:
             return None
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"{self.run_file}: cannot be read ({error}); mend it, or take another --out"
+                f"{self.run_file}: cannot be read ({error}); repair it, or use another --out"
             ) from error
         if not isinstance(told, dict):
-            raise ConfigurationError(f"{self.run_file}: is not what a run writes; take another --out")
+            raise ConfigurationError(f"{self.run_file}: is not the file of a run; use another --out")
         return told
 
     @contextmanager

@@ -54,10 +54,12 @@ class LazyGroup(click.Group):
             package = (error.name or "").partition(".")[0]
             if package in ("", __package__.partition(".")[0]):
                 raise
-            click.echo(f"error: this needs the package {package}, which is missing; `pip install {package}`", err=True)
+            click.echo(
+                f"error: this command needs the package {package}, which is missing; `pip install {package}`", err=True
+            )
             context.exit(1)
         except MemoryError:
-            click.echo("error: out of memory; give smaller images or batches, or fewer workers", err=True)
+            click.echo("error: out of memory; use smaller images or batches, or fewer workers", err=True)
             context.exit(1)
 
 

@@ -15,7 +15,7 @@ CORRECTIONS = "corrections"
     "models",
     metavar="DIR_OR_ID",
     multiple=True,
-    help="Model directory or id to choose; may be repeated [default: the embedded model].",
+    help="Model directory or id that the page offers; repeatable [default: the embedded model].",
 )
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="At first.")
@@ -24,14 +24,14 @@ CORRECTIONS = "corrections"
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at; 0.0.0.0 lets everybody in who reaches this machine.",
+    help="Address to listen on; 0.0.0.0 gives access to everyone who can reach this machine.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]")
 @click.option(
     "--corrections",
     type=click.Path(path_type=Path),
     metavar="LMDB",
-    help=f"Corrected readings are appended to it [default: ./{CORRECTIONS}, none where others are let in].",
+    help=f"Corrected readings are appended to it [default: ./{CORRECTIONS}, none where others have access].",
 )
 def app(
     models: tuple[str, ...],

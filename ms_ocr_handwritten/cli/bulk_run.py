@@ -54,7 +54,7 @@ class ShardType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
         first, _, number = str(value).partition("/")
         if not (first.isdecimal() and number.isdecimal() and 1 <= int(first) <= int(number)):
-            self.fail(f"{value!r} is no share such as 1/8, the first of eight", param, ctx)
+            self.fail(f"{value!r} is not a share such as 1/8, the first of eight", param, ctx)
         return Shard(int(first) - 1, int(number))
 
 
@@ -134,7 +134,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
             del recognizer  # each worker has its own
             read, unreadable = _read_in_workers(run, shard, done, workers, bar)
     seconds = max(time.monotonic() - begun, 1e-3)
-    before = f"; {number_of(len(done), 'part')} there before" if done else ""
+    before = f"; {number_of(len(done), 'part')} already there" if done else ""
     click.echo(f"{run.out}: {number_of(read, 'line')} read, {read / seconds:.1f} a second{before}", err=True)
     exit_if_unreadable(unreadable, read)
 
@@ -205,8 +205,8 @@ def _read_in_workers(run: Run, shard: Shard, done: frozenset[int], workers: int,
     ended = [process.exitcode for process in processes if process.exitcode]
     if ended:
         raise OutputError(
-            f"{run.out}: {len(ended)} of {workers} workers ended early (exit code {', '.join(map(str, ended))}; -9 is "
-            "what a system does that is short of memory); the same command with --resume reads what is missing"
+            f"{run.out}: {len(ended)} of {workers} workers ended early (exit code {', '.join(map(str, ended))}; -9 "
+            "usually means that the system ran out of memory); the same command with --resume reads what is missing"
         )
     return sum(counts[::2]), sum(counts[1::2])
 

@@ -13,7 +13,7 @@ import click
     metavar="FILE",
     default="curves.png",
     show_default=True,
-    help="A new picture: .png, .svg or .pdf.",
+    help="Image to write: .png, .svg or .pdf.",
 )
 def curve(work_dirs: tuple[Path, ...], out: Path) -> None:
     """Draw loss, CER, lines right, learning rate and lines per second of trainings, also while they run.

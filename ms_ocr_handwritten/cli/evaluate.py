@@ -86,23 +86,23 @@ class Result:
     "--report",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write a page for the browser, index.html, into this new or empty folder.",
+    help="Write an HTML report, index.html, into this new or empty folder.",
 )
-@click.option("--against", metavar="DIR_OR_ID", help="Read the same lines with this model too, and compare.")
+@click.option("--against", metavar="DIR_OR_ID", help="Also read the lines with this model, and compare.")
 @click.option(
     "--training",
     metavar="PATH",
     multiple=True,
-    help="What the model was trained on, as PATH: the report tells how often it saw a character; may be repeated.",
+    help="The training data, as PATH: the report then shows how often it has each character; repeatable.",
 )
 @click.option(
     "--report-lines",
     type=click.IntRange(min=0),
     default=300,
     show_default=True,
-    help="So many of the worst lines are in the report with their picture, all others without.",
+    help="Number of worst lines that the report shows with their image; the others are listed without.",
 )
-@click.option("--peer", type=click.Choice(PEERS), help="Read the same images with this recogniser too.")
+@click.option("--peer", type=click.Choice(PEERS), help="Also read the images with this recogniser.")
 @decoding_options
 @recognizer_options
 def evaluate(
@@ -139,9 +139,9 @@ def evaluate(
     two, and says whether their difference is more than chance.
     """
     if report is None and training:
-        raise click.UsageError("--training says something in a report alone; give --report DIR, or leave it out")
+        raise click.UsageError("--training has an effect only with --report; give --report DIR, or leave it out")
     if report and against and peer:
-        raise click.UsageError("--report compares two; leave out --against or --peer")
+        raise click.UsageError("--report compares two readers; leave out --against or --peer")
     sets = [labelled_sources(path) for path in paths]  # checks the paths before anything slow begins
     if report is not None:
         from ..report.page import check_report_dir

@@ -40,8 +40,8 @@ ReadPage = Callable[["Path", "TranscribedPage"], "list[tuple[str, Points]]"]
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--own-polygons", is_flag=True, help="Read the lines cut by the transcription's own polygons too.")
-@click.option("--peer", type=click.Choice(PEERS), help="Read the same pages with this program too.")
+@click.option("--own-polygons", is_flag=True, help="Also read the lines cut by the transcription's own polygons.")
+@click.option("--peer", type=click.Choice(PEERS), help="Also read the pages with this program.")
 @page_options
 @recognizer_options
 def evaluate_pages(

@@ -36,7 +36,7 @@ def export() -> None:
 @export.command()
 @click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or id, which needs --out.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
-@click.option("--opset", type=click.IntRange(min=14), help="Version of ONNX's operators [default: 17].")
+@click.option("--opset", type=click.IntRange(min=14), help="ONNX opset version [default: 17].")
 @click.option(
     "--half-weights",
     is_flag=True,
@@ -70,11 +70,23 @@ def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, fo
 
 @export.command()
 @click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or id, which needs --out.")
-@click.option("--calibrate", multiple=True, required=True, metavar="PATH", help="Lines like those to read; repeatable.")
-@click.option("--evaluate", multiple=True, required=True, metavar="PATH", help="Lines to measure with; repeatable.")
+@click.option(
+    "--calibrate",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="Lines to calibrate with, like those to be read; repeatable.",
+)
+@click.option(
+    "--evaluate",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="Labelled lines to measure the CER with; repeatable.",
+)
 @click.option("--lines", type=click.IntRange(min=1), default=200, show_default=True, help="To calibrate with.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model_int8.onnx in DIR]")
-@click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one reads well enough).")
+@click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one is accurate enough).")
 def int8(
     model: str, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
 ) -> None:
@@ -126,7 +138,7 @@ def _open_model(model: str, out: Path | None) -> "ModelDir":
     from ..model_id import local_directory
 
     if out is None and is_model_id(model) and not os.path.exists(model):
-        raise ConfigurationError(f"{model}: is no directory; to export the model of that id, say --out FILE")
+        raise ConfigurationError(f"{model}: is not a directory; to export a model by its id, give --out FILE")
     return ModelDir.open(local_directory(model))
 
 

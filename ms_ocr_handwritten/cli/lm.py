@@ -31,7 +31,7 @@ def lm() -> None:
 @click.option(
     "--vocab",
     metavar="FILE",
-    help="vocab.txt of the recogniser, which the model will know [default: those of the text].",
+    help="vocab.txt of the recogniser, whose characters the model will cover [default: those of the text].",
 )
 @click.option(
     "--prune",

@@ -31,7 +31,7 @@ lmdb.add_command(export)
 
 @lmdb.command()
 @_path_argument
-@click.option("--vocab", type=click.Path(path_type=Path), help="vocab.txt: tell which characters it lacks.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="vocab.txt: report which characters it lacks.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a page with histograms.")
 @json_option
 def inspect(path: Path, vocab: Path | None, report: Path | None, as_json: bool) -> None:
@@ -85,7 +85,7 @@ def _summary_lines(description: "Description") -> list[str]:
         lines.append(f"vocabulary: {description.covered} of its {description.classes} characters occur")
     if description.lacking:
         lacking = [f"{character!r} {number}" for character, number in description.lacking.items()]
-        lines.append(f"lacking:    {number_of(len(lacking), 'character')} that it does not hold: {_some(lacking)}")
+        lines.append(f"lacking:    {number_of(len(lacking), 'character')} that it does not contain: {_some(lacking)}")
     if summary.unreadable:
         lines.append(f"unreadable: {number_of(len(summary.unreadable), 'record')}; `ms-ocr lmdb validate` says why")
     return lines + first([f"  {key}" for key in summary.unreadable])

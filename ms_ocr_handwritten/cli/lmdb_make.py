@@ -21,9 +21,11 @@ _ways = click.Choice(["line", "key", "group", "writer", "page", "folder"])
 @click.command()
 @click.argument("out", type=_path)
 @click.argument("sources", type=_path, metavar="SOURCE...", nargs=-1, required=True)
-@click.option("--from", "form", metavar="FORMAT", default="", help="What SOURCE is [default: as it looks].")
+@click.option("--from", "form", metavar="FORMAT", default="", help="Format of SOURCE [default: detected].")
 @click.option("--image-root", type=_path, help="Folder of the images [default: the table's].")
-@click.option("--image-column", default="", metavar="NAME", help="Column of the images, where it is not a usual name.")
+@click.option(
+    "--image-column", default="", metavar="NAME", help="Column of the images, if its name is not a usual one."
+)
 @click.option("--text-column", default="", metavar="NAME", help="Column of the texts, likewise.")
 @click.option("--writer-column", default="", metavar="NAME", help="Column of the writers, likewise.")
 @click.option("--page-column", default="", metavar="NAME", help="Column of the pages, likewise.")
@@ -33,19 +35,23 @@ _ways = click.Choice(["line", "key", "group", "writer", "page", "folder"])
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help=".gnt: N lines pasted of each writer's characters.",
+    help=".gnt: compose N lines of each writer's characters.",
 )
-@click.option("--texts", type=_path, metavar="FILE", help="What the composed lines say: UTF-8, one a line.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of composing and of --split.")
+@click.option("--texts", type=_path, metavar="FILE", help="Texts of the composed lines: UTF-8, one per line.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of composing and of --split.")
 @click.option("--normalise", type=click.Choice(["nfc", "nfkc"]), help="Unicode normalisation of the labels.")
-@click.option("--strict", is_flag=True, help="Stop at the first record that is no sample, and leave nothing.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad record, and leave nothing.")
 @click.option("--skip-bad", is_flag=True, hidden=True)  # what is done unless --strict is given; scripts may say so
 @click.option(
-    "--split", "share", type=_share, metavar="SHARE", help="Write OUT_train with that share, and OUT_held_out."
+    "--split",
+    "share",
+    type=_share,
+    metavar="SHARE",
+    help="Write OUT_train with this share of the lines, and OUT_held_out.",
 )
 @click.option("--split-by", type=_ways, default="line", show_default=True, help="What no two parts share.")
-@click.option("--report", type=_path, metavar="FILE.html", help="Write a page about what was built.")
-@click.option("--vocab", type=_path, help="vocab.txt: the page then tells which characters it lacks.")
+@click.option("--report", type=_path, metavar="FILE.html", help="Write an HTML report of what was built.")
+@click.option("--vocab", type=_path, help="vocab.txt: the report then lists the characters it lacks.")
 @json_option
 def build(
     out: Path,
@@ -103,7 +109,7 @@ def build(
         with show_progress("build") as progress:
             built = build_lmdb(out, sources, None, "error" if strict else "skip", progress, options)
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on where this one was", err=True)
+        click.echo("interrupted; run the same command again to continue", err=True)
         raise
     lines = _build_lines(built)
     parts = {} if share is None else {"split": split_lmdb(out, share, split_by, seed)}
@@ -116,14 +122,14 @@ def build(
 
 @click.command()
 @click.argument("path", type=_path)
-@click.option("--share", type=_share, default=0.9, show_default=True, help="Of the lines, to learn from.")
+@click.option("--share", type=_share, default=0.9, show_default=True, help="Share of the lines for training.")
 @click.option(
     "--by",
     type=_ways,
     default="line",
     show_default=True,
-    help="Draw lines; take the last as they are (key); draw whole writers, pages or folders; group: the first of these "
-    "three that all lines have.",
+    help="Draw single lines; hold out the last ones (key); draw whole writers, pages or folders; group: the first of "
+    "these three that all lines have.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--train", type=_path, metavar="OUT", help="[default: PATH_train]")

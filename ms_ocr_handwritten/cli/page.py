@@ -26,7 +26,7 @@ _FOR_PRINTING = ("text", "json")
 _OPTIONS = (
     click.option(
         "--detector", default="rapidocr", show_default=True, metavar="D",
-        help="What finds lines: rapidocr, or the id or directory of a DBNet model of ModelScope.",
+        help="Line detector: rapidocr, or the id or directory of a DBNet model of ModelScope.",
     ),
     click.option("--writing", type=click.Choice(WRITINGS), default="horizontal", show_default=True,
                  help="vertical: in columns from right to left."),
@@ -43,11 +43,15 @@ def page_options(command: Callable) -> Callable:
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "layout", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a file for each page there.")
-@click.option("--overlay", is_flag=True, help="Write each page with its lines' outlines and texts too (SVG).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for one file per page.")
+@click.option("--overlay", is_flag=True, help="Also write each page with its lines' outlines and texts (SVG).")
 @page_options
 @click.option(
-    "--dpi", type=click.IntRange(50, 1200), default=200, show_default=True, help="Resolution at which PDFs are drawn."
+    "--dpi",
+    type=click.IntRange(50, 1200),
+    default=200,
+    show_default=True,
+    help="Resolution at which PDFs are rendered.",
 )
 @recognizer_options
 def page(

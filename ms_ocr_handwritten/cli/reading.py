@@ -36,17 +36,17 @@ def recognizer_options(command: Callable) -> Callable:
 
 
 _ASKED = (
-    click.option("--language-model", metavar="FILE", help="N-gram model of characters, of `ms-ocr lm build`."),
+    click.option("--language-model", metavar="FILE", help="Character n-gram model, from `ms-ocr lm build`."),
     click.option(
         "--augment-below",
         type=click.FloatRange(0, 1, max_open=True),
         metavar="SCORE",
-        help="Read lines of a lower score in other views, too; 0: none [default: as configuration.json says].",
+        help="Read lines with a lower score in other views, too; 0: none [default: as configuration.json says].",
     ),
     click.option(
         "--allowed", metavar="CHARS", help="Only these characters may be read, such as 0123456789 [default: all]."
     ),
-    click.option("--lexicon", metavar="FILE", help="Only its entries may be read, one a line."),
+    click.option("--lexicon", metavar="FILE", help="File of the only entries that may be read, one per line."),
     click.option(
         "--lexicon-mode",
         type=click.Choice(("line", "words")),

@@ -29,28 +29,33 @@ if TYPE_CHECKING:
     show_default=True,
     help="Texts of each line: jsonl has them as alternatives.",
 )
-@click.option("--image-column", default="", metavar="NAME", help="In Parquet files, where it is not a usual name.")
+@click.option(
+    "--image-column",
+    default="",
+    metavar="NAME",
+    help="Column of images in Parquet files, if its name is not a usual one.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write FILE-00000 ... (.jsonl or .parquet), each of which appears whole.",
+    help="Write the parts FILE-00000 ... (.jsonl or .parquet), each once it is complete.",
 )
-@click.option("--resume", is_flag=True, help="With --out: read what an interrupted run has not.")
+@click.option("--resume", is_flag=True, help="With --out: read what an interrupted run did not.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --out: processes, each of one thread if they are several.",
+    help="With --out: number of processes, of one thread each if there are several.",
 )
-@click.option("--shard", type=ShardType(), metavar="I/N", help="With --out: read every Nth file's lines, from the Ith.")
+@click.option("--shard", type=ShardType(), metavar="I/N", help="With --out: read every Nth part, from the Ith.")
 @click.option(
     "--part-size",
     type=click.IntRange(min=1),
     default=10_000,
     show_default=True,
-    help="With --out: lines in a file.",
+    help="With --out: lines per part.",
 )
 @decoding_options
 @recognizer_options

@@ -20,46 +20,55 @@ _MEGA = 10**6
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network in.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 gives the whole network access.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--no-page", is_flag=True, help="Read no pages, lines alone: starts sooner, takes less memory.")
+@click.option("--no-page", is_flag=True, help="Read lines only, no pages: starts faster, takes less memory.")
 @click.option(
     "--urls",
     type=click.Choice(URLS),
     default="none",
     show_default=True,
-    help="Fetch pictures from URLs that clients send.",
+    help="Fetch images from URLs that clients send.",
 )
 @click.option(
     "--max-mib",
     type=click.FloatRange(0, min_open=True),
     default=32,
     show_default=True,
-    help="MiB of a line's picture; twice as much of a page's.",
+    help="Largest image of a line in MiB; twice as much for a page.",
 )
 @click.option(
     "--max-megapixels",
     type=click.FloatRange(0, min_open=True),
     default=16,
     show_default=True,
-    help="Of a line's picture; four times as many of a page's.",
+    help="Largest image of a line in megapixels; four times as much for a page.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=30,
     show_default=True,
-    help="From the head of a request to its answer.",
+    help="Longest time from a request to its response.",
 )
 @click.option(
     "--receive-seconds",
     type=click.FloatRange(0, min_open=True),
     default=10,
     show_default=True,
-    help="In which a client sends the head, and the body.",
+    help="Longest time for receiving the head, and the body.",
 )
 @click.option(
-    "--queue", type=click.IntRange(min=1), default=256, show_default=True, help="Lines that may wait; more get 503."
+    "--queue",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Lines that may wait; further ones get a 503.",
 )
 @click.option("--page-queue", type=click.IntRange(min=1), default=8, show_default=True, help="The same for pages.")
 @click.option(
@@ -67,10 +76,10 @@ _MEGA = 10**6
     type=click.FloatRange(0),
     default=5,
     show_default=True,
-    help="That a line waits for others, to be computed with them.",
+    help="Longest time a line waits to be computed with others.",
 )
 @page_options
-@click.option("--language-model", metavar="FILE", help="N-gram model of characters, of `ms-ocr lm build`.")
+@click.option("--language-model", metavar="FILE", help="Character n-gram model, from `ms-ocr lm build`.")
 @click.option(
     "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
 )
@@ -164,7 +173,7 @@ def _pages(
     from ..serve.doors import page_door
 
     if no_page:
-        return BackendError("this server reads no pages: it was started with --no-page")
+        return BackendError("this server does not read pages: it was started with --no-page")
     try:
         return page_door(open_page_reader(detector, writing, recognizer), options, computed)
     except BackendError as error:

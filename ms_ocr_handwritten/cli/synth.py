@@ -18,9 +18,7 @@ from .output import number_of, progress
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="LMDB", required=True, help="Folder to make.")
 @click.option("--lines", type=click.IntRange(min=1), required=True, help="How many.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Line N of a seed is always the same."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="A seed determines line N.")
 @click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first line.")
 @click.option("--max-width", type=click.IntRange(min=32), default=252, show_default=True, help="Px at 32 px height.")
 @click.option(
@@ -28,7 +26,7 @@ from .output import number_of, progress
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="How much paper and scanner harm the ink; 0 is dark ink on clean paper.",
+    help="Degradation by paper and scanner; 0 is dark ink on clean paper.",
 )
 @click.option(
     "--only",

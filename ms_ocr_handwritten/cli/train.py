@@ -29,7 +29,7 @@ _folder = click.Path(path_type=Path)
     metavar="LMDB",
     multiple=True,
     required=True,
-    help="Lines to learn from; may be repeated.",
+    help="Training lines; may be repeated.",
 )
 @click.option(
     "--eval",
@@ -37,14 +37,14 @@ _folder = click.Path(path_type=Path)
     type=_folder,
     metavar="LMDB",
     multiple=True,
-    help="Lines to judge every epoch by; may be repeated.",
+    help="Lines to evaluate every epoch on; may be repeated.",
 )
 @click.option(
     "--work-dir",
     type=_folder,
     metavar="DIR",
     required=True,
-    help="Everything is written here; an interrupted training in it goes on.",
+    help="Folder for all output; an interrupted training in it is resumed.",
 )
 @click.option("--config", type=_folder, metavar="FILE", help="[default: configuration.json of the model directory]")
 @click.option(
@@ -54,8 +54,8 @@ _folder = click.Path(path_type=Path)
     multiple=True,
     help="Override the configuration: dotted key, JSON value; may be repeated.",
 )
-@click.option("--from", "checkpoint", metavar="WORK_DIR/epoch_N", help="Go on from the end of that epoch.")
-@click.option("--no-resume", is_flag=True, help="Start anew, and move aside what is in the work_dir.")
+@click.option("--from", "checkpoint", metavar="WORK_DIR/epoch_N", help="Continue from the end of this epoch.")
+@click.option("--no-resume", is_flag=True, help="Start from the beginning, and move aside what is in the work_dir.")
 @click.option(
     "--rehearse",
     "rehearsed",
@@ -69,14 +69,14 @@ _folder = click.Path(path_type=Path)
     type=_folder,
     metavar="LMDB",
     multiple=True,
-    help="Lines that were read well before: their CER is told with each evaluation; may be repeated.",
+    help="Lines of earlier skills: their CER is reported at each evaluation; may be repeated.",
 )
 @click.option(
     "--freeze",
     "frozen",
     type=click.Choice(PARTS),
     multiple=True,
-    help="A part of the network that stays as it is; may be repeated.",
+    help="Freeze this part of the network; may be repeated.",
 )
 @click.option(
     "--find-lr",

@@ -249,11 +249,11 @@ def decode(code: bytes) -> str:
 @lru_cache(maxsize=30_000)
 def _character(code: bytes, encoding: str) -> str:
     if _is_no_character(code):
-        raise LabelError("the label marks ink that is no character (0xFF), so the text is not that of the picture")
+        raise LabelError("the label marks ink that is not a character (0xFF), so the text is not that of the image")
     try:
         character = code.rstrip(b"\0").decode(encoding)
     except UnicodeDecodeError:
-        raise LabelError(f"the code {code.hex(' ')} is no character of {encoding}") from None
+        raise LabelError(f"the code {code.hex(' ')} is not a character of {encoding}") from None
     if len(character) != 1:
         raise LabelError(f"the code {code.hex(' ')} is {len(character)} characters, not one")
     return character

@@ -55,7 +55,7 @@ def find_format(path: Path) -> tuple[str, Path]:
         name = _format_of_file(path)
         if name:
             return name, path
-        raise DataError(f"{path}: of no format that is known here; name it (--from {'|'.join(FORMATS)})")
+        raise DataError(f"{path}: of no known format; name it (--from {'|'.join(FORMATS)})")
     if not path.is_dir():
         raise DataError(
             f"{path}: no such file or folder; for a data set of the cache of `datasets` give --from datasets"
@@ -65,7 +65,7 @@ def find_format(path: Path) -> tuple[str, Path]:
         return found[0]
     if not found:
         raise DataError(
-            f"{path}: the folder holds nothing that is known here; name a file in it, or the format "
+            f"{path}: the folder holds no file of a known format; name one in it, or the format "
             f"(--from {'|'.join(FORMATS)})"
         )
     listed = ", ".join(f"{where.name} ({name})" for name, where in found)

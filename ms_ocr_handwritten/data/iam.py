@@ -65,7 +65,7 @@ def _from_xml(folder: Path, folders: list[Path]) -> Records:
         try:
             form = ElementTree.parse(file).getroot()
         except (ElementTree.ParseError, OSError, ValueError) as error:
-            yield BadRecord(str(file), DataError(f"{file}: no well-formed XML ({error}); copy it again"))
+            yield BadRecord(str(file), DataError(f"{file}: not well-formed XML ({error}); copy it again"))
             continue
         for line in form.iter("line"):
             name, text = line.get("id", ""), line.get("text", "")

@@ -32,7 +32,7 @@ def is_export(tasks: Any) -> bool:
 def read(path: Path, options: ReadOptions) -> Records:
     tasks = load_json(path)
     if not is_export(tasks):
-        raise DataError(f"{path}: no list of tasks with data and annotations; export as JSON (not JSON-MIN)")
+        raise DataError(f"{path}: not a list of tasks with data and annotations; export as JSON (not JSON-MIN)")
     for number, task in enumerate(tasks, start=1):
         where = f"{path}: task {task.get('id', number) if isinstance(task, dict) else number}"
         try:
@@ -63,7 +63,7 @@ def _page_name(task: dict[str, Any], where: str) -> str:
     if len(addresses) > 1:
         addresses = [one for key, one in task["data"].items() if key in ("ocr", "image", "captioning")] or addresses
     if not addresses:
-        raise DataError(f"{where}: its data names no picture")
+        raise DataError(f"{where}: its data names no image")
     address = urllib.parse.urlsplit(addresses[0])
     local = urllib.parse.parse_qs(address.query).get("d")
     return local[0] if local else urllib.parse.unquote(address.path).lstrip("/") or addresses[0]
@@ -89,12 +89,12 @@ def _lines(regions: list[tuple[str, dict[str, Any] | None, str]], page: Path, na
     for region, shape, text in regions:
         here = f"{where}: region {region}"
         if shape is None:
-            yield BadRecord(here, LabelError(f"{here}: has a text and no box; draw one, or remove it"))
+            yield BadRecord(here, LabelError(f"{here}: has a text but no box; draw one, or remove it"))
             continue
         try:
             polygon = _polygon(shape, page)
         except (TypeError, KeyError, ValueError) as error:
-            yield BadRecord(here, DataError(f"{here}: its shape cannot be made out ({error!r}); draw it again"))
+            yield BadRecord(here, DataError(f"{here}: its shape cannot be interpreted ({error!r}); draw it again"))
             continue
         yield Record(where=here, text=text, image=picture.cutter(polygon), source=f"{name}#{region}", page=page.stem)
 

@@ -63,4 +63,4 @@ def _picture(page: dict[str, Any], file: Path, options: ReadOptions) -> Path | b
     try:
         return base64.b64decode(page["imageData"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
-        raise DataError(f"{file}: imageData is no base64 ({error}); put the picture beside it") from None
+        raise DataError(f"{file}: imageData is not base64 ({error}); put the image beside it") from None

@@ -60,7 +60,9 @@ def open_dataset(source: Any, subset: str = "") -> "datasets.Dataset":
             raise DataError(f"{source}: {asked} there: {', '.join(found)}; name one (--subset)")
         found = found[subset]
     if not isinstance(found, datasets.Dataset):
-        raise DataError(f"{type(found).__name__}: no data set whose rows can be counted; load it without streaming")
+        raise DataError(
+            f"{type(found).__name__}: not a data set with a known number of rows; load it without streaming"
+        )
     return found
 
 
@@ -76,7 +78,7 @@ def _load(path: Path, subset: str) -> Any:
     except Exception as error:  # of a damaged or missing data set, `datasets` raises almost anything
         raise DataError(
             f"{path}: neither a data set saved to disk nor one in the cache of `datasets` ({error}); load it once with "
-            "datasets.load_dataset where the network is there"
+            "datasets.load_dataset while online"
         ) from error
 
 
@@ -157,7 +159,7 @@ def _open_parquet(file: Path) -> "Iterator[pyarrow.parquet.ParquetFile]":
         with pyarrow.parquet.ParquetFile(file) as parquet:
             yield parquet
     except (pyarrow.ArrowException, OSError) as error:
-        raise _DamagedError(f"{file}: no Parquet file, or a damaged one ({error}); copy it again") from error
+        raise _DamagedError(f"{file}: not a Parquet file, or a damaged one ({error}); copy it again") from error
 
 
 def _records(

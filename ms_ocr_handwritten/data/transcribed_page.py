@@ -73,7 +73,7 @@ class TranscribedPage:
         if abs(math.log((self.width / self.height) / (width / height))) > _SAME_SHAPE:
             raise LabelError(
                 f"{self.where}: its coordinates are of a page of {self.width:g}x{self.height:g}, its image has "
-                f"{width}x{height} px; is the image turned, cropped or another?"
+                f"{width}x{height} px; is the image rotated, cropped or a different one?"
             )
 
         def scaled(points: Polygon) -> Polygon:
@@ -102,7 +102,7 @@ def read_xml(path: str | os.PathLike[str], root: str) -> ElementTree.Element:
     try:
         tree = ElementTree.fromstring(read_bytes(path))
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two for odd encodings
-        raise LabelError(f"{path}: no well-formed XML ({error}); write or copy it again") from None
+        raise LabelError(f"{path}: not well-formed XML ({error}); write or copy it again") from None
     for element in tree.iter():
         if isinstance(element.tag, str):  # a comment's is a function
             element.tag = local_name(element.tag)
@@ -119,7 +119,7 @@ def parse_points(text: str) -> Polygon:
     """`x,y x,y`, `x y x y` or any mixture: pairs of finite numbers. Raises ValueError."""
     numbers = [float(one) for one in text.replace(",", " ").split()]
     if len(numbers) % 2:
-        raise ValueError(f"{len(numbers)} numbers are no pairs")
+        raise ValueError(f"{len(numbers)} numbers do not form pairs")
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a number is not finite")
     return tuple(zip(numbers[::2], numbers[1::2]))

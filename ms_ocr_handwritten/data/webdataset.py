@@ -116,7 +116,7 @@ def _sample(
         image = next((members[one] for one in IMAGE_SUFFIXES if one in members), None)
         text = next((members[one].decode("utf-8") for one in _TEXTS if one in members), None)
     except (ValueError, RecursionError) as error:
-        return BadRecord(where, DataError(f"{where}: its text is not UTF-8, or its .json no JSON ({error})"))
+        return BadRecord(where, DataError(f"{where}: its text is not UTF-8, or its .json is not JSON ({error})"))
     found = found if isinstance(found, dict) else {}
     text = _among(found, "text", options.columns) if text is None or options.columns.text else text
     if image is None or text is None:

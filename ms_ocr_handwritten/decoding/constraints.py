@@ -52,11 +52,11 @@ class Lexicon:
             if unknown:
                 raise LexiconError(
                     f"{name}: line {number}: {entry!r} holds {described(unknown)}, which the vocabulary lacks; such an "
-                    "entry can never be read: correct it or take it out"
+                    "entry can never be read: correct or remove it"
                 )
             entries[tuple(vocabulary.encode(entry))] = None
         if not entries:
-            raise LexiconError(f"{name}: holds no entry; give one a line")
+            raise LexiconError(f"{name}: holds no entry; give one per line")
         return cls.of(entries)
 
     @classmethod
@@ -160,7 +160,7 @@ def _lines(source: "str | os.PathLike[str] | Iterable[str]") -> tuple[str, Seque
     try:
         return path, Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
-        raise LexiconError(f"{path}: cannot be read ({error.strerror}); a lexicon holds one entry a line") from error
+        raise LexiconError(f"{path}: cannot be read ({error.strerror}); a lexicon holds one entry per line") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise LexiconError(f"{path}: line {line} is not UTF-8; convert the file to UTF-8") from None

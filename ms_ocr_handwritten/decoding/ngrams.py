@@ -57,7 +57,7 @@ class Tokens:
                     self.names.append(name)
             if len(self.names) > 1 << BITS:
                 raise LanguageModelError(
-                    f"the text holds more than {1 << BITS} different characters; name those that count with --vocab"
+                    f"the text holds more than {1 << BITS} different characters; list the relevant ones with --vocab"
                 )
         known = self.ids.get
         return [known(SPACE if character == " " else character, UNKNOWN_ID) for character in text]
@@ -78,7 +78,7 @@ def count_windows(lines: Iterable[str], tokens: Tokens, order: int) -> Grams:
             counted = _merged(runs.pop(), counted)
         runs.append(counted)
     if not runs:
-        raise LanguageModelError("there is no text: nothing to count; give files of plain text, one sentence a line")
+        raise LanguageModelError("there is no text to count; give files of plain text, one sentence per line")
     while len(runs) > 1:
         runs.append(_merged(runs.pop(), runs.pop()))
     return Grams(_rows(runs[0].high, runs[0].low, order), runs[0].counts)

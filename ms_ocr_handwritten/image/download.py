@@ -49,7 +49,9 @@ def download(url: str, limits: Limits) -> bytes:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, ImageError):
             raise
-        reason = str(error) if isinstance(error, (OSError, _RefusedError)) else "no valid URL, or no answer of HTTP"
+        reason = (
+            str(error) if isinstance(error, (OSError, _RefusedError)) else "not a valid URL, or not an HTTP response"
+        )
         raise ImageError(f"{name}: download failed ({reason}); check the address and the network") from error
 
 
@@ -180,7 +182,7 @@ def _connect(host: str, port: int, limits: Limits, allowance: _Allowance) -> soc
     failure: Exception = OSError("the host has no address")
     for family, kind, protocol, _, address in _addresses(host, port, allowance):
         if not limits.private_addresses and not is_public(address[0]):
-            raise _RefusedError("its host is no public address, and Limits.private_addresses is off")
+            raise _RefusedError("its host is not a public address, and Limits.private_addresses is off")
         connected = _Metered(family, kind, protocol)
         connected.allowance = allowance
         try:
@@ -227,5 +229,5 @@ def _addresses(host: str, port: int, allowance: _Allowance) -> list[tuple]:
         raise TimeoutError from None
     thread.join()
     if isinstance(result, Exception):
-        raise OSError(f"the name of the host is not known: {result}") from result
+        raise OSError(f"the host name cannot be resolved: {result}") from result
     return result

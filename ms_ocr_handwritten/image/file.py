@@ -26,13 +26,13 @@ def open_image(encoded: bytes, name: str, limits: Limits) -> Image.Image:
         file_format, encoded = simplified(encoded)
         image = Image.open(io.BytesIO(encoded), formats=(file_format,))
     except StructureError as error:
-        raise ImageError(f"{name}: no image that is read, {error}; give a PNG or JPEG") from error
+        raise ImageError(f"{name}: not a readable image, {error}; give a PNG or JPEG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: {error}; shrink the image or raise PIL.Image.MAX_IMAGE_PIXELS") from error
     except MemoryError as error:
         raise _out_of_memory(name) from error
     except Exception as error:  # a broken header makes Pillow's readers raise almost anything
-        raise ImageError(f"{name}: no image that is read, its header is damaged; give a PNG or JPEG") from error
+        raise ImageError(f"{name}: not a readable image, its header is damaged; give a PNG or JPEG") from error
     check_size(*image.size, name, limits.max_pixels // _COSTLY.get(file_format, 1))
     return image
 
@@ -45,8 +45,8 @@ def load_pixels(image: Image.Image, name: str, limits: Limits) -> Iterator[None]
     """
     if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
         raise ImageError(
-            f"{name}: {image.format} is not decoded here; give a PNG or JPEG, or a copy of the image (`image.copy()`) "
-            "if you trust where it comes from"
+            f"{name}: {image.format} is not a supported format; give a PNG or JPEG, or a copy of the image "
+            "(`image.copy()`) if you trust where it comes from"
         )
     check_size(*image.size, name, limits.max_pixels)
     with _decoding.share(image.width * image.height, limits.max_pixels):

@@ -59,11 +59,11 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
         return _decode(encoded, name, limits)
     if source is None:
         raise ImageError(
-            "None: no image; cv2.imread gives it where the path is wrong or the file is no image: check the path, "
-            "or give it here in place of the array"
+            "None: no image; cv2.imread returns it if the path is wrong or the file is not an image: check the "
+            "path, or give it here instead of the array"
         )
     raise ImageError(
-        f"{type(source).__name__}: not a source of an image; "
+        f"{type(source).__name__}: not an image source; "
         "give a path, an http(s) URL, bytes, an open file, a Pillow image or a numpy array"
     )
 

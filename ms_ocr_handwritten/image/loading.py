@@ -43,7 +43,7 @@ def load_canvases(
 
     def oldest() -> Loaded:
         if os.getpid() != process:
-            raise BackendError("read_many goes on in another process than it began in; call it in each process")
+            raise BackendError("read_many continues in another process than it began in; call it in each process")
         found = pending.popleft().result()
         return Stop(found) if stop and isinstance(found, ImageError) else found
 

@@ -37,7 +37,7 @@ def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
             stream.seek(0)
         encoded = stream.read(limits.max_bytes + 1)  # one more than allowed, for the check to see
     except (OSError, ValueError) as error:  # ValueError of a closed file
-        raise ImageError(f"{name}: cannot be read ({error}); open it anew, or give its path") from error
+        raise ImageError(f"{name}: cannot be read ({error}); open it again, or give its path") from error
     if not isinstance(encoded, bytes):
         if inspect.iscoroutine(encoded):
             encoded.close()

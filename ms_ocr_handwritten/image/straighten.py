@@ -104,7 +104,7 @@ def _checked_outline(polygon: Points, width: int, height: int) -> np.ndarray:
     try:
         outline = np.asarray(polygon, np.float64)
     except (TypeError, ValueError) as error:
-        raise ImageError(f"a polygon that is no list of (x, y) points ({error}); correct it") from None
+        raise ImageError(f"a polygon that is not a list of (x, y) points ({error}); correct it") from None
     if outline.ndim != 2 or outline.shape[1] != 2 or len(outline) < 3 or not np.isfinite(outline).all():
         raise ImageError(f"a polygon of shape {outline.shape}: three or more finite (x, y) points expected; correct it")
     low, high = outline.min(axis=0), outline.max(axis=0)
@@ -113,7 +113,9 @@ def _checked_outline(polygon: Points, width: int, height: int) -> np.ndarray:
     area, area_on_page = np.prod(high - low), np.prod(held_high - held_low)
     where = f"a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g})"
     if area_on_page < _LEAST_ON_PAGE * area:
-        raise ImageError(f"{where} lies outside the page of {width}x{height} px; is it of another page or scale?")
+        raise ImageError(
+            f"{where} lies outside the page of {width}x{height} px; does it belong to another page or scale?"
+        )
     if (held_high - held_low).min() < 1:
         raise ImageError(f"{where} encloses less than a pixel; correct or remove it")
     return held
@@ -125,7 +127,7 @@ def _checked_baseline(baseline: Points | None) -> np.ndarray | None:
     try:
         points = np.asarray(baseline, np.float64)
     except (TypeError, ValueError) as error:
-        raise ImageError(f"a baseline that is no list of (x, y) points ({error}); correct it") from None
+        raise ImageError(f"a baseline that is not a list of (x, y) points ({error}); correct it") from None
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ImageError(f"a baseline of shape {points.shape}: finite (x, y) points expected; correct it")
     # One point, or an end where it began, tells no direction: such a line is followed by its polygon.

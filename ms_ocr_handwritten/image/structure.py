@@ -46,7 +46,7 @@ def simplified(encoded: bytes) -> tuple[str, bytes]:
             try:
                 return file_format, simplify(encoded)
             except (struct.error, IndexError):
-                raise StructureError("it is cut short or damaged") from None
+                raise StructureError("it is truncated or damaged") from None
     raise StructureError("no PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000 file")
 
 
@@ -88,7 +88,7 @@ def _jpeg(encoded: bytes) -> bytes:
         (length,) = struct.unpack_from(">H", encoded, position)
         segment, position = encoded[position - 2 : position + length], position + length
         if length < 2 or position > len(encoded):
-            raise StructureError("it is cut short or damaged")
+            raise StructureError("it is truncated or damaged")
         if marker == 0xDA:
             kept.append(segment + _scans(encoded, position))
             return b"".join(kept)
@@ -168,7 +168,7 @@ def tiff_pages(encoded: bytes | mmap.mmap) -> tuple[int, StructureError | None]:
     except StructureError as error:
         return len(found), error
     except struct.error:
-        return len(found), StructureError("it is cut short or damaged")
+        return len(found), StructureError("it is truncated or damaged")
     raise StructureError(f"a TIFF of more than {_MAX_PAGES} pages, or of {_MAX_TAGS_OF_PAGES} tags")
 
 
@@ -188,7 +188,7 @@ def _first_directory(encoded: bytes | mmap.mmap) -> tuple[str, bool, int]:
 def _check_directory(encoded: bytes | mmap.mmap, order: str, big: bool, start: int) -> tuple[int, int]:
     """How many tags the directory at `start` has, and where it ends. Raises StructureError."""
     if start > len(encoded):
-        raise StructureError("it is cut short or damaged")
+        raise StructureError("it is truncated or damaged")
     (tags,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", encoded, start)
     if tags > _MAX_TAGS:
         raise StructureError(f"a directory of more than {_MAX_TAGS} tags")
@@ -221,7 +221,7 @@ def _bmp(encoded: bytes) -> bytes:
 def _ppm(encoded: bytes) -> bytes:
     found = _PPM_HEADER.match(encoded[:4096])
     if found is None:
-        raise StructureError("it is cut short or damaged")
+        raise StructureError("it is truncated or damaged")
     slow = encoded[1] in b"123" or found["greatest"] not in (None, b"255", b"65535")
     if slow and len(encoded) > SLOW_BYTES:
         raise StructureError(f"a PPM of more than {SLOW_BYTES} bytes as text, or of another range than 255 or 65535")
@@ -251,7 +251,7 @@ def _jp2(encoded: bytes) -> bytes:
         if end <= position:
             break
         position = end
-    raise StructureError("a JPEG 2000 without picture")
+    raise StructureError("a JPEG 2000 without an image")
 
 
 def _j2k(encoded: bytes) -> bytes:
@@ -265,7 +265,7 @@ def _check_codestream(encoded: bytes, start: int) -> tuple[int, int]:
     components = struct.unpack_from(">H", encoded, start + 40)[0]
     width, height = right - left, lower - upper
     if width <= 0 or height <= 0 or not tile[0] or not tile[1] or not 1 <= components <= 4:
-        raise StructureError("it is cut short or damaged")
+        raise StructureError("it is truncated or damaged")
     tiles = -(-(right - tile[2]) // tile[0]) * -(-(lower - tile[3]) // tile[1])
     if not 1 <= tiles <= _MAX_J2K_TILES:
         raise StructureError(f"a JPEG 2000 of more than {_MAX_J2K_TILES} tiles")

@@ -65,7 +65,7 @@ def _add(target: Path, sample: Sample) -> int:
             return count + 1
     except (lmdb.Error, OSError) as error:
         if "already open" in str(error):
-            raise LmdbError(f"{target}: this process reads it at the moment; let go of its readers first") from error
+            raise LmdbError(f"{target}: this process is reading it; close its readers first") from error
         raise LmdbError(
-            f"{target}: cannot be written ({error}); free some space, or mend the permissions; it is as it was"
+            f"{target}: cannot be written ({error}); free some space, or correct the permissions; it is unchanged"
         ) from error

@@ -127,7 +127,7 @@ def build_lmdb(
         if not writer.samples:
             writer.discard()
             why = f"the first of {len(skipped)} records: {skipped[0].reason}" if skipped else "the source is empty"
-            raise LmdbError(f"{out}: no sample was given, nothing is written; {why}")
+            raise LmdbError(f"{out}: no samples, nothing is written; {why}")
         report = BuildReport(
             path=absolute(out),
             written=writer.samples,
@@ -157,7 +157,7 @@ def _open(source: Any, form: str, read: ReadOptions) -> _Source:
     if not form:
         form, path = find_format(path)
     if form not in FORMATS:
-        raise DataError(f"--from {form}: no format that is known here; give one of {', '.join(FORMATS)}")
+        raise DataError(f"--from {form}: not a known format; give one of {', '.join(FORMATS)}")
     if not path.exists():
         if form != "datasets":
             raise DataError(f"{path}: no such file or folder; correct the path")
@@ -264,7 +264,9 @@ def _check_label(label: str, record: Record) -> None:
     try:
         label.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise LabelError(f"{record.where}: the label {label!r} cannot be UTF-8 ({error.reason}); correct it") from None
+        raise LabelError(
+            f"{record.where}: the label {label!r} cannot be encoded as UTF-8 ({error.reason}); correct it"
+        ) from None
 
 
 def _named(record: Record) -> str:

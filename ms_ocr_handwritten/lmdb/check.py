@@ -164,7 +164,7 @@ def validate_lmdb(
         death, found = found.death, _in_child(path, vocabulary, progress, walk=False)
         found.problems.insert(0, Problem(KEYS, "damaged", f"reading them ended the process ({death})"))
     if found.death:
-        detail = f"reading it ended the process ({found.death}), nothing after it was looked at; copy or build it again"
+        detail = f"reading it ended the process ({found.death}), nothing after it was checked; copy or build it again"
         found.problems.append(Problem(found.place, "damaged", detail))
     return ValidationReport(path, found.count, found.samples, tuple(found.problems))
 

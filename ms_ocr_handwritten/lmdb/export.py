@@ -98,7 +98,7 @@ def _lines(
                 value = getattr(line, column)
                 if any(character in value for character in "\t\n\r"):
                     raise LabelError(
-                        f"{reader.key(index)}: its {column} {value!r} has a tab or line break, which no table holds"
+                        f"{reader.key(index)}: its {column} {value!r} has a tab or line break, which no table can hold"
                     )
             yield line
         except (LmdbError, LabelError) as error:

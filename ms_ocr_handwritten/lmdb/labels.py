@@ -11,7 +11,7 @@ from ..vocab import Vocabulary, described, fold_full_width
 KINDS = {  # what a label is that has the fault
     "empty-label": "without a character",
     "control-character": "with a line break or another control character",
-    "spaces": "with a space at an end, or two in a row",
+    "spaces": "with a leading, trailing or double space",
     "decomposed": "decomposed; normalise to NFC (`ms-ocr lmdb build --normalise nfc`)",
 }
 _SPACES = " \u3000"  # the latter is folded to the former before training
@@ -32,7 +32,7 @@ def label_faults(label: str) -> Iterator[tuple[str, str]]:
     if any(a in _SPACES and b in _SPACES for a, b in zip(label.strip(_SPACES), label.strip(_SPACES)[1:])):
         places.append("two in a row")
     if places:
-        yield "spaces", f"spaces {', '.join(places)}, which no reader can see: {label!r}"
+        yield "spaces", f"spaces {', '.join(places)}, which are invisible: {label!r}"
     if not unicodedata.is_normalized("NFC", label):
         yield "decomposed", f"decomposed, normalise to NFC (`ms-ocr lmdb build --normalise nfc`): {label!r}"
 

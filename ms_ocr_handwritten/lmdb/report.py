@@ -104,7 +104,7 @@ def html_page(description: Description, skipped: Sequence[SkippedSample] = ()) -
         "characters": sum(summary.characters.values()),
         "different characters": len(summary.characters),
         "writers named": description.writers or "none",
-        "lines that are there twice": sum(len(group) - 1 for group in description.doubles),
+        "duplicate lines": sum(len(group) - 1 for group in description.doubles),
         "records that cannot be read": len(summary.unreadable),
         "left out when it was built": len(skipped),
     }

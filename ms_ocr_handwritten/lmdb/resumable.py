@@ -80,7 +80,7 @@ class ResumableWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LmdbError(f"{self.target}: the folder cannot be made ({error}); check its parent") from error
+            raise LmdbError(f"{self.target}: the folder cannot be created ({error}); check its parent") from error
         self._lock = _locked(self.folder / _LOCK, self.target)
         state = self._open_environment()
         if state is not None and state.identity != identity:
@@ -97,7 +97,7 @@ class ResumableWriter:
             with self.environment.begin() as transaction:
                 stored = transaction.get(_STATE_KEY)
         except lmdb.Error as error:
-            raise LmdbError(f"{self.folder}: cannot be gone on with ({error}); remove it and build again") from error
+            raise LmdbError(f"{self.folder}: cannot be continued ({error}); remove it and build again") from error
         return None if stored is None else _State(**json.loads(stored))
 
     @property
@@ -143,8 +143,8 @@ class ResumableWriter:
             put_records(self.environment, self._batch + state)
         except (lmdb.Error, OSError) as error:
             raise LmdbError(
-                f"{self.target}: cannot be written ({error}); free some space and build again, which goes on with what "
-                f"{self.folder} holds"
+                f"{self.target}: cannot be written ({error}); free some space and build again, which continues from "
+                f"what {self.folder} holds"
             ) from error
         self._batch, self._size = [], 0
         self._stored = True

@@ -120,7 +120,7 @@ def _groups(reader: LmdbReader, by: str) -> tuple[str, np.ndarray]:
             first = reader.key(names.index(""))
             raise DataError(
                 f"{reader.path}: {names.count('')} of {len(names)} samples have no {by}, the first is {first}; split "
-                "by another, or build the LMDB anew from data that name it"
+                "by another, or rebuild the LMDB from data that name it"
             )
     raise DataError(f"{reader.path}: its samples tell no writers, pages or folders apart; split by line")
 

@@ -168,7 +168,7 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise LmdbError(f"{target}: the folder cannot be made ({error}); check its parent") from error
+        raise LmdbError(f"{target}: the folder cannot be created ({error}); check its parent") from error
     try:
         count = _write_folder(partial, samples, target)
         refuse_existing(target)

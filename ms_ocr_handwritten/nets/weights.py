@@ -59,7 +59,7 @@ def read_torch_file(path: str | os.PathLike[str], most_pickled: int = MOST_PICKL
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it is damaged or holds more than tensors (a pickle can run "
-            f"code when loaded); get the file again, or save its state_dict() anew. {error}"
+            f"code when loaded); get the file again, or save its state_dict() again. {error}"
         ) from error
     except Exception as error:  # damaged bytes make PyTorch's readers raise almost anything
         if _out_of_memory(error):
@@ -93,7 +93,7 @@ def _check_entries(
     if sum(entry.file_size for entry in entries) > size:
         raise CheckpointError(
             f"{path}: announces more than its {size} bytes hold, as only a compressed archive does; "
-            "save it anew with torch.save, which does not compress"
+            "save it again with torch.save, which does not compress"
         )
     pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
     if pickled > most_pickled:

@@ -123,7 +123,7 @@ def _tiff_pages(path: str, source: str | bytes) -> tuple[int, StructureError | N
         with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return tiff_pages(content)
     except StructureError as error:
-        raise ImageError(f"{path}: no image that is read, {error}; split it") from error
+        raise ImageError(f"{path}: not a readable image, {error}; split it") from error
 
 
 def _looks(source: str | bytes, limits: Limits) -> tuple[float, bool]:

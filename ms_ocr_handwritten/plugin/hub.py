@@ -187,8 +187,8 @@ def _download(model: str, revision: str | None) -> str:
             raise HubError(f"{model}: the hub at {endpoint} has no revision {revision!r} ({error})") from error
         raise HubError(
             f"{model}: the download of {', '.join(failed)} from {endpoint} broke off "
-            f"({_root_cause(next(iter(failed.values())))}). What has come is kept in {cache}, and the next run "
-            f"goes on from there. Try again, {INSTEAD}"
+            f"({_root_cause(next(iter(failed.values())))}). The partial file is kept in {cache}, and the next "
+            f"run continues from there. Try again, {INSTEAD}"
         ) from error
 
 

@@ -46,7 +46,7 @@ def read_curves(work_dir: Path) -> Curves:
                 raise ValueError
             entries.append(entry)
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: no entry of a training's log; remove the line") from error
+            raise DataError(f"{path}:{number}: not an entry of a training log; remove the line") from error
     if not entries:
         raise DataError(f"{path}: holds no entry yet; wait for train.logging.interval batches, or name another")
     batches = max((entry["iter"] for entry in entries if _number(entry.get("iter"))), default=1)

@@ -64,7 +64,7 @@ def write_report(folder: Path, evaluation: Evaluation, pictured_lines: int = PIC
     """
     check_report_dir(folder)
     if not evaluation.lines:
-        raise DataError("no line was read, so that there is nothing to report; name sets with lines that can be read")
+        raise DataError("no line was read, so there is nothing to report; name sets with readable lines")
     path = folder / PAGE_FILE
     write_atomically(path, page_html(evaluation, pictured_lines).encode("utf-8", "replace"))
     return path

@@ -1,7 +1,7 @@
 """What the page says, in English and in Chinese."""
 
 TEXTS: dict[str, tuple[str, str]] = {
-    "title": ("What it reads, and where it fails", "识别效果与错误分析"),
+    "title": ("Error report", "识别效果与错误分析"),
     "figures": ("Figures", "指标"),
     "figures_note": (
         "CER: errors per character of the labels, full-width folded to half-width; loose: without spaces, punctuation, "
@@ -10,7 +10,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "by_lines": ("Lines were resampled.", "按行重采样。"),
     "by_groups": (
-        "Whole writers, pages or folders were resampled, since lines of one hand resemble each other.",
+        "Whole writers, pages or folders were resampled, since lines by one writer resemble each other.",
         "按书写者、页或文件夹整体重采样，因为同一笔迹的行彼此相似。",
     ),
     "reader": ("reader", "模型"),
@@ -24,47 +24,47 @@ TEXTS: dict[str, tuple[str, str]] = {
     "right": ("lines right", "整行正确率"),
     "comparison": ("Is the difference real?", "差异是否真实？"),
     "real_less": (
-        "The first reads better: the interval of the difference leaves out 0.",
+        "The first is better: the interval of the difference excludes 0.",
         "第一个更好：差值区间不含 0。",
     ),
     "real_more": (
-        "The second reads better: the interval of the difference leaves out 0.",
+        "The second is better: the interval of the difference excludes 0.",
         "第二个更好：差值区间不含 0。",
     ),
     "not_real": (
-        "These lines do not tell them apart: the interval of the difference holds 0.",
+        "These lines show no difference: the interval of the difference contains 0.",
         "这些行无法区分两者：差值区间包含 0。",
     ),
-    "difference": ("CER of the first less that of the second", "第一个的 CER 减去第二个的 CER"),
+    "difference": ("CER of the first minus CER of the second", "第一个的 CER 减去第二个的 CER"),
     "better_worse": (
         "lines in which the first makes fewer errors / more errors",
         "第一个错误更少 / 更多的行数",
     ),
     "sign_test": ("p of the exact sign test over these lines", "这些行的精确符号检验 p 值"),
-    "only_first": ("only the first reads it", "仅第一个读对"),
-    "only_second": ("only the second reads it", "仅第二个读对"),
+    "only_first": ("only the first is right", "仅第一个读对"),
+    "only_second": ("only the second is right", "仅第二个读对"),
     "each_line": ("Line by line", "逐行查看"),
     "each_line_note": (
-        "The label above, what was read below: red was read otherwise, orange is missing, violet is too much. Marks "
-        "in a picture show where each character was found.",
+        "Label above, prediction below: red is substituted, orange deleted, violet inserted. Marks in an image show "
+        "where each character was found.",
         "上为标注，下为识别结果：红色为误识，橙色为漏识，紫色为多识。图中的标记表示各字符被找到的位置。",
     ),
-    "pictures_note": ("Lines with a picture:", "附图的行数："),
-    "sort_by": ("order", "排序"),
+    "pictures_note": ("Lines with an image:", "附图的行数："),
+    "sort_by": ("sort by", "排序"),
     "errors": ("errors", "错误数"),
     "rate": ("errors per character", "字符错误率"),
     "surest": ("confidence, highest first", "置信度从高到低"),
     "least_sure": ("confidence, lowest first", "置信度从低到高"),
     "as_given": ("as given", "原始顺序"),
     "show": ("show", "显示"),
-    "wrong": ("wrong ones", "有错误的行"),
+    "wrong": ("with errors", "有错误的行"),
     "find": ("Find", "查找"),
     "confidence": ("confidence", "置信度"),
     "previous": ("previous", "上一页"),
     "next": ("next", "下一页"),
     "confusions": ("What was read as what", "字符混淆"),
     "confusions_note": (
-        "∅ in the first column: a character too much; in the second: a missing one. Share: of all such characters of "
+        "∅ in the first column: an inserted character; in the second: a deleted one. Share: of all such characters in "
         "the labels.",
         "标注为 ∅ 表示多识，读作 ∅ 表示漏识。占比：占标注中该字符的比例。",
     ),
@@ -73,14 +73,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "count": ("count", "次数"),
     "share": ("share", "占比"),
     "seen": ("examples", "示例"),
-    "left_out": ("further rows are left out:", "未列出的其余行数："),
-    "missed": ("Characters most missed", "最常漏错的字符"),
+    "left_out": ("further rows not shown:", "未列出的其余行数："),
+    "missed": ("Characters most often misread", "最常漏错的字符"),
     "character": ("character", "字符"),
     "in_labels": ("in labels", "标注中出现"),
-    "missed_count": ("missed", "错漏"),
+    "missed_count": ("misread", "错漏"),
     "most_often": ("most often read as", "最常读作"),
     "in_training": ("in training", "训练中出现"),
-    "not_given": ("How often training saw them is told with --training.", "用 --training 可显示训练中出现的次数。"),
+    "not_given": (
+        "Use --training to show their counts in the training data.",
+        "用 --training 可显示训练中出现的次数。",
+    ),
     "in_vocabulary": ("in vocabulary", "在词表中"),
     "parts": ("Where the errors are", "错误分布"),
     "group": ("writer, page or folder", "书写者、页或文件夹"),
@@ -89,8 +92,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "cer_percent": ("CER in percent, with its interval, by", "CER（%）及其区间，按"),
     "calibration": ("Is 0.9 right nine times in ten?", "置信度 0.9 是否十次有九次正确？"),
     "calibration_note": (
-        "Share right over confidence, with 95 % Wilson intervals; on the dashed line a confidence keeps its word. "
-        "Below: how many there are.",
+        "Share of correct results by confidence, with 95 % Wilson intervals; on the dashed line confidences are "
+        "calibrated. Below: the number of cases.",
         "横轴为置信度，纵轴为正确比例（95 % Wilson 区间）；落在虚线上表示置信度可信。下方为数量。",
     ),
     "line_confidence_note": (
@@ -100,7 +103,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "of_lines": ("whole lines", "整行"),
     "of_characters": ("single characters", "单个字符"),
     "calibration_error": ("expected calibration error", "期望校准误差 (ECE)"),
-    "unreadable": ("Not read, and in no figure", "未能读取（不计入指标）"),
+    "unreadable": ("Not readable, and in no figure", "未能读取（不计入指标）"),
     "name": ("name", "名称"),
     "reason": ("reason", "原因"),
 }

@@ -117,4 +117,4 @@ def _components(path: Path) -> Iterator[tuple[str, int, str, list[np.ndarray]]]:
                     continue
                 yield row["kind"], row["writer"], text, [s.astype(np.int16) for s in strokes]
     except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"{path}: no file of pen trajectories ({error}); see recipe/README.md") from error
+        raise ConfigurationError(f"{path}: not a file of pen trajectories ({error}); see recipe/README.md") from error

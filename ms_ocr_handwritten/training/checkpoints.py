@@ -116,8 +116,8 @@ class WorkDir:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(
-                    f"work_dir {folder}: the folder cannot be made ({error.strerror}); name another one, or move "
-                    "away what is in its way"
+                    f"work_dir {folder}: the folder cannot be created ({error.strerror}); name another one, or move "
+                    "away what blocks it"
                 ) from error
 
     def best(self) -> dict[str, Any] | None:
@@ -166,7 +166,7 @@ class WorkDir:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             damage = repr(error)
         raise CheckpointError(
-            f"{self.resume_file}: damaged ({damage[:200]}); remove it and go on from an epoch_N, or name another "
+            f"{self.resume_file}: damaged ({damage[:200]}); remove it and continue from an epoch_N, or name another "
             "work_dir"
         )
 
@@ -184,7 +184,7 @@ class WorkDir:
         if foreign:
             raise ConfigurationError(
                 f"{foreign[0]}: belongs to another training, which this one would overwrite; name another work_dir, or "
-                "start anew with resume=False (--no-resume), which moves what is there aside"
+                "start again with resume=False (--no-resume), which moves the present files aside"
             )
 
     def set_aside(self) -> Path | None:

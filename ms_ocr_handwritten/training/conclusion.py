@@ -7,12 +7,12 @@ from .checkpoints import WorkDir
 
 
 def conclusion(work_dir: WorkDir, epochs: int, patience: int | None) -> str:
-    """patience: evaluations without a better one after which it was stopped; None where it went to its end."""
+    """patience: evaluations without an improvement after which it was stopped; None where it went to its end."""
     best = work_dir.best()
-    told = [] if patience is None else [f"stopped: {patience} evaluations without a better one"]
+    told = [] if patience is None else [f"stopped: {patience} evaluations without an improvement"]
     if best is None:
         folder = work_dir.output
-        told.append(f"trained {epochs} epochs, none of them judged; the network is in {folder}")
+        told.append(f"trained {epochs} epochs, without evaluation; the network is in {folder}")
     else:
         folder = work_dir.output_best
         within = f", batch {best['iter']}" if "iter" in best else ""

@@ -143,7 +143,7 @@ class LineDataset(Dataset):
             reason = str(error) if isinstance(error, DataError) else f"{self.key(index)}: {error}"
             if self.on_bad_sample == "skip":
                 return BadSample(reason)
-            raise LmdbError(f"{reason}; mend the record, or set train.on_bad_sample to 'skip'") from error
+            raise LmdbError(f"{reason}; correct the record, or set train.on_bad_sample to 'skip'") from error
         return Sample(canvas.piece_array(), canvas.chunks, self._encode(label), label)
 
     def _encode(self, label: str) -> list[int]:
@@ -214,7 +214,7 @@ def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineD
     if bad and action == "error":
         raise LabelError(
             f"{len(bad)} labels need more columns than their lines have (one per character, one more "
-            f"between equal neighbours): {', '.join(keys[:FIRST_KEYS])}; mend them, or set "
+            f"between equal neighbours): {', '.join(keys[:FIRST_KEYS])}; correct them, or set "
             "train.unalignable to 'drop'"
         )
     return (dataset.without(set(bad)) if bad else dataset), keys

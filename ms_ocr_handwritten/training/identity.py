@@ -88,14 +88,14 @@ def settings_of(config: TrainConfig, network: Any, bf16: bool, processes: int) -
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What of a training `now` is not as it was `then`, for a message."""
-    found = ["the initial weights are others"] if then.get(WEIGHTS) != now[WEIGHTS] else []
+    found = ["the initial weights differ"] if then.get(WEIGHTS) != now[WEIGHTS] else []
     for name in (TRAINING, REHEARSED):
         before, after = then.get(name), now[name]
         if before == after:
             continue
         if isinstance(before, list) and len(before) == len(after):
             others = [str(number) for number, pair in enumerate(zip(before, after), 1) if pair[0] != pair[1]]
-            found.append(f"{name} {' and '.join(others)} of {len(after)} holds other lines")
+            found.append(f"{name} {' and '.join(others)} of {len(after)} holds different lines")
         else:
             count = len(before) if isinstance(before, list) else "unknown"
             found.append(f"the number of {name}s was {count}, is {len(after)}")

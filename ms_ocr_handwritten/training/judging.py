@@ -37,7 +37,7 @@ class Judge:
             raise ConfigurationError(f"train.checkpoint.best.metric_key is {metric!r}; one of {', '.join(metrics)}")
         if configuration.train.patience is not None and evaluation is None:
             raise ConfigurationError(
-                "train.early_stopping.patience counts evaluations, of which there are none; give an evaluation set "
+                "train.early_stopping.patience counts evaluations, but there are none; give an evaluation set "
                 "(--eval), or leave it out"
             )
         self.config, self.train_config = configuration.evaluation, configuration.train
@@ -127,7 +127,7 @@ class Judge:
         before, now = self._old_skills_before, self._summary(network, self.old_skills, bf16)
         if now["cer"] is not None and before["cer"] is not None and now["cer"] > before["cer"]:
             self.ranks.say(
-                f"\nwarning: old skills are read worse after epoch {epoch}: {_of_lines(now)}; before this "
+                f"\nwarning: old skills got worse after epoch {epoch}: {_of_lines(now)}; before this "
                 f"training {_of_lines(before)}; rehearse them (train.rehearsal), freeze a part (train.freeze), or "
                 "lower train.optimizer.lr"
             )

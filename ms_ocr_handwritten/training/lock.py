@@ -73,7 +73,9 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         import fcntl
     except ImportError:
-        print(f"{folder}: this system has no locks; let no other training write there", file=sys.stderr)
+        print(
+            f"{folder}: this system has no file locks; make sure that no other training writes there", file=sys.stderr
+        )
         return
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +85,10 @@ def _lock(descriptor: int, folder: Path) -> None:
             raise _in_use(folder, f"in process {pid or '(unnamed)'} on {host or 'this machine'}") from None
         if error.errno not in _UNSUPPORTED:
             raise
-        print(f"{folder}: cannot be locked ({error.strerror}); let no other training write there", file=sys.stderr)
+        print(
+            f"{folder}: cannot be locked ({error.strerror}); make sure that no other training writes there",
+            file=sys.stderr,
+        )
 
 
 def _is_file(path: Path, descriptor: int) -> bool:
@@ -95,5 +100,5 @@ def _is_file(path: Path, descriptor: int) -> bool:
 
 def _in_use(folder: Path, where: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{folder}: another training is at work there, {where}; wait for its end, or name another work_dir"
+        f"{folder}: another training is running there, {where}; wait until it ends, or name another work_dir"
     )

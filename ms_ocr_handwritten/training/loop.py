@@ -218,7 +218,7 @@ class Training:
         """Add the gradients of one batch, times `share`, and its loss, averaged over this rank's lines, to `losses`."""
         if len(batch) == 0:
             if self.ranks.world > 1:  # the other ranks would wait for its gradients for ever
-                raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; mend the records")
+                raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; correct the records")
             return
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
             losses, _ = self.module(batch)

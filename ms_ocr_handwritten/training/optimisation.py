@@ -21,8 +21,8 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     kind = _class(torch.optim, config.type, torch.optim.Optimizer)
     if kind is None or kind is torch.optim.LBFGS:  # LBFGS evaluates the loss several times a step
         raise ConfigurationError(
-            f"train.optimizer.type is {config.type!r}, which torch.optim has not, or which needs "
-            "more than gradients; e.g. 'AdamW'"
+            f"train.optimizer.type is {config.type!r}, which torch.optim does not have, or which "
+            "needs more than gradients; use e.g. 'AdamW'"
         )
     arguments = dict(config.arguments)
     allowed = _allowed(kind, "train.optimizer", arguments)
@@ -47,9 +47,8 @@ class Schedule:
         kind = _class(torch.optim.lr_scheduler, config.type or "ConstantLR", torch.optim.lr_scheduler.LRScheduler)
         if kind is None or kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
             raise ConfigurationError(
-                f"train.lr_scheduler.type is {config.type!r}, which torch.optim.lr_scheduler has "
-                "not, or which follows a metric; e.g. 'MultiStepLR', 'CosineAnnealingLR', "
-                "'OneCycleLR'"
+                f"train.lr_scheduler.type is {config.type!r}, which torch.optim.lr_scheduler does not "
+                "have, or which follows a metric; use e.g. 'MultiStepLR', 'CosineAnnealingLR', 'OneCycleLR'"
             )
         arguments = dict(config.arguments) if config.type else {"factor": 1.0}
         allowed = _allowed(kind, "train.lr_scheduler", arguments)

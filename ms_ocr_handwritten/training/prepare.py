@@ -38,7 +38,7 @@ def fit_vocabulary(
         report = describe_unknown(dataset, counts, lines)
         if action == "error":
             raise LabelError(
-                f"{len(counts)} characters of the labels are not in vocab.txt:\n{report}\nmend the labels, "
+                f"{len(counts)} characters of the labels are not in vocab.txt:\n{report}\ncorrect the labels, "
                 "or set train.unknown_characters to 'drop' (those lines) or 'grow' (the vocabulary)"
             )
         if action == "drop":
@@ -65,8 +65,8 @@ def fit_vocabulary(
     blank = blank_labels(dataset)
     if blank:
         ranks.say(
-            f"{len(blank)} labels are blank, so that these lines are learnt as empty ones: {_keys(dataset, blank)}; "
-            "mend the labels, or build the LMDB without them"
+            f"{len(blank)} labels are blank, so these lines are learnt as empty: {_keys(dataset, blank)}; "
+            "correct the labels, or build the LMDB without them"
         )
     return dataset, vocabulary
 
@@ -77,8 +77,8 @@ def name_unknown_in_evaluation(dataset: LineDataset, ranks: Ranks) -> None:
     if counts:
         ranks.say(
             f"{len(counts)} characters of the evaluation set are not in the vocabulary and count as errors:\n"
-            f"{describe_unknown(dataset, counts, lines)}\nhave lines with them in the training set, and "
-            "train.unknown_characters 'grow', to learn them"
+            f"{describe_unknown(dataset, counts, lines)}\nto learn them, add lines with them to "
+            "the training set and set train.unknown_characters to 'grow'"
         )
 
 

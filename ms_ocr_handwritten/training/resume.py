@@ -52,10 +52,13 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
         aside = work_dir.set_aside_after(state.epoch, state.iteration)
         work_dir.rewind_log(state.epoch, state.iteration, finished, aside)
         where = f"; later epochs moved to {aside}" if aside else ""
-        print(f"going on after epoch {state.epoch}, batch {state.iteration}{where}", file=sys.stderr)
+        print(f"resuming after epoch {state.epoch}, batch {state.iteration}{where}", file=sys.stderr)
         if best and work_dir.best() and training.judge.differs_from(best):
             moved = work_dir.set_best_aside()
-            print(f"judged by another evaluation set or metric: the best begins anew, so far: {moved}", file=sys.stderr)
+            print(
+                f"another evaluation set or metric: the best result is determined anew; until now: {moved}",
+                file=sys.stderr,
+            )
     ranks.wait()
 
 
@@ -97,11 +100,13 @@ def _identify(training: "Training", precision: str | None = None) -> None:
 
 def _start_anew(training: "Training", checkpoint: str | None) -> None:
     if checkpoint:
-        raise ConfigurationError(f"resume=False starts anew, but {checkpoint} is named to go on from; leave out one")
+        raise ConfigurationError(
+            f"resume=False starts from the beginning, but {checkpoint} is named to continue from; leave out one"
+        )
     if training.ranks.first:
         aside = training.work_dir.set_aside()
         if aside:
-            print(f"starting anew; what was there is in {aside}", file=sys.stderr)
+            print(f"starting from the beginning; the former files are in {aside}", file=sys.stderr)
     training.ranks.wait()
 
 
@@ -114,26 +119,26 @@ def _check(training: "Training", state: State, path: Path, finished: int, *, cho
     others = differences(state.identity, training.identity)
     if chosen and not state.iteration and not changed:
         if others:
-            training.ranks.say(f"{path}: from here on otherwise: {'; '.join(others)}")
+            training.ranks.say(f"{path}: from here on with changes: {'; '.join(others)}")
     elif changed + others:
         epoch = f"train('{training.work_dir.save_dir / 'epoch_N'}') (--from)"
         raise ConfigurationError(
-            f"{path}: the training began otherwise: {'; '.join(changed + others)}; go on with the same, or name "
-            "another work_dir (with model= set to the output/ of this one to learn on from it), or start anew with "
-            "resume=False (--no-resume), which moves what is there aside, or go on all the same from the end of an "
-            f"epoch with {epoch}"
+            f"{path}: this is a different training: {'; '.join(changed + others)}; continue with the same, or name "
+            "another work_dir (with model= set to the output/ of this one to train on from it), or start again with "
+            "resume=False (--no-resume), which moves the present files aside, or continue all the same from the end of "
+            f"an epoch with {epoch}"
         )
     if state.epoch >= training.config.max_epochs and finished == state.epoch:
         raise ConfigurationError(
             f"{path}: belongs to a finished training of {state.epoch} epochs; name another "
-            "work_dir, raise train.max_epochs to go on, go on from an earlier epoch with "
-            "train('.../epoch_N') (--from), or start anew with resume=False (--no-resume)"
+            "work_dir, raise train.max_epochs, continue from an earlier epoch with "
+            "train('.../epoch_N') (--from), or start again with resume=False (--no-resume)"
         )
     batches = len(training.batches())
     if state.iteration and state.iteration >= batches:
         raise CheckpointError(
-            f"{path}: claims {state.iteration} batches of an epoch that has {batches}; go on from an epoch_N, or start "
-            "in a new work_dir"
+            f"{path}: claims {state.iteration} batches of an epoch that has {batches}; continue from an epoch_N, or "
+            "start in a new work_dir"
         )
     random_state = training.ranks.random_state()
     state.check_fit(training.network, training.average, training.config.optimizer, random_state, path)
@@ -152,5 +157,7 @@ def _restore(training: "Training", state: State, path: Path) -> None:
     try:
         training.ranks.set_random_state(states[training.ranks.rank % len(states)])
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its random state is refused ({error}); go on from an epoch_N") from error
+        raise CheckpointError(
+            f"{path}: its random number state is refused ({error}); continue from an epoch_N"
+        ) from error
     training.epoch, training.iteration = state.epoch, state.iteration

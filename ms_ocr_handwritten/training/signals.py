@@ -43,7 +43,7 @@ class StopSignals:
         if not self._deferred:
             self.end()
         name = signal.Signals(number).name
-        message = f"\n{name}: saving after this step, then ending; once more to end at once\n"
+        message = f"\n{name}: saving after this step, then ending; press or send again to end at once\n"
         os.write(2, message.encode())  # a print could meet another one at work
 
     @contextmanager

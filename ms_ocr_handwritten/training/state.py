@@ -17,7 +17,7 @@ from .optimisation import build_optimizer
 STATE_SUFFIX = "_trainer_state.pth"
 STATE_FORMAT = 3
 MOST = 10**8  # epochs, batches or steps that a file may claim: the schedule is run through one by one
-OTHERWISE = "go on from another epoch with train('.../epoch_N'), or start in a new work_dir"
+OTHERWISE = "continue from another epoch with train('.../epoch_N'), or start in a new work_dir"
 
 
 def state_file(checkpoint: str | os.PathLike[str]) -> Path:
@@ -116,7 +116,7 @@ class _Check:
 
     def count(self, value: Any, name: str) -> None:
         if type(value) is not int or not 0 <= value <= MOST:
-            raise self.fail(name, f"is {str(value)[:40]}, which is no number of what a training does")
+            raise self.fail(name, f"is {str(value)[:40]}, which is not a number a training can have")
 
 
 def kept_after_a_step(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> dict[int, dict[str, Any]]:
