@@ -104,6 +104,11 @@ def site(monkeypatch):
     server.server_close()
 
 
+def test_an_international_host_is_looked_up_by_its_ascii_name(site):
+    host = "ｌｏｃａｌｈｏｓｔ"  # IDNA folds it to localhost
+    np.testing.assert_array_equal(load_image(site.replace("127.0.0.1", host) + "/手写 a.png"), noise(8, 20))
+
+
 @pytest.mark.parametrize("path", ["line", "moved", "line?token=a%2Fb", "手写 a.png", "%E6%89%8B%E5%86%99%20a.png"])
 def test_url(site, path):
     np.testing.assert_array_equal(load_image(f"{site}/{path}"), noise(8, 20))

@@ -97,8 +97,7 @@ class _SecureSocket(_Metered, ssl.SSLSocket):
 
 def _follow(url: str, name: str, limits: Limits, allowance: _Allowance) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
-        # Spaces and Chinese characters come as people paste them.
-        parts = urllib.parse.urlsplit(urllib.parse.quote(url, safe=_URL_SAFE))
+        parts = urllib.parse.urlsplit(_ascii(url))
         if parts.scheme not in ("http", "https"):
             raise _RefusedError("a redirect to another scheme than http and https is not allowed")
         with contextlib.closing(_connection(parts, limits, allowance)) as connection:
@@ -110,6 +109,16 @@ def _follow(url: str, name: str, limits: Limits, allowance: _Allowance) -> bytes
                 raise _RefusedError(f"the server's answer is {response.status}")
             url = urllib.parse.urljoin(url, target)  # the body is not read: it may have no end
     raise _RefusedError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _ascii(url: str) -> str:
+    """A URL as it is requested: spaces and Chinese characters come as people paste them. Raises ValueError."""
+    parts = urllib.parse.urlsplit(url)
+    if not parts.netloc.isascii():
+        account, at, place = parts.netloc.rpartition("@")
+        host, colon, port = place.partition(":")
+        url = parts._replace(netloc=f"{account}{at}{host.encode('idna').decode()}{colon}{port}").geturl()
+    return urllib.parse.quote(url, safe=_URL_SAFE)
 
 
 def _body(response: http.client.HTTPResponse, name: str, limits: Limits) -> bytes:
