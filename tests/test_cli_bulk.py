@@ -192,7 +192,7 @@ def test_shards_and_workers_write_the_same_parts(model, lines, whole, tmp_path):
     assert result.exit_code == 1  # BAD, in part 1; 4 and 7 are left, too
     assert ": 20 lines read, " in result.stderr and "5 parts already there" in result.stderr
     assert files(tmp_path) == whole
-    assert "'4/3' is no share such as 1/8" in recognize(model, lines, out, "--shard", "4/3").stderr
+    assert "'4/3' is not a share such as 1/8" in recognize(model, lines, out, "--shard", "4/3").stderr
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:

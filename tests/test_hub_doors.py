@@ -204,5 +204,5 @@ def test_a_trainer_computes_where_it_is_told(tiny_model_dir, lines_lmdb, tmp_pat
     arguments = {"model": str(tiny_model_dir), "eval_dataset": str(lines_lmdb), "work_dir": str(tmp_path / "work")}
     trainer = build_trainer(Trainers.ocr_recognition, {**arguments, "train_dataset": str(lines_lmdb), "device": "cpu"})
     assert next(trainer.model.parameters()).device.type == "cpu" and trainer.training.ranks.device.type == "cpu"
-    with pytest.raises(BackendError, match="device is 'abacus'; give 'cpu', 'gpu' or a certain one"):
+    with pytest.raises(BackendError, match="device is 'abacus'; give 'cpu', 'gpu' or a specific one"):
         build_trainer(Trainers.ocr_recognition, {**arguments, "device": "abacus"}).evaluate()

@@ -53,7 +53,7 @@ def test_other_initial_weights_are_refused(tiny_model_dir, few, tmp_path):
     work = finished(tiny_model_dir, few, tmp_path / "work")
     shutil.copytree(work / "output", tmp_path / "other_model")
     training = prepare(tmp_path / "other_model", few, work, **{**ONE_EPOCH, "max_epochs": 2})
-    assert_refuses(training, ConfigurationError, "began otherwise: the initial weights differ")
+    assert_refuses(training, ConfigurationError, "is a different training: the initial weights differ")
 
 
 def test_what_changes_nothing_may_change(tiny_model_dir, few, tmp_path):
@@ -88,7 +88,9 @@ def test_automatic_precision_stays_what_it_began_in(tiny_model_dir, lines_lmdb, 
 def test_a_work_dir_that_cannot_be_made_is_named(tiny_model_dir, few, tmp_path):
     (tmp_path / "file").write_text("mine")
     for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "x", "Not a directory")):
-        with pytest.raises(OutputError, match=f"work_dir {path}: the folder cannot be made .{reason}.; name another"):
+        with pytest.raises(
+            OutputError, match=f"work_dir {path}: the folder cannot be created .{reason}.; name another"
+        ):
             prepare(tiny_model_dir, few, path).run()
 
 

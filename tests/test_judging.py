@@ -142,7 +142,7 @@ def test_going_back_moves_a_later_best_aside(model_dir, lines_lmdb, tmp_path):
 
 
 def test_patience_wants_an_evaluation_set(model_dir, lines_lmdb, tmp_path):
-    with pytest.raises(ConfigurationError, match="early_stopping.patience counts evaluations, of which there are none"):
+    with pytest.raises(ConfigurationError, match="early_stopping.patience counts evaluations, but there are none"):
         prepare(model_dir, lines_lmdb, tmp_path / "work", early_stopping={"patience": 1})
 
 

@@ -115,7 +115,7 @@ def test_a_line_of_words_is_of_one_writer(file: Path):
 
 def test_a_file_that_holds_no_pens_is_named(tmp_path: Path):
     path = tmp_path / "pens.jsonl.xz"
-    with pytest.raises(ConfigurationError, match=r"pens\.jsonl\.xz: no file of pen trajectories"):
+    with pytest.raises(ConfigurationError, match=r"pens\.jsonl\.xz: not a file of pen trajectories"):
         Pens(path)
     path.write_bytes(lzma.compress(b'{"kind": "word"}\n'))
     with pytest.raises(ConfigurationError, match=r"pens\.jsonl\.xz"):

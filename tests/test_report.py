@@ -140,7 +140,7 @@ def test_what_is_there_is_left_as_it_is(lines):
     result = evaluate("--model", "no_model", "lines", "--report", "other", "--training", "nowhere")
     assert result.stderr.startswith("error: nowhere/labels.tsv: cannot be read (No such file or directory); ")
     result = evaluate("lines", "--training", "lines")
-    assert result.exit_code == 2 and "--training says something in a report alone" in result.stderr
+    assert result.exit_code == 2 and "--training has an effect only with --report" in result.stderr
     result = evaluate("lines", "--report", "new", "--against", "x", "--peer", "rapidocr")
     assert result.exit_code == 2 and "leave out --against or --peer" in result.stderr
 
@@ -157,7 +157,7 @@ def test_nothing_to_report_is_said(always_a, lines):  # noqa: F811
     Path("broken").mkdir()
     Path("broken/data.mdb").touch()
     result = evaluate("--model", always_a, "broken", "--report", "out")
-    assert result.exit_code == 1 and "no line was read, so that there is nothing to report" in result.stderr
+    assert result.exit_code == 1 and "no line was read, so there is nothing to report" in result.stderr
     assert not Path("out").exists()
 
 

@@ -290,7 +290,7 @@ def test_another_training_than_the_one_begun_is_refused(model_dir, lines_lmdb, t
     assert_refuses(
         prepare(model_dir, lines_lmdb, tmp_path / "work", **train, **change),
         ConfigurationError,
-        f"began otherwise: {message}",
+        f"is a different training: {message}",
     )
 
 

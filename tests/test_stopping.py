@@ -166,7 +166,7 @@ def test_a_second_training_is_refused_while_the_first_is_at_work(model_dir, line
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(
-            ConfigurationError, match=f"{work}: another training is at work .*in process {holder.pid} on "
+            ConfigurationError, match=f"{work}: another training is running .*in process {holder.pid} on "
         ):
             prepare(model_dir, lines_lmdb, work, **TRAIN).run()
         assert [path.name for path in work.iterdir()] == [LOCK_FILE]
@@ -193,7 +193,7 @@ def test_one_process_does_not_train_twice_in_a_folder(tmp_path):
 def test_a_folder_of_epochs_is_locked_too(model_dir, lines_lmdb, tmp_path):
     (tmp_path / "epochs").mkdir()
     checkpoint = {"period": {"save_dir": str(tmp_path / "epochs")}}
-    with locked(tmp_path / "epochs"), pytest.raises(ConfigurationError, match="epochs: another training is at work"):
+    with locked(tmp_path / "epochs"), pytest.raises(ConfigurationError, match="epochs: another training is running"):
         prepare(model_dir, lines_lmdb, tmp_path / "work", **TRAIN, checkpoint=checkpoint).run()
 
 
@@ -218,4 +218,7 @@ def test_without_locks_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fcntl, "lockf", unsupported)
     with locked(tmp_path):
         pass
-    assert f"{tmp_path}: cannot be locked (No locks available); let no other training write" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}: cannot be locked (No locks available); make sure that no other training writes"
+        in capsys.readouterr().err
+    )
