@@ -93,7 +93,7 @@ def test_pages_are_read_together_and_come_in_order(recognizer):
         ]
         assert [len(page.lines) for page in many] == [0, 7, 1, 0, 0, 2, 0]
     read = []
-    with pytest.raises(ImageError, match="no image"):
+    with pytest.raises(ImageError, match="not a readable image"):
         for page in reader.read_many(pages):
             read.append(page)
     assert len(read) == 5
