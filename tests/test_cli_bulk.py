@@ -155,6 +155,15 @@ def test_another_lexicon_is_refused(model, lines, tmp_path):
     assert result.exit_code == 1 and "was made by a different run: decoding files " in result.stderr
 
 
+def test_what_a_killed_run_left_of_a_part_is_removed_where_its_name_looks_like_a_pattern(model, lines, tmp_path):
+    out = tmp_path / "lines[1].jsonl"
+    left = tmp_path / ".lines[1]-00000.jsonl.abcd.saving"
+    left.write_text("half")
+    recognize(model, lines, out)
+    assert (tmp_path / "lines[1]-00000.jsonl").is_file()
+    assert not left.exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
 def test_names_that_are_no_utf_8_are_gone_on_with(model, images, tmp_path):
     strange = tmp_path / os.fsdecode(b"scan \xff.png")

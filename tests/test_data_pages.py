@@ -271,6 +271,13 @@ def test_null_is_no_text(tmp_path, page):
     content = {"p": {"filename": "page 1.png", "size": 1, "regions": regions, "file_attributes": {}}}
     _, report = built(tmp_path, saved(folder / "via.json", content))
     assert report.written == 1 and "region 0: the attribute text is empty (null)" in report.skipped[0].reason
+    (tmp_path / "out").rename(tmp_path / "third")
+    task = label_studio("page 1.png")
+    first, second = (part["value"] for part in task["annotations"][1]["result"][1:4:2])
+    first["text"], second["text"] = [None], [None, second["text"][0]]
+    lines, report = built(tmp_path, saved(tmp_path / "export.json", [task]), image_root=folder)
+    assert sorted(lines) == sorted(list(BOXES)[1:])
+    assert "region r0: the label of the line is empty" in report.skipped[0].reason
 
 
 def test_nesting_without_end_is_a_fault_of_its_line(tmp_path, page):

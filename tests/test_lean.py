@@ -92,6 +92,10 @@ def test_the_command_reads_and_names_what_is_missing_for_more(tmp_path):
     done = lean(COMMAND, "recognize", tmp_path / "lines")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: this command needs the package lmdb, which is missing; `pip install lmdb`\n"
+    done = lean(COMMAND.replace("import main;", "import main; sys.modules['cv2'] = None;"), "recognize", LINES[0])
+    assert done.stderr == (
+        "error: this command needs the package opencv-python, which is missing; `pip install opencv-python`\n"
+    )
 
 
 def test_the_doctor_says_what_is_missing():

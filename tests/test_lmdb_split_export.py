@@ -1,6 +1,8 @@
 """Two LMDBs of one, so that no writer is in both; and the way back to files."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -127,6 +129,29 @@ def test_files_and_a_table_build_the_same_lmdb_again(lines, tmp_path, to, table)
     before, after = LmdbReader(lines), LmdbReader(tmp_path / "again")
     assert [before.read(index) for index in range(20)] == [after.read(index) for index in range(20)]
     assert groups(tmp_path / "again", "writer") == (set(WRITERS) if to == "folder" else {""})
+
+
+def test_of_two_exports_at_once_to_one_place_one_is_refused_and_none_mixed(lines, tmp_path):
+    begun, released = threading.Event(), threading.Event()
+
+    def hold(done, total):
+        begun.set()
+        released.wait(60)
+
+    def begin_another(done, total):
+        if done == total // 2:
+            held.append(pool.submit(export_lmdb, lines, tmp_path / "files", "folder", hold))
+            begun.wait(60)
+
+    held = []
+    with ThreadPoolExecutor(1) as pool:
+        export_lmdb(lines, tmp_path / "files", "rec_gt", begin_another)
+        released.set()
+        with pytest.raises(OutputError, match="files: cannot be written"):
+            held[0].result()
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["images", "rec_gt.txt"]
+    assert len(list((tmp_path / "files" / "images").rglob("*.png"))) == 20
+    assert not list(tmp_path.glob(".files*"))
 
 
 def test_parquet_is_read_by_datasets_as_pictures(lines, tmp_path):

@@ -7,6 +7,7 @@ is there is done, and no row can come twice or be lost. lines.run.json says what
 run that would read otherwise is refused.
 """
 
+import glob
 import json
 import os
 import re
@@ -85,7 +86,7 @@ class Parts:
     def writing(self, part: int) -> Iterator[Write]:
         """A function that takes the rows of a part; the part appears at the end of the block. Raises OutputError."""
         path = self.path(part)
-        for left in path.parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):  # by a run that was killed
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):  # by a run that was killed
             left.unlink(missing_ok=True)
         write_rows = self._parquet if path.suffix == ".parquet" else self._json_lines
         with appearing_whole(path) as temporary, write_rows(temporary) as write:

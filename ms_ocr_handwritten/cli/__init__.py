@@ -27,6 +27,7 @@ COMMANDS = {
     "lmdb": "ms_ocr_handwritten.cli.lmdb:lmdb",
     "doctor": "ms_ocr_handwritten.cli.doctor:doctor",
 }
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow"}  # to install, of packages that have another name
 
 
 class LazyGroup(click.Group):
@@ -54,6 +55,7 @@ class LazyGroup(click.Group):
             package = (error.name or "").partition(".")[0]
             if package in ("", __package__.partition(".")[0]):
                 raise
+            package = DISTRIBUTIONS.get(package, package)
             click.echo(
                 f"error: this command needs the package {package}, which is missing; `pip install {package}`", err=True
             )

@@ -79,7 +79,8 @@ def _regions(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None,
             shapes[part["id"]] = part
         elif part.get("type") == "textarea":
             text = part["value"]["text"]
-            texts[part["id"]] = text if isinstance(text, str) else "\n".join(map(str, text))
+            parts = [text] if isinstance(text, str) else text or ()
+            texts[part["id"]] = "\n".join(str(one) for one in parts if one is not None)
     for name in {**shapes, **texts}:
         yield name, shapes.get(name), texts.get(name, "")
 

@@ -7,6 +7,7 @@ parquet    data-00000.parquet ...: image {bytes, path}, text, writer, page; `dat
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,10 +67,9 @@ def export_lmdb(
     reader, target = LmdbReader(path), Path(absolute(out))
     if os.path.lexists(target):
         raise OutputError(f"{target}: exists already and is left as it is; choose another path")
-    partial = target.with_name(f".{target.name}.exporting")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.exporting")  # one for each of two at once
     skipped: list[SkippedSample] = []
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         lines = _lines(reader, skipped, progress, _IN_TABLE[to])
         written = _as_parquet(lines, partial) if to == "parquet" else _as_table(lines, partial, to)
