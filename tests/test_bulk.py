@@ -155,6 +155,14 @@ def test_other_weights_are_another_reader(model, images, tmp_path):
     assert after({"image": images[:1]})["score"] == reader(model)({"image": images[:1]})["score"] != first
 
 
+def test_a_lexicon_of_other_content_is_another_reader(model, tmp_path):
+    (tmp_path / "words.txt").write_text("ab\n")
+    before = reader(model, lexicon=tmp_path / "words.txt")
+    assert Hasher.hash(before) == Hasher.hash(reader(model, lexicon=tmp_path / "words.txt"))
+    (tmp_path / "words.txt").write_text("ba\n")
+    assert Hasher.hash(before) != Hasher.hash(reader(model, lexicon=tmp_path / "words.txt"))
+
+
 # ---------------------------------------------------------------------- engines
 
 

@@ -278,11 +278,13 @@ def test_perplexity_by_command(language_model, tmp_path):
 def test_building_refuses_what_it_cannot_do(language_model, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\n")
     (tmp_path / "empty.txt").write_bytes(b"\n")
+    (tmp_path / "good.txt").write_bytes(b"fine\n")
     for arguments, said in (
         ((tmp_path / "bad.txt", "--out", tmp_path / "x"), "bad.txt: line 2 is not UTF-8"),
         ((tmp_path / "empty.txt", "--out", tmp_path / "x"), "there is no text"),
         ((tmp_path / "none.txt", "--out", tmp_path / "x"), "none.txt: cannot be read"),
         ((tmp_path / "bad.txt", "--out", language_model), "exists already"),
+        ((tmp_path / "good.txt", "--out", tmp_path / "good.txt" / "x"), "x: cannot be written (Not a directory)"),
     ):
         result = CliRunner().invoke(main, ["lm", "build", *map(str, arguments)])
         assert result.exit_code == 1 and said in result.stderr, said

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..data.rows import bgr, stored_image
 from ..errors import ConfigurationError
 from ..image import Limits
 from .columns import arrow_types, columns_of
-from .opening import model_digest, open_recognizer
+from .opening import content_digest, language_model_files, model_digest, open_recognizer
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,7 +32,7 @@ class ReadLines:
 
     It is made of plain arguments, which are all that is pickled. Each process opens the recogniser once, at the first
     batch. Two that would read alike are equal, so `datasets` finds in its cache what was read with the same files of
-    the same model, and nothing else.
+    the same model, language model and lexicon, and nothing else.
 
     Args:
         model: a model directory, or an id; None for the embedded model. A directory must be there, under the same path,
@@ -66,7 +67,7 @@ class ReadLines:
     _digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"_digest": model_digest(self.model)}
+        plain: dict[str, Any] = {}
         if self.model is not None and os.path.isdir(self.model):
             plain["model"] = os.path.abspath(self.model)
         if self.language_model is not None:
@@ -77,6 +78,10 @@ class ReadLines:
             plain["lexicon"] = os.path.abspath(self.lexicon)
         elif self.lexicon is not None:
             plain["lexicon"] = tuple(self.lexicon)
+        files = language_model_files(self.language_model)
+        if isinstance(self.lexicon, (str, os.PathLike)):
+            files.append(Path(self.lexicon))
+        plain["_digest"] = model_digest(self.model) + content_digest(files)
         for name, value in plain.items():
             object.__setattr__(self, name, value)
 

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import automatic_backend, check
 from ..config_file import CONFIGURATION_FILE
+from ..decoding.language_model import weights_file
 from ..model_dir import INT8_FILE, ONNX_FILE, VOCABULARY_FILE, WEIGHTS_FILES, ModelDir, default_model_dir
 from ..model_id import local_directory
 
@@ -45,11 +47,22 @@ def model_digest(model: "str | os.PathLike[str] | None") -> str:
     folder = Path(default_model_dir() if model is None else model)
     if not folder.is_dir():
         return ""
+    files = [folder / name for name in (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE)]
+    own = ModelDir.open(folder).configuration.decoder.within(folder).language_model
+    return content_digest([*files, *language_model_files(own)])
+
+
+def language_model_files(language_model: "str | os.PathLike[str] | None") -> list[Path]:
+    """The language model and the weights beside it, which `ms-ocr lm tune` writes; none for None."""
+    return [] if language_model is None else [Path(language_model), weights_file(language_model)]
+
+
+def content_digest(files: Iterable[Path]) -> str:
+    """A digest of the names and contents of the files, those that are not there left out."""
     digest = hashlib.sha256()
-    for name in (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE):
-        if (folder / name).is_file():
-            with open(folder / name, "rb") as file:
-                digest.update(name.encode())
-                while block := file.read(2**20):
-                    digest.update(block)
+    for path in filter(Path.is_file, files):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode("utf-8", "surrogateescape"))
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()

@@ -93,11 +93,14 @@ class Run:
 
     def told(self) -> dict[str, Any]:
         """What the processes and runs that write the parts must have in common."""
-        from ..bulk.opening import model_digest
+        from ..bulk.opening import content_digest, language_model_files, model_digest
 
         told = {**asdict(self), **self.opened, **self.asked}
         for name in ("out", "opened", "asked", "device"):
             del told[name]
+        files = {"language_model": language_model_files(told["language_model"])}
+        files["lexicon"] = [] if told["lexicon"] is None else [Path(told["lexicon"])]
+        told |= {name: f"{told[name]} ({content_digest(paths)[:16]})" for name, paths in files.items() if paths}
         return {**told, "model": model_digest(self.model) or self.model, "sources": identify(self.paths)}
 
 
@@ -107,6 +110,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     Raises:
         OutputError: Parts of the shard are there and `resume` is not asked for, or cannot be written; a worker died.
         ConfigurationError: The parts are those of another run.
+        OcrError: What is asked of the recogniser, such as a lexicon, is not what it takes; nothing is written then.
     """
     parts = run.parts()
     done = frozenset(filter(shard.holds, parts.done()))
@@ -122,6 +126,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     if former is None or workers == 1:
         recognizer = run.open(threads)
         run = run.reading_with(recognizer.backend, recognizer.precision)
+        list(recognizer.read_many((), **run.asked))  # checks what is asked, before it is written down
     parts.agree(run.told())
     begun = time.monotonic()
     with _bar(run, shard, done) as bar:

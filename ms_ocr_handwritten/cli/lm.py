@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import LanguageModelError, OcrError, OutputError
+from ..errors import LanguageModelError, OcrError
 from .evaluate import labelled_sources
 from .output import progress, refuse_existing, report_unreadable
 from .reading import BACKENDS, PRECISIONS
@@ -56,16 +56,10 @@ def build(texts: tuple[str, ...], out: Path, order: int, vocab: str | None, prun
     model = estimate(progress(_lines(texts), "lm build", None), order, characters)
     if prune:
         model = pruned(model, prune)
-    try:
-        with appearing_whole(out) as temporary:
-            write_arpa(model, temporary)
-        size = out.stat().st_size
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written ({error.strerror}); check the folder and its free space"
-        ) from error
+    with appearing_whole(out) as temporary:
+        write_arpa(model, temporary)
     grams = ", ".join(f"{len(table):,}" for table in model.tables)
-    click.echo(f"{out}: order {order}, n-grams by order {grams}; {size / 1e6:.1f} MB")
+    click.echo(f"{out}: order {order}, n-grams by order {grams}; {out.stat().st_size / 1e6:.1f} MB")
 
 
 @lm.command()
@@ -116,10 +110,7 @@ def tune(
         click.echo(f"{weights.alpha:g}\t{weights.beta:g}\t{counts.cer:.2%}")
 
     weights, counts = tuned(lines, recognizer.vocabulary, language, beam_width, report)
-    try:
-        file = save_weights(language_model, weights)
-    except OSError as error:
-        raise OutputError(f"{language_model}.json: cannot be written ({error.strerror})") from error
+    file = save_weights(language_model, weights)
     click.echo(f"{file}: alpha {weights.alpha:g}, beta {weights.beta:g}: CER {counts.cer:.2%} of {len(lines)} lines")
 
 

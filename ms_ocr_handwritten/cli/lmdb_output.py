@@ -69,10 +69,6 @@ def write_page(file: Path, path: Path, vocab: Path | None, skipped: "Sequence[Sk
 
 def page_of(description: "Description", file: Path, skipped: "Sequence[SkippedSample]" = ()) -> None:
     from ..atomic import write_atomically
-    from ..errors import OutputError
     from ..lmdb.report import html_page
 
-    try:
-        write_atomically(file, html_page(description, skipped).encode("utf-8"))
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror}); choose another --report") from error
+    write_atomically(file, html_page(description, skipped).encode("utf-8"))

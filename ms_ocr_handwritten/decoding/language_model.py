@@ -117,7 +117,7 @@ def weights_file(model: str | os.PathLike[str]) -> Path:
 
 
 def save_weights(model: str | os.PathLike[str], weights: Weights) -> Path:
-    """Put weights beside a language model. Raises OSError."""
+    """Put weights beside a language model. Raises OutputError."""
     path = weights_file(model)
     write_atomically(path, (json.dumps(asdict(weights)) + "\n").encode("utf-8"))
     return path
