@@ -134,7 +134,7 @@ def _pages(files: list[Path]) -> "Iterator[TranscribedPage | OcrError]":
 def _picture(page: "TranscribedPage") -> "tuple[Path, TranscribedPage]":
     """The page's image, and the page in px of it."""
     from ..image import load_image
-    from ..page.reader import PAGE_LIMITS
+    from ..image.limits import PAGE_LIMITS
 
     image = page.find_image()
     height, width = load_image(image, limits=PAGE_LIMITS).shape[:2]

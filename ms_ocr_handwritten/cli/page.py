@@ -10,7 +10,7 @@ import click
 
 from ..errors import OcrError
 from .output import exit_if_unreadable, progress, report_unreadable
-from .reading import open_recognizer, recognizer_options
+from .reading import decoder_options, open_recognizer, recognizer_options
 from .sources import IMAGE_SUFFIXES, Source, expand, is_one_image
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def page_options(command: Callable) -> Callable:
 @click.option(
     "--dpi", type=click.IntRange(50, 1200), default=200, show_default=True, help="Resolution at which PDFs are drawn."
 )
+@decoder_options
 @recognizer_options
 def page(
     paths: tuple[str, ...],
@@ -58,6 +59,8 @@ def page(
     detector: str,
     writing: str,
     dpi: int,
+    language_model: str | None,
+    augment_below: float | None,
     model: str | None,
     backend: str,
     precision: str,
@@ -84,7 +87,8 @@ def page(
         raise click.UsageError(f"{option} writes files; name the folder for them: --out DIR")
     from ..page.sources import read_pages
 
-    reader = open_page_reader(detector, writing, open_recognizer(model, backend, precision, device))
+    recognizer = open_recognizer(model, backend, precision, device, language_model, augment_below=augment_below)
+    reader = open_page_reader(detector, writing, recognizer)
     done = unreadable = 0
     with ExitStack() as stack:
         if out is None:

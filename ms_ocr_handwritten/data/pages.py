@@ -13,7 +13,7 @@ from PIL import ExifTags
 from ..errors import DataError, ImageError
 from ..image import load_image
 from ..image.file import open_image
-from ..image.limits import Limits
+from ..image.limits import PAGE_LIMITS
 from ..image.straighten import Points, cut_line
 
 
@@ -36,14 +36,14 @@ class PageImage:
         """uint8 (H, W, 3), upright."""
         with self._lock:
             if self._bgr is None:
-                self._bgr = cv2.cvtColor(load_image(self._source), cv2.COLOR_RGB2BGR)
+                self._bgr = cv2.cvtColor(load_image(self._source, limits=PAGE_LIMITS), cv2.COLOR_RGB2BGR)
             return self._bgr
 
 
 def upright_size(file: Path) -> tuple[int, int]:
     """Width and height in px of the picture, from its header. Raises ImageError."""
     try:
-        with open_image(file.read_bytes(), str(file), Limits()) as image:
+        with open_image(file.read_bytes(), str(file), PAGE_LIMITS) as image:
             width, height = image.size
             lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except OSError as error:

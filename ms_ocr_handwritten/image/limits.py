@@ -26,6 +26,9 @@ class Limits:
     private_addresses: bool = True
 
 
+PAGE_LIMITS = Limits(max_pixels=64_000_000, max_bytes=64 * 1024 * 1024)  # A4 at 600 dpi has 35 megapixels
+
+
 def shortened(name: object, length: int = 200) -> str:
     """`name` as text, its middle left out above `length` characters: someone will pass a whole base64 image."""
     text = str(name)
@@ -47,7 +50,7 @@ def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {size_text(width, height)} is over the limit of {max_pixels} pixels; "
-            "crop it to one line or raise Limits.max_pixels"
+            "crop or shrink it, or raise Limits.max_pixels"
         )
 
 

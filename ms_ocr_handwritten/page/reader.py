@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ConfigurationError, ImageError
 from ..image import load_image
-from ..image.limits import Limits
+from ..image.limits import PAGE_LIMITS, Limits
 from ..image.straighten import LinePicture, Points, corners_of, cut_line_picture
 from ..model_dir import default_model_dir
 from ..recognizer import Line, Recognizer
@@ -22,8 +22,6 @@ from .detector import RAPIDOCR, Detector, checked_polygons, open_detector
 from .join import join_boxes
 from .order import HORIZONTAL, VERTICAL, reading_order
 from .tall import TallPicture, laid_out
-
-PAGE_LIMITS = Limits(max_pixels=64_000_000, max_bytes=64 * 1024 * 1024)  # A4 at 600 dpi has 35 megapixels
 
 _MARGIN = 0.1  # heights of the line around a detector's box; see docs/page.md
 _TALL = 3.0  # heights to a width from which a line may run down the page
