@@ -99,6 +99,8 @@ def test_text_has_a_heading_where_there_are_several_pages(model, scans):
     both = call("page", "--model", model, "scans/both.tif", "scans/blank.png").stdout.splitlines()
     assert both[0] == "==> scans/both.tif, page 1 <==" and both[1:8] == one.stdout.splitlines()
     assert (both[8], both[15:]) == ("==> scans/both.tif, page 2 <==", ["==> scans/blank.png <=="])
+    Path("scans/blank.png").rename("scans/a\nb.png")
+    assert call("page", "--model", model, "scans/a*").stdout == "==> scans/a\\nb.png <==\n"
 
 
 def test_files_of_pages_come_back_as_truth(model, scans):

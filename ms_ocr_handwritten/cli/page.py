@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import OcrError
-from .output import exit_if_unreadable, progress, report_unreadable
+from .output import exit_if_unreadable, one_line, progress, report_unreadable
 from .reading import decoder_options, open_recognizer, recognizer_options
 from .sources import IMAGE_SUFFIXES, Source, expand, is_one_image
 
@@ -153,7 +153,7 @@ def _printer(layout: str, alone: bool) -> "Callable[[PageSource, Page], None]":
 
     def write(source: "PageSource", result: "Page") -> None:
         if layout == "text" and not (alone and source.pages == 1):
-            click.echo(f"==> {click.format_filename(source.name)} <==")
+            click.echo(f"==> {one_line(click.format_filename(source.name))} <==")
         click.echo(written(SourcePage(click.format_filename(source.path), source.number, ""), result), nl=False)
 
     return write

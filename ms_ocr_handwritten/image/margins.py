@@ -122,7 +122,10 @@ def advice(ink: Ink | None) -> str | None:
     if ink is None or not ink.is_line:
         return None
     if ink.lines > 1:
-        return f"holds about {ink.lines} lines of writing above each other; cut it into single lines"
+        return (
+            f"holds about {ink.lines} lines of writing above each other; cut it into single lines, or read it by "
+            "`ms-ocr page`"
+        )
     if ink.share < WIDE:
         return f"is a line in wide margins (ink takes {ink.share:.0%} of its height); cut it closer, or set trim='auto'"
     return None
