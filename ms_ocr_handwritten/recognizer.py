@@ -26,6 +26,7 @@ from .decoding.decoder import Decoder, Decoding, open_decoding
 from .errors import ConfigurationError, ImageError
 from .geometry import LINE_HEIGHT, Layout
 from .image import Limits, LineCanvas, line_canvas, load_image
+from .image.limits import shortened
 from .image.loading import load_canvases
 from .image.margins import advice, find_ink, thumbnail, trimmed
 from .image.views import VIEWS
@@ -377,14 +378,15 @@ class Recognizer:
             ink = find_ink(rgb)
             if self.trim == "auto":
                 crop, left = trimmed(rgb, ink)
-            self._warn(rgb, None if crop is not rgb else advice(ink))
+            self._warn(image, rgb, None if crop is not rgb else advice(ink))
         small = thumbnail(crop) if len(crop) >= SHRUNK else None
         canvas = line_canvas(crop, self.layout)
         views = [view.scaled(crop, self.layout) for view in (VIEWS if self.augment_below else ())]
         return replace(canvas, source_left=left, thumbnail=small, views=tuple(views))
 
-    def _warn(self, rgb: np.ndarray, reason: str | None) -> None:
+    def _warn(self, image: object, rgb: np.ndarray, reason: str | None) -> None:
         """Once: the next one would say the same."""
         if reason and not self._warned:
             self._warned = True
-            logger.warning("an image of %dx%d px %s (said once)", rgb.shape[1], rgb.shape[0], reason)
+            name = f"{shortened(image)}: " if isinstance(image, (str, os.PathLike)) else ""
+            logger.warning("%san image of %dx%d px %s (said once)", name, rgb.shape[1], rgb.shape[0], reason)

@@ -261,3 +261,11 @@ def test_the_command_says_what_it_needs(monkeypatch, tmp_path):
     done = CliRunner().invoke(main, ["app", "--corrections", str(tmp_path / "lmdb")])
     assert done.exit_code == 1
     assert "pip install ms_ocr_handwritten[app]" in done.output
+
+
+def test_corrections_that_are_no_lmdb_are_refused_at_the_start(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "gradio", None)  # nothing is served, whatever is said
+    (tmp_path / "notes.txt").write_text("no LMDB")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        done = CliRunner().invoke(main, ["app", "--corrections", str(path)])
+        assert done.exit_code == 1 and done.stderr.startswith(f"error: {path}: "), done.stderr

@@ -17,8 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir, png, random_texts, render, weaken_positions
 
+from ms_ocr_handwritten.bulk.parts import Parts
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.cli.sources import Place, count, expand, places
+from ms_ocr_handwritten.errors import OutputError
 from ms_ocr_handwritten.lmdb.store import write_lmdb
 
 LINES = 60
@@ -285,3 +287,44 @@ def test_options_of_runs_need_out(model, lines):
     result = CliRunner().invoke(main, ["recognize", str(lines), "--workers", "2"])
     assert result.exit_code == 2 and "need --out" in result.stderr
     assert "give such a name" in recognize(model, lines, Path("out.csv")).stderr
+    result = recognize(model, lines, Path("out.jsonl"), "--format", "tsv")
+    assert result.exit_code == 2 and "the name of --out, out.jsonl, says what is written there" in result.stderr
+
+
+def test_what_is_asked_is_checked_before_it_is_written_down(model, lines, tmp_path):
+    """So that a mistyped name can be corrected, and the same --out given again."""
+    for asked in (["--lexicon", "nowhere.txt"], ["--allowed", "ŋ"], ["--lexicon-mode", "words"]):
+        result = recognize(model, lines, tmp_path / "out" / "out.jsonl", *asked)
+        assert result.exit_code == 1 and asked[1] in result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_lexicon_of_other_content_is_another_run(model, lines, tmp_path):
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("ab\n")
+    asked = ["--lexicon", lexicon, "--part-size", LINES // 2]
+    recognize(model, lines, tmp_path / "out.jsonl", *asked)
+    (tmp_path / "out-00001.jsonl").unlink()
+    lexicon.write_text("ba\n")
+    result = recognize(model, lines, tmp_path / "out.jsonl", *asked, "--resume")
+    assert result.exit_code == 1 and f"another one: lexicon '{lexicon} (" in result.stderr
+    lexicon.write_text("ab\n")
+    assert recognize(model, lines, tmp_path / "out.jsonl", *asked, "--resume").exit_code == 0
+
+
+def test_errors_draw_no_bar_where_stderr_is_no_terminal(model, lines, tmp_path):
+    result = recognize(model, lines, tmp_path / "out.jsonl")
+    error, summary, count = result.stderr.splitlines()
+    assert error.startswith(f"error: {lines}/image-{BAD + 1:09d}: ") and " lines read, " in summary
+    assert count == f"1 of {LINES} could not be read"
+
+
+def test_a_file_in_place_of_the_folder_and_a_second_run_are_named(model, lines, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    result = recognize(model, lines, tmp_path / "file" / "out.jsonl")
+    assert result.exit_code == 1 and "file: cannot be listed (Not a directory); name a file" in result.stderr
+    parts_of = Parts(tmp_path / "out.jsonl")
+    message = "out-00000.jsonl: another run writes it at the same time; .* --shard"
+    with pytest.raises(OutputError, match=message), parts_of.writing(0), parts_of.writing(0):
+        pass
+    assert os.path.exists(tmp_path / "out-00000.jsonl")

@@ -1,6 +1,7 @@
 """`ms-ocr evaluate`: figures worked out by hand, what is left out, and what it writes and imports."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ import lmdb
 import pytest
 from click.testing import CliRunner, Result
 from conftest import ALPHABET, png, render
+from test_atomic import full_disk
 from test_cli_recognize import SURE, always_a  # noqa: F401  (a fixture)
 
 from ms_ocr_handwritten.cli import main
@@ -98,10 +100,17 @@ def test_per_line_is_a_new_file(always_a, sets):  # noqa: F811
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: lines.tsv: exists already and is left as it is; choose another --per-line\n"
     assert Path("lines.tsv").read_text(encoding="utf-8") == expected
-    result = evaluate("--model", always_a, "table", "--per-line", "no/lines.tsv")
-    assert result.stderr == (
-        "error: no/lines.tsv: cannot be written (No such file or directory); choose another --per-line\n"
-    )
+    result = evaluate("--model", always_a, "table", "--per-line", "lines.tsv/lines.tsv")
+    assert result.stderr.startswith("error: lines.tsv/lines.tsv: cannot be written (Not a directory)")
+    result = evaluate("--model", always_a, "table", "--lexicon", "no.txt", "--per-line", "new/lines.tsv")
+    assert "no.txt: cannot be read" in result.stderr and not os.listdir("new")  # what is not whole is not there
+
+
+def test_a_full_disk_under_per_line_is_one_line(always_a, sets):  # noqa: F811
+    with full_disk(100):
+        result = evaluate("--model", always_a, "lines", "--per-line", "lines.tsv")
+    assert result.stderr.startswith("error: lines.tsv: cannot be written (File too large); make room")
+    assert not os.path.exists("lines.tsv")
 
 
 def test_unreadable_lines_are_named_counted_and_left_out(always_a, sets):  # noqa: F811

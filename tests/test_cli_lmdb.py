@@ -153,6 +153,26 @@ def test_wrong_usage_has_exit_code_2(arguments):
     assert ms_ocr(*arguments).exit_code == 2
 
 
+def test_what_cannot_be_written_is_named_with_the_reason(lines, table, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    page = tmp_path / "file" / "page.html"
+    result = ms_ocr("lmdb", "inspect", lines, "--report", page)
+    assert result.exit_code == 1 and f"error: {page}: cannot be written (Not a directory)" in result.stderr
+    (tmp_path / ".again.building" / "building.lock").mkdir(parents=True)  # stands in the way of that file
+    result = ms_ocr("lmdb", "build", tmp_path / "again", table)
+    assert result.exit_code == 1 and "building.lock: cannot be written (Is a directory)" in result.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(lines):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "ms_ocr_handwritten.cli", "lmdb", "inspect", str(lines)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    expected = "error: stdout cannot be written (No space left on device); make room and run it again\n"
+    assert (result.returncode, result.stderr) == (1, expected)
+
+
 def test_help_imports_nothing_heavy():
     script = """if True:
         import sys, resource

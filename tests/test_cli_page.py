@@ -99,6 +99,8 @@ def test_text_has_a_heading_where_there_are_several_pages(model, scans):
     both = call("page", "--model", model, "scans/both.tif", "scans/blank.png").stdout.splitlines()
     assert both[0] == "==> scans/both.tif, page 1 <==" and both[1:8] == one.stdout.splitlines()
     assert (both[8], both[15:]) == ("==> scans/both.tif, page 2 <==", ["==> scans/blank.png <=="])
+    Path("scans/blank.png").rename("scans/a\nb.png")
+    assert call("page", "--model", model, "scans/a*").stdout == "==> scans/a\\nb.png <==\n"
 
 
 def test_files_of_pages_come_back_as_truth(model, scans):
@@ -135,6 +137,33 @@ def test_a_pdf_of_what_was_read(model, scans):
         assert "".join(text.split()) == "".join("".join(line["text"] for line in page["lines"]).split())
     again = call("page", "--model", model, "scans/both.tif", "--format", "pdf", "--out", "out")
     assert again.exit_code == 1 and "both.pdf: exists already and is left as it is" in again.stderr
+
+
+def test_two_pages_of_one_name_are_told_apart(model, scans):
+    (scans / "inner").mkdir()
+    shutil.copy("scans/english.png", "scans/inner/english.png")
+    paths = ["scans/english.png", "scans/inner/english.png"]
+    for layout, suffix in (("text", ".txt"), ("pdf", ".pdf")):
+        result = call("page", "--model", model, *paths, "--format", layout, "--out", layout)
+        assert result.exit_code == 1 and result.stderr.splitlines()[0] == (
+            f"error: scans/inner/english.png: {layout}/english{suffix}: is that of scans/english.png, which has the "
+            "same name; read the two in runs of their own, each with its --out"
+        )
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_anything_is_read(model, scans):
+    result = call("page", "--model", model, "scans/english.png", "--out", "scans/english.png")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: scans/english.png: cannot be written (File exists)")
+
+
+def test_a_language_model_has_a_say_in_pages(model, scans):
+    result = call("page", "--model", model, "scans/english.png", "--language-model", "no.arpa")
+    assert result.exit_code == 1 and result.stderr.startswith("error: no.arpa: no such file")
+    once = call("page", "--model", model, "scans/english.png", "--augment-below", "0", "--format", "json")
+    views = call("page", "--model", model, "scans/english.png", "--augment-below", "0.99", "--format", "json")
+    scores = [[line["score"] for line in rows(result)[0]["lines"]] for result in (once, views)]
+    assert once.exit_code == views.exit_code == 0 and scores[0] != scores[1]
 
 
 def test_bad_pages_are_named_and_the_rest_is_read(model, scans):

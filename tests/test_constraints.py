@@ -224,6 +224,8 @@ def test_what_else_cannot_be_asked():
         decoding.decoder(allowed="")
     with pytest.raises(LexiconError, match="no entry of the lexicon consists of allowed characters"):
         decoding.decoder(allowed="0", lexicon=["ab"])
+    with pytest.raises(ConfigurationError, match="lexicon_mode is 'words', and there is no lexicon; give one"):
+        decoding.decoder(lexicon_mode="words")
     with pytest.raises(ConfigurationError, match="lexicon_mode is 'word'"):
         decoding.decoder(lexicon=["a"], lexicon_mode="word")
     with pytest.raises(ConfigurationError, match="n_best is 0"):

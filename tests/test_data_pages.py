@@ -113,6 +113,7 @@ def label_studio(address: str, **more) -> dict:
         "http://host/some/page%201.png",
         "s3://bucket/page 1.png",
         "/data/upload/1/page 1.png",
+        "/data/upload/1/0a1b2c3d-page%201.png",  # uploaded under that name, and now beside the export as it was
     ],
 )
 def test_label_studio(tmp_path, page, address):
@@ -123,6 +124,16 @@ def test_label_studio(tmp_path, page, address):
     reasons = [one.reason for one in report.skipped]
     assert reasons[0] == f"{path}: task 7: region loose: has a text but no box; draw one, or remove it"
     assert "task 8: its data names no image" in reasons[1] and "task 3: not as Label Studio" in reasons[2]
+
+
+def test_pages_may_be_as_large_as_those_that_are_read(tmp_path, page):
+    """A photograph of 20 megapixels, which `ms-ocr page` reads and whose corrected lines are to be learnt."""
+    large = np.full((4000, 5000, 3), 255, np.uint8)
+    large[:150, :300] = page
+    cv2.imwrite(str(tmp_path / "pages" / "page 1.png"), large)
+    path = saved(tmp_path / "export.json", [label_studio("page 1.png")])
+    lines, _ = built(tmp_path, path, image_root=tmp_path / "pages")
+    assert sorted(lines) == sorted(BOXES) and all(is_cut(lines[text], page, text) for text in BOXES)
 
 
 def test_label_studio_turns_a_rectangle_about_its_corner(tmp_path):
@@ -303,9 +314,7 @@ def test_each_page_is_decoded_once_and_let_go_of(tmp_path, page, monkeypatch):
 
     decoded = []
     load = pages.load_image
-    monkeypatch.setattr(
-        pages, "load_image", lambda source, **options: decoded.append(source) or load(source, **options)
-    )
+    monkeypatch.setattr(pages, "load_image", lambda source, **more: decoded.append(source) or load(source, **more))
     boxes = [{"transcription": text, "points": corners(text), "difficult": False} for text in BOXES] * 20
     content = io.BytesIO()
     Image.fromarray(page).save(content, "PNG")

@@ -152,6 +152,24 @@ def test_webdataset_as_its_own_writer_writes_it(tmp_path):
     assert reader.beside(2, "source") == "01.tar.gz/a/0002"
 
 
+def test_pictures_with_a_text_file_each_are_packed_in_order(tmp_path):
+    """As kraken's and Tesseract's training has them; unpacked, or packed in the order of the disk, they are refused."""
+    for number, image in enumerate(FILES):
+        (tmp_path / f"{number}.png").write_bytes(image)
+        (tmp_path / f"{number}.gt.txt").write_text(TEXTS[number] + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="pictures with a text file each are packed into a tar first"):
+        find_format(tmp_path)
+    for name, order in (("x.tar", sorted(tmp_path.iterdir())), ("y.tar", sorted(tmp_path.glob("*.png")))):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for file in order:
+                archive.add(file, f"./{file.name}")
+    samples, report, _ = built(tmp_path, tmp_path / "x.tar")
+    assert samples == list(zip(FILES, TEXTS)) and report.skipped == ()
+    os.rename(tmp_path / "out", tmp_path / "first")
+    with pytest.raises(DataError, match="no text among .png; .* follow each other: pack with `tar --sort=name`"):
+        built(tmp_path, tmp_path / "y.tar")
+
+
 def test_a_shard_that_is_cut_off_keeps_its_first_samples(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for number, image in enumerate(FILES):

@@ -81,6 +81,12 @@ def test_no_image_and_no_word_of_what_it_was(tmp_path, content):
     assert not any(word in str(caught.value) for word in ("sign in", "secret", "password"))
 
 
+def test_a_pdf_is_named_with_what_reads_it(tmp_path):
+    (tmp_path / "scan.png").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
+    with pytest.raises(ImageError, match="scan.png: a PDF, no picture of a line; `ms-ocr page` reads its pages"):
+        load_image(tmp_path / "scan.png")
+
+
 def test_a_deleted_working_directory_is_named_as_such(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

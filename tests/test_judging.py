@@ -79,7 +79,7 @@ def test_the_best_within_an_epoch_is_kept_and_told(model_dir, lines_lmdb, tmp_pa
 def test_without_evaluation_the_last_network_is_told(model_dir, lines_lmdb, tmp_path, capsys):
     prepare(model_dir, lines_lmdb, tmp_path / "work", max_epochs=1).run()
     assert capsys.readouterr().err.endswith(
-        f"\ntrained 1 epochs, without evaluation; the network is in {tmp_path}/work/output\n"
+        f"\ntrained 1 epoch, without evaluation; the network is in {tmp_path}/work/output\n"
         f"read with it: ms-ocr recognize --model {tmp_path}/work/output IMAGE\n"
     )
 

@@ -126,13 +126,17 @@ def test_a_line_that_fills_its_picture_is_read_as_upstream_reads_it(readers):
         assert readers["auto"].read(rgb) == readers["never"].read(rgb)
 
 
-def test_it_warns_once(caplog):
-    recognizer = Recognizer.from_pretrained(default_model_dir(), "torch", "fp32", device="cpu")
+def test_it_warns_once_and_names_the_file(caplog, tmp_path):
     wide = framed(LINES["english"], 80)
-    list(recognizer.read_many([LINES["english"], wide, wide]))
-    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     height, width = wide.shape[:2]
-    assert len(warnings) == 1 and warnings[0].startswith(f"an image of {width}x{height} px has wide margins")
+    cv2.imwrite(str(tmp_path / "wide.png"), wide)
+    for picture, name in ((wide, ""), (str(tmp_path / "wide.png"), f"{tmp_path}/wide.png: ")):
+        caplog.clear()
+        recognizer = Recognizer.from_pretrained(default_model_dir(), "torch", "fp32", device="cpu")
+        list(recognizer.read_many([LINES["english"], picture, picture]))
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        expected = f"{name}an image of {width}x{height} px has wide margins"
+        assert len(warnings) == 1 and warnings[0].startswith(expected)
 
 
 def test_a_page_that_is_read_as_nothing_is_not_sure_of_it(readers):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ALPHABET, TINY_NETWORK, make_model_dir
+from test_atomic import full_disk
 from training_tools import assert_equal_weights, prepare, read_weights_file
 
-from ms_ocr_handwritten.errors import ConfigurationError
+from ms_ocr_handwritten.errors import ConfigurationError, OutputError
 from ms_ocr_handwritten.training.dataset import LineDataset
 from ms_ocr_handwritten.training.lock import LOCK_FILE, locked
 
@@ -186,6 +187,14 @@ def test_one_process_does_not_train_twice_in_a_folder(tmp_path):
             with pytest.raises(ConfigurationError, match=message), locked(folder):
                 pass
         assert (tmp_path / LOCK_FILE).read_text().split()[0] == str(os.getpid())
+    with locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_under_the_lock_is_named(tmp_path):
+    message = f"{LOCK_FILE}: cannot be written .File too large.; make room"
+    with full_disk(0), pytest.raises(OutputError, match=message), locked(tmp_path):
+        pass
     with locked(tmp_path):
         pass
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..backends import PRECISIONS
 from ..errors import BackendError, OutputError
 from ..image import Limits
+from ..image.limits import PAGE_LIMITS
 from ..model_dir import default_model_dir
-from ..page.reader import PAGE_LIMITS
 from .handlers import Handlers
 from .reading import Recognizers, reads_pages
 from .texts import TEXTS

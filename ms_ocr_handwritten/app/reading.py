@@ -17,13 +17,13 @@ import numpy as np
 
 from ..errors import ConfigurationError, ImageError
 from ..image import Limits, load_image
-from ..image.limits import check_bytes
+from ..image.limits import PAGE_LIMITS, check_bytes
 from ..image.margins import advice, find_ink, trimmed
 from ..image.straighten import cut_line
 from ..line import Line
 from ..lmdb.build import encode_line
 from ..page.detector import RAPIDOCR, Detector, open_detector
-from ..page.reader import PAGE_LIMITS, PageCharacter, PageLine, PageReader, borders
+from ..page.reader import PageCharacter, PageLine, PageReader, borders
 from ..recognizer import Recognizer
 
 _KEPT_OPEN = 2  # recognisers; an official-size one takes some 300 MB

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..atomic import TEMPORARY_SUFFIX, appearing_whole, write_atomically
-from ..errors import ConfigurationError, ImageError, OcrError
+from ..errors import ConfigurationError, ImageError, OcrError, OutputError
 from ..line import Line, line_row
 from .columns import arrow_types, columns_of
 
@@ -43,12 +43,16 @@ class Parts:
         return self.out.with_name(f"{self.out.stem}-{part:05d}{self.out.suffix}")
 
     def done(self) -> set[int]:
-        """The parts that are there."""
+        """The parts that are there. Raises OutputError where the folder cannot be listed."""
         form = re.compile(rf"{re.escape(self.out.stem)}-(\d{{5,}}){re.escape(self.out.suffix)}")
         try:
             names = os.listdir(self.out.parent)
         except FileNotFoundError:
             return set()
+        except OSError as error:
+            raise OutputError(
+                f"{self.out.parent}: cannot be listed ({error.strerror}); name a file in a folder: another --out"
+            ) from error
         return {int(match[1]) for name in names if (match := form.fullmatch(name))}
 
     def agree(self, told: dict[str, Any]) -> None:
@@ -89,8 +93,14 @@ class Parts:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):  # by a run that was killed
             left.unlink(missing_ok=True)
         write_rows = self._parquet if path.suffix == ".parquet" else self._json_lines
-        with appearing_whole(path) as temporary, write_rows(temporary) as write:
-            yield write
+        with appearing_whole(path) as temporary:
+            with write_rows(temporary) as write:
+                yield write
+            if not os.path.exists(temporary):
+                raise OutputError(
+                    f"{path}: another run writes it at the same time; let that one end, then --resume, or give each "
+                    "its own --shard or --out"
+                )
 
     @contextmanager
     def _json_lines(self, path: str) -> Iterator[Write]:

@@ -4,6 +4,7 @@
 what it needs inside the command. So `ms-ocr --help` costs no more than click itself.
 """
 
+import errno
 import importlib
 import io
 import sys
@@ -30,10 +31,14 @@ COMMANDS = {
 DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow"}  # to install, of packages that have another name
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class LazyGroup(click.Group):
     """A group that imports its commands on use.
 
-    An OcrError, or lack of a package or of memory, becomes a line on stderr, exit code 1.
+    An OcrError, or lack of a package, of memory or of room for what goes to stdout, becomes a line on stderr, exit
+    code 1.
     """
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -59,6 +64,11 @@ class LazyGroup(click.Group):
             click.echo(
                 f"error: this command needs the package {package}, which is missing; `pip install {package}`", err=True
             )
+            context.exit(1)
+        except OSError as error:  # files are named by an OutputError: this is stdout
+            if error.errno not in _NO_ROOM:
+                raise
+            click.echo(f"error: stdout cannot be written ({error.strerror}); make room and run it again", err=True)
             context.exit(1)
         except MemoryError:
             click.echo("error: out of memory; use smaller images or batches, or fewer workers", err=True)

@@ -51,9 +51,12 @@ def app(
     save nothing unless --corrections says so.
     """
     from ..app.interface import Settings, is_loopback, serve
+    from ..lmdb.store import LmdbReader
 
     if corrections is None and is_loopback(host):
         corrections = Path(CORRECTIONS)
+    if corrections is not None and corrections.exists():
+        len(LmdbReader(corrections))  # raises where no line could be appended to it
     settings = Settings(
         models=models,
         backend=backend,

@@ -110,6 +110,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     Raises:
         OutputError: Parts of the shard are there and `resume` is not asked for, or cannot be written; a worker died.
         ConfigurationError: The parts are those of another run.
+        OcrError: What is asked of the recogniser, such as a lexicon, is not what it takes; nothing is written then.
     """
     parts = run.parts()
     done = frozenset(filter(shard.holds, parts.done()))
@@ -125,6 +126,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     if former is None or workers == 1:
         recognizer = run.open(threads)
         run = run.reading_with(recognizer.backend, recognizer.precision)
+        list(recognizer.read_many((), **run.asked))  # checks what is asked, before it is written down
     parts.agree(run.told())
     begun = time.monotonic()
     with _bar(run, shard, done) as bar:

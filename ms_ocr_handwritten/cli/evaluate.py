@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import LabelError, OcrError, OutputError
+from ..atomic import appearing_whole
+from ..errors import LabelError, OcrError
 from .output import aligned, exit_if_unreadable, progress, refuse_existing, report_unreadable, tsv_row
 from .peer import PEERS, RapidOcr
 from .reading import ReadMany, decoding_options, open_recognizer, read_sources, reader_of, recognizer_options
@@ -261,16 +262,15 @@ def _beside_others(result: Result, reader: Reader, readers: list[Reader]) -> dic
 def _per_line_writer(
     path: Path | None, with_reader: bool
 ) -> "Iterator[Callable[[str, Source, Line | OcrError], None]]":
-    """A function that writes a reader's line to the new file `path`, or does nothing. Raises OutputError."""
+    """A function that writes a reader's line to `path`, new and there once it is whole, or does nothing.
+
+    Raises OutputError.
+    """
     if path is None:
         yield lambda reader, source, line: None
         return
     refuse_existing(path, "choose another --per-line")
-    try:
-        file = open(path, "x", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by the block below)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --per-line") from error
-    with file:
+    with appearing_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         print(tsv_row("path", *["reader"] * with_reader, "label", "text", "score"), file=file)
 
         def write(reader: str, source: Source, line: "Line | OcrError") -> None:

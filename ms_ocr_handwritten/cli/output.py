@@ -51,10 +51,14 @@ def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[I
 
 def report_unreadable(name: str, error: Exception) -> None:
     """One line on stderr that names what could not be read."""
-    from tqdm import tqdm
-
     message = str(error)
-    tqdm.write(f"error: {one_line(message if name in message else f'{name}: {message}')}", file=sys.stderr)
+    line = f"error: {one_line(message if name in message else f'{name}: {message}')}"
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:  # tqdm would draw its bar anew behind each line, however seldom that was asked for
+        click.echo(line, err=True)
 
 
 def exit_if_unreadable(unreadable: int, total: int) -> None:

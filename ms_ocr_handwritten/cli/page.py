@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import OcrError
-from .output import exit_if_unreadable, progress, report_unreadable
-from .reading import open_recognizer, recognizer_options
+from .output import exit_if_unreadable, one_line, progress, report_unreadable
+from .reading import decoder_options, open_recognizer, recognizer_options
 from .sources import IMAGE_SUFFIXES, Source, expand, is_one_image
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def page_options(command: Callable) -> Callable:
     show_default=True,
     help="Resolution at which PDFs are rendered.",
 )
+@decoder_options
 @recognizer_options
 def page(
     paths: tuple[str, ...],
@@ -62,6 +63,8 @@ def page(
     detector: str,
     writing: str,
     dpi: int,
+    language_model: str | None,
+    augment_below: float | None,
     model: str | None,
     backend: str,
     precision: str,
@@ -88,7 +91,8 @@ def page(
         raise click.UsageError(f"{option} writes files; name the folder for them: --out DIR")
     from ..page.sources import read_pages
 
-    reader = open_page_reader(detector, writing, open_recognizer(model, backend, precision, device))
+    recognizer = open_recognizer(model, backend, precision, device, language_model, augment_below=augment_below)
+    reader = open_page_reader(detector, writing, recognizer)
     done = unreadable = 0
     with ExitStack() as stack:
         if out is None:
@@ -153,7 +157,7 @@ def _printer(layout: str, alone: bool) -> "Callable[[PageSource, Page], None]":
 
     def write(source: "PageSource", result: "Page") -> None:
         if layout == "text" and not (alone and source.pages == 1):
-            click.echo(f"==> {click.format_filename(source.name)} <==")
+            click.echo(f"==> {one_line(click.format_filename(source.name))} <==")
         click.echo(written(SourcePage(click.format_filename(source.path), source.number, ""), result), nl=False)
 
     return write

@@ -63,8 +63,8 @@ class RapidOcr:
         import numpy as np
 
         from ..image import load_image
+        from ..image.limits import PAGE_LIMITS
         from ..page.rapidocr import one_line
-        from ..page.reader import PAGE_LIMITS
 
         rgb = load_image(image, limits=PAGE_LIMITS)
         try:

@@ -35,7 +35,7 @@ def recognizer_options(command: Callable) -> Callable:
     return command
 
 
-_ASKED = (
+_DECODER = (
     click.option("--language-model", metavar="FILE", help="Character n-gram model, from `ms-ocr lm build`."),
     click.option(
         "--augment-below",
@@ -43,6 +43,9 @@ _ASKED = (
         metavar="SCORE",
         help="Read lines with a lower score in other views, too; 0: none [default: as configuration.json says].",
     ),
+)
+
+_ASKED = (
     click.option(
         "--allowed", metavar="CHARS", help="Only these characters may be read, such as 0123456789 [default: all]."
     ),
@@ -57,9 +60,16 @@ _ASKED = (
 )
 
 
+def decoder_options(command: Callable) -> Callable:
+    """Adds --language-model and --augment-below, which hold for all that a recogniser reads."""
+    for option in reversed(_DECODER):
+        command = option(command)
+    return command
+
+
 def decoding_options(command: Callable) -> Callable:
     """Adds --language-model, --augment-below, --allowed, --lexicon and --lexicon-mode."""
-    for option in reversed(_ASKED):
+    for option in reversed((*_DECODER, *_ASKED)):
         command = option(command)
     return command
 

@@ -99,6 +99,8 @@ def recognize(
     p times --part-size on, whichever process writes it; FILE.run.json keeps what was asked for.
     """
     if out is not None:
+        if layout not in ("text", out.suffix[1:]):
+            raise click.UsageError(f"--format is for stdout; the name of --out, {out}, says what is written there")
         asked = {"n_best": n_best, "allowed": allowed, "lexicon": lexicon, "lexicon_mode": lexicon_mode}
         opened = {"device": device, "trim": trim, "language_model": language_model, "augment_below": augment_below}
         run = Run(paths, image_column, out, part_size, model, backend, precision, batch_size, opened, asked)

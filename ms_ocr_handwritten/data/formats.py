@@ -66,7 +66,7 @@ def find_format(path: Path) -> tuple[str, Path]:
     if not found:
         raise DataError(
             f"{path}: the folder holds no file of a known format; name one in it, or the format "
-            f"(--from {'|'.join(FORMATS)})"
+            f"(--from {'|'.join(FORMATS)}); images with a text file each are packed into a tar first (docs/data.md)"
         )
     listed = ", ".join(f"{where.name} ({name})" for name, where in found)
     raise DataError(f"{path}: the folder holds several things: {listed}; name one of them, or the format (--from)")

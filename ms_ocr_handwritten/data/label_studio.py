@@ -6,8 +6,10 @@ is in degrees about its upper left corner. Of several annotations of a task the 
 """
 
 import json
+import re
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..image.limits import PAGE_LIMITS
 from .pages import PageImage, find_page, rectangle
 from .record import BadRecord, ReadOptions, Record, Records
 
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file that is uploaded
 _SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
 
 
@@ -37,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> Records:
         where = f"{path}: task {task.get('id', number) if isinstance(task, dict) else number}"
         try:
             name = _page_name(task, where)
-            page = find_page(name, (options.image_root, path.parent), where)
+            page = _page(name, (options.image_root, path.parent), where)
             regions = list(_regions(task))
         except DataError as error:
             yield BadRecord(where, error)
@@ -58,7 +61,7 @@ def load_json(path: Path) -> Any:
 
 
 def _page_name(task: dict[str, Any], where: str) -> str:
-    """The page's file: its name before the upload, the path of a local file, or the last part of its address."""
+    """The page's file: the path of a local file, or that of its address, whose last part is the file's name."""
     addresses = [value for value in task["data"].values() if isinstance(value, str)]
     if len(addresses) > 1:
         addresses = [one for key, one in task["data"].items() if key in ("ocr", "image", "captioning")] or addresses
@@ -67,6 +70,16 @@ def _page_name(task: dict[str, Any], where: str) -> str:
     address = urllib.parse.urlsplit(addresses[0])
     local = urllib.parse.parse_qs(address.query).get("d")
     return local[0] if local else urllib.parse.unquote(address.path).lstrip("/") or addresses[0]
+
+
+def _page(name: str, folders: tuple[Path | None, ...], where: str) -> Path:
+    """As `find_page`; also by the name that the file had before it was uploaded."""
+    try:
+        return find_page(name, folders, where)
+    except DataError:
+        with suppress(DataError):
+            return find_page(_UPLOADED.sub("", name.rpartition("/")[2]), folders, where)
+        raise
 
 
 def _regions(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None, str]]:

@@ -1,6 +1,6 @@
 """WebDataset: tar files in which the members of a sample follow each other and share their name up to the first dot.
 
-0001.png 0001.txt 0002.png 0002.txt ...      the text in .txt, .text, .label or .gt, or in .json ({"text": ...})
+0001.png 0001.txt 0002.png 0002.txt ...    the text in .txt, .text, .label, .gt or .gt.txt, or in .json ({"text": ...})
 """
 
 import json
@@ -15,7 +15,7 @@ from .record import BadRecord, Columns, ReadOptions, Record, Records
 from .table import IMAGE_SUFFIXES
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_TEXTS = (".txt", ".text", ".label", ".gt")
+_TEXTS = (".txt", ".text", ".label", ".gt", ".gt.txt")
 _JSON = ".json"
 _READ = frozenset((*IMAGE_SUFFIXES, *_TEXTS, _JSON))
 _LARGEST = 64 * 1024 * 1024  # bytes of one member
@@ -121,7 +121,8 @@ def _sample(
     text = _among(found, "text", options.columns) if text is None or options.columns.text else text
     if image is None or text is None:
         missing = "image" if image is None else "text"
-        return BadRecord(where, DataError(f"{where}: no {missing} among {', '.join(members)}"))
+        remedy = "the files of a sample must follow each other: pack with `tar --sort=name`"
+        return BadRecord(where, DataError(f"{where}: no {missing} among {', '.join(members)}; {remedy}"))
     return Record(
         where=where,
         text=text.removesuffix("\n").removesuffix("\r"),

@@ -144,9 +144,11 @@ class WordsGrammar:
             yield further
 
 
-def check_mode(mode: str) -> None:
+def check_mode(mode: str, has_lexicon: bool) -> None:
     if mode not in MODES:
         raise ConfigurationError(f"lexicon_mode is {mode!r}; one of {', '.join(map(repr, MODES))} expected")
+    if mode != MODES[0] and not has_lexicon:
+        raise ConfigurationError(f"lexicon_mode is {mode!r}, and there is no lexicon; give one, or leave the mode out")
 
 
 def _needs_space(character: str) -> bool:

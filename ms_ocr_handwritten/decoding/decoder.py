@@ -111,7 +111,7 @@ class Decoding:
         """
         if n_best < 1:
             raise ConfigurationError(f"n_best is {n_best}; at least 1 expected")
-        check_mode(lexicon_mode)
+        check_mode(lexicon_mode, lexicon is not None)
         narrow = n_best == 1 and (self.beam_width or 1) == 1
         if narrow and self.language is None and allowed is None and lexicon is None:
             return None

@@ -26,6 +26,8 @@ def open_image(encoded: bytes, name: str, limits: Limits) -> Image.Image:
         file_format, encoded = simplified(encoded)
         image = Image.open(io.BytesIO(encoded), formats=(file_format,))
     except StructureError as error:
+        if encoded.startswith(b"%PDF-"):
+            raise ImageError(f"{name}: a PDF, not an image of a line; `ms-ocr page` reads its pages") from error
         raise ImageError(f"{name}: not a readable image, {error}; give a PNG or JPEG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: {error}; shrink the image or raise PIL.Image.MAX_IMAGE_PIXELS") from error

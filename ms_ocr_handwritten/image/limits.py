@@ -50,7 +50,7 @@ def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {size_text(width, height)} is over the limit of {max_pixels} pixels; "
-            "crop it to one line or raise Limits.max_pixels"
+            "crop or shrink it, or raise Limits.max_pixels"
         )
 
 

@@ -122,7 +122,10 @@ def advice(ink: Ink | None) -> str | None:
     if ink is None or not ink.is_line:
         return None
     if ink.lines > 1:
-        return f"holds about {ink.lines} lines of writing above each other; crop it to single lines"
+        return (
+            f"holds about {ink.lines} lines of writing above each other; crop it to single lines, or read it with "
+            "`ms-ocr page`"
+        )
     if ink.share < WIDE:
         return f"has wide margins (ink takes {ink.share:.0%} of its height); crop it closer, or set trim='auto'"
     return None

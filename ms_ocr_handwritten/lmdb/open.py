@@ -153,7 +153,10 @@ def data_file(path: str) -> str:
         return file
     if file == path:
         raise LmdbError(f"{path}: no such file or folder; give the folder that holds data.mdb")
-    raise LmdbError(f"{path}: the folder holds no data.mdb, so it is not an LMDB; give the folder that does")
+    raise LmdbError(
+        f"{path}: the folder holds no data.mdb, so it is not an LMDB; give the folder that does, or make one with "
+        "`ms-ocr lmdb build`"
+    )
 
 
 def _open_environment(path: str, file: str) -> lmdb.Environment:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import lmdb
 
+from ..atomic import naming_what_cannot_be_written
 from ..errors import LmdbError
 from .open import absolute
 from .store import COUNT_KEY, image_key, label_key, put_records, refuse_existing, side_key
@@ -193,7 +194,8 @@ class ResumableWriter:
 
 def _locked(path: Path, target: Path) -> BinaryIO:
     """The file `path`, open and locked for this process; its end, however it comes, unlocks it."""
-    file = open(path, "ab")  # noqa: SIM115 (closed by the writer)
+    with naming_what_cannot_be_written(path):
+        file = open(path, "ab")  # noqa: SIM115 (closed by the writer)
     try:
         if sys.platform == "win32":
             import msvcrt

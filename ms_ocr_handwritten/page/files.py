@@ -8,14 +8,15 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from ..atomic import appearing_whole, write_atomically
+from ..atomic import appearing_whole, naming_what_cannot_be_written, write_atomically
 from ..errors import OutputError
 from ..image import load_image
+from ..image.limits import PAGE_LIMITS
 from .formats import SourcePage, suffix_of, writer_of
 from .formats.overlay import SUFFIX as OVERLAY_SUFFIX
 from .formats.overlay import overlay
 from .formats.pdf import PdfWriter
-from .reader import PAGE_LIMITS, Page
+from .reader import Page
 from .sources import PageSource
 
 _REFER_TO_IMAGE = ("alto", "page", "hocr")
@@ -36,8 +37,12 @@ class PageFiles:
         self._folder, self._layout, self._with_overlay = Path(folder), layout, with_overlay
         self._pdf: tuple[str, PdfWriter] | None = None  # of the source whose pages are coming
         self._open = ExitStack()
+        self._written: dict[Path, str] = {}  # by this run: file -> path of the source
 
     def __enter__(self) -> "PageFiles":
+        """Makes the folder. Raises OutputError where that cannot be, before anything is read."""
+        with naming_what_cannot_be_written(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
@@ -55,9 +60,9 @@ class PageFiles:
                 self._pdf_of(source).add(page, _pixels(source), _POINTS / source.dpi)
             else:
                 about = SourcePage(source.path, source.number, self._image_of(source, stem))
-                self._write(stem + suffix_of(self._layout), writer_of(self._layout)(about, page))
+                self._write(source, stem + suffix_of(self._layout), writer_of(self._layout)(about, page))
             if self._with_overlay:
-                self._write(stem + OVERLAY_SUFFIX, overlay(page, _pixels(source)))
+                self._write(source, stem + OVERLAY_SUFFIX, overlay(page, _pixels(source)))
         except OutputError:
             raise
         except OSError as error:
@@ -68,13 +73,13 @@ class PageFiles:
         if source.plain or self._layout not in _REFER_TO_IMAGE:
             return Path(source.path).name
         jpeg = cv2.imencode(".jpg", _pixels(source), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-        self._write(f"{stem}.jpg", jpeg)
+        self._write(source, f"{stem}.jpg", jpeg)
         return f"{stem}.jpg"
 
     def _pdf_of(self, source: PageSource) -> PdfWriter:
         if self._pdf is None or self._pdf[0] != source.path:
             self._end_pdf()
-            path = self._new(Path(_stem(source, numbered=False) + ".pdf"))
+            path = self._new(source, _stem(source, numbered=False) + ".pdf")
             temporary = self._open.enter_context(appearing_whole(path))
             file = self._open.enter_context(open(temporary, "wb"))  # noqa: SIM115 (the stack closes it)
             self._pdf = source.path, PdfWriter(file)
@@ -86,13 +91,20 @@ class PageFiles:
             self._pdf = None
             self._open.close()
 
-    def _write(self, name: str, content: str | bytes) -> None:
-        write_atomically(self._new(Path(name)), content.encode("utf-8") if isinstance(content, str) else content)
+    def _write(self, source: PageSource, name: str, content: str | bytes) -> None:
+        path = self._new(source, name)
+        write_atomically(path, content.encode("utf-8") if isinstance(content, str) else content)
 
-    def _new(self, name: Path) -> Path:
+    def _new(self, source: PageSource, name: str) -> Path:
         path = self._folder / name
+        if path in self._written:
+            raise OutputError(
+                f"{path}: is that of {self._written[path]}, which has the same name; read the two in runs of their "
+                "own, each with its --out"
+            )
         if path.exists() or path.is_symlink():
             raise OutputError(f"{path}: exists already and is left as it is; choose another --out")
+        self._written[path] = source.path
         return path
 
 

@@ -12,10 +12,10 @@ from PIL import ExifTags, Image
 
 from ..errors import BackendError, ImageError, OcrError
 from ..image.file import open_image
-from ..image.limits import Limits
+from ..image.limits import PAGE_LIMITS, Limits
 from ..image.source import read_source
 from ..image.structure import StructureError, tiff_pages
-from .reader import PAGE_LIMITS, Page, PageReader
+from .reader import Page, PageReader
 
 PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more
 

@@ -8,11 +8,11 @@ from modelscope.pipelines.builder import PIPELINES
 from modelscope.utils.config import Config
 
 from ..errors import ConfigurationError
-from ..image.limits import Limits
+from ..image.limits import PAGE_LIMITS, Limits
 from ..model_dir import ModelDir
 from ..page.detector import RAPIDOCR, Detector
 from ..page.order import HORIZONTAL
-from ..page.reader import PAGE_LIMITS, Page, PageReader
+from ..page.reader import Page, PageReader
 from ..recognizer import Recognizer
 from .detector import open_detector
 from .pipeline import _image, _is_image

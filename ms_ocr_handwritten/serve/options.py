@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ..errors import ConfigurationError
-from ..image.limits import Limits
-from ..page.reader import PAGE_LIMITS
+from ..image.limits import PAGE_LIMITS, Limits
 
 URLS = ("none", "public", "any")
 

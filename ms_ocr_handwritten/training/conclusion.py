@@ -12,7 +12,7 @@ def conclusion(work_dir: WorkDir, epochs: int, patience: int | None) -> str:
     told = [] if patience is None else [f"stopped: {patience} evaluations without an improvement"]
     if best is None:
         folder = work_dir.output
-        told.append(f"trained {epochs} epochs, without evaluation; the network is in {folder}")
+        told.append(f"trained {epochs} epoch{'s' * (epochs > 1)}, without evaluation; the network is in {folder}")
     else:
         folder = work_dir.output_best
         within = f", batch {best['iter']}" if "iter" in best else ""

@@ -60,8 +60,9 @@ def _acquire(path: Path, folder: Path) -> int:
         try:
             _lock(descriptor, folder)
             if _is_file(path, descriptor):
-                os.truncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+                with naming_what_cannot_be_written(path):
+                    os.truncate(descriptor, 0)
+                    os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
                 return descriptor
         except BaseException:
             os.close(descriptor)
