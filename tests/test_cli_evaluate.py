@@ -109,7 +109,7 @@ def test_per_line_is_a_new_file(always_a, sets):  # noqa: F811
 def test_a_full_disk_under_per_line_is_one_line(always_a, sets):  # noqa: F811
     with full_disk(100):
         result = evaluate("--model", always_a, "lines", "--per-line", "lines.tsv")
-    assert result.stderr.startswith("error: lines.tsv: cannot be written (File too large); make room")
+    assert result.stderr.startswith("error: lines.tsv: cannot be written (File too large); free some space")
     assert not os.path.exists("lines.tsv")
 
 

@@ -157,7 +157,7 @@ def test_pictures_with_a_text_file_each_are_packed_in_order(tmp_path):
     for number, image in enumerate(FILES):
         (tmp_path / f"{number}.png").write_bytes(image)
         (tmp_path / f"{number}.gt.txt").write_text(TEXTS[number] + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match="pictures with a text file each are packed into a tar first"):
+    with pytest.raises(DataError, match="images with a text file each are packed into a tar first"):
         find_format(tmp_path)
     for name, order in (("x.tar", sorted(tmp_path.iterdir())), ("y.tar", sorted(tmp_path.glob("*.png")))):
         with tarfile.open(tmp_path / name, "w") as archive:

@@ -83,7 +83,7 @@ def test_no_image_and_no_word_of_what_it_was(tmp_path, content):
 
 def test_a_pdf_is_named_with_what_reads_it(tmp_path):
     (tmp_path / "scan.png").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
-    with pytest.raises(ImageError, match="scan.png: a PDF, no picture of a line; `ms-ocr page` reads its pages"):
+    with pytest.raises(ImageError, match="scan.png: a PDF, not an image of a line; `ms-ocr page` reads its pages"):
         load_image(tmp_path / "scan.png")
 
 

@@ -192,7 +192,7 @@ def test_one_process_does_not_train_twice_in_a_folder(tmp_path):
 
 
 def test_a_full_disk_under_the_lock_is_named(tmp_path):
-    message = f"{LOCK_FILE}: cannot be written .File too large.; make room"
+    message = f"{LOCK_FILE}: cannot be written .File too large.; free some space"
     with full_disk(0), pytest.raises(OutputError, match=message), locked(tmp_path):
         pass
     with locked(tmp_path):
