@@ -26,7 +26,9 @@ from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
+from ms_ocr_handwritten.training.batches import epoch_batches
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
+from ms_ocr_handwritten.training.distributed import Ranks
 from ms_ocr_handwritten.training.evaluation import chosen_workers, make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
 from ms_ocr_handwritten.training.setup import evaluate_model_dir
@@ -143,6 +145,24 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny_model_dir, lines_lmdb, tmp_
     assert batches(0, 0, drop_last=True) == first[:2]
     in_order = [[*range(20)], [*range(20, 40)], [*range(40, 48)]]
     assert batches(0, 0, shuffle=False) == batches(5, 3, shuffle=False) == in_order
+
+
+@pytest.mark.parametrize("size, sizes", [(24, [24, 24]), (40, [40]), (100, [48])])
+def test_a_short_last_batch_is_dropped_unless_it_is_the_only_one(tiny_model_dir, lines_lmdb, tmp_path, size, sizes):
+    loader = {"batch_size_per_gpu": size, "drop_last": True}
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader=loader)
+    assert [len(batch) for batch in training.batches()] == sizes
+
+
+def test_ranks_share_the_lines_and_get_equally_many(tiny_model_dir, lines_lmdb, tmp_path):
+    """48 lines for 5 ranks: the first two come twice."""
+    loader = {"batch_size_per_gpu": 4, "shuffle": False}
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader=loader)
+    for rank in range(5):
+        ranks = Ranks(rank, 5, torch.device("cpu"))
+        found = epoch_batches(training.dataset, training.config, 0, ranks)
+        lines = [index % 48 for index in range(rank, 50, 5)]
+        assert found == [lines[:4], lines[4:8], lines[8:]]
 
 
 def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
