@@ -16,6 +16,7 @@ from training_tools import (
     assert_equal_weights,
     dataset_of,
     lmdb_of,
+    log,
     network_of,
     prepare,
     read_raw,
@@ -269,6 +270,57 @@ def test_gradients_are_clipped(tiny_model_dir, lines_lmdb, tmp_path):
     start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
     norm = sum((moved[name] - start[name]).double().square().sum() for name in start).sqrt().item()
     assert norm == pytest.approx(0.125, rel=1e-3)
+
+
+def test_two_epochs_equal_a_plain_loop(tiny_model_dir, tmp_path):
+    """20 lines in batches of 4, two to a step: 3 steps an epoch, of all lines of a step at once in the loop here."""
+    path = lmdb_of(tmp_path / "lines", random_texts(20, 4))
+    train = {
+        "max_epochs": 2,
+        "augment": True,
+        "seed": 3,
+        "dataloader": {"batch_size_per_gpu": 4},
+        "logging": {"interval": 1},
+        "optimizer": {
+            **{"type": "SGD", "lr": 0.02, "momentum": 0.9},
+            "options": {"cumulative_iters": 2, "grad_clip": {"max_norm": 0.5, "norm_type": 1.0}},
+        },
+        "lr_scheduler": {
+            **{"type": "MultiStepLR", "milestones": [1], "gamma": 0.5},
+            "options": {"warmup": {"type": "LinearWarmup", "warmup_iters": 4, "warmup_ratio": 0.2}},
+        },
+    }
+    rates = [0.004, 0.008, 0.012, 0.008, 0.01, 0.01]  # 0.02 times 0.2, 0.4, 0.6, 0.8, 1, 1, halved in epoch 2
+    training = prepare(tiny_model_dir, path, tmp_path / "work", **train)
+    dataset, network = training.dataset, network_of(tiny_model_dir).train()
+    loss_of = LineLoss(network)
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
+    losses, steps = [], iter(rates)
+    for dataset.epoch in (0, 1):
+        batches = epoch_batches(dataset, training.config, dataset.epoch, training.ranks)
+        for group in (batches[:2], batches[2:4], batches[4:]):
+            found = [
+                loss_of(collate([dataset[index] for index in batch], skip_padding=training.config.skip_padding))[0]
+                for batch in group
+            ]
+            losses += [one.mean().item() for one in found]
+            optimizer.zero_grad()
+            torch.cat(found).mean().backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5, norm_type=1.0)
+            optimizer.param_groups[0]["lr"] = next(steps)
+            optimizer.step()
+    dataset.epoch = 0
+    training.run()
+    told = log(tmp_path / "work")
+    assert [(entry["epoch"], entry["iter"]) for entry in told] == [(epoch, n) for epoch in (1, 2) for n in range(1, 6)]
+    assert [entry["loss"] for entry in told] == pytest.approx(losses, rel=1e-3)
+    of_batches = [0.004, 0.004, 0.008, 0.012, 0.012, 0.008, 0.008, 0.01, 0.01]  # the rate of the last step
+    assert [entry["lr"] for entry in told[1:]] == pytest.approx(of_batches)
+    saved = read_weights_file(tmp_path / "work" / "epoch_2.pth")
+    start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
+    for name, value in network.state_dict().items():
+        moved = (value - start[f"recognizer.{name}"]).abs().max().item()
+        torch.testing.assert_close(saved[f"recognizer.{name}"], value, rtol=0, atol=0.02 * moved + 1e-8, msg=name)
 
 
 def test_the_unused_class_token_stays_bit_for_bit(tiny_model_dir, lines_lmdb, tmp_path):
