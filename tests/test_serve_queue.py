@@ -168,6 +168,18 @@ def test_close_ends_a_queue_that_has_nothing_to_do(gate):
     assert not closing.is_alive() and not queue.alive and gate.batches == []
 
 
+def test_close_waits_for_a_place_until_it_is_given_up(gate):
+    queue = opened(gate)
+    place = queue.reserve()
+    closing = threading.Thread(target=queue.close, daemon=True)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    assert place.cancel()
+    closing.join(10)
+    assert not closing.is_alive() and not queue.alive
+
+
 def test_a_queue_that_nobody_closes_holds_no_process():
     script = "from ms_ocr_handwritten.serve.batching import BatchQueue; BatchQueue(list, name='idle', capacity=1)"
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
