@@ -82,6 +82,14 @@ def test_the_first_waits_for_others_but_not_longer_than_it_may(gate):
     queue.close()
 
 
+def test_a_batch_that_is_just_full_waits_for_nobody(gate):
+    gate.open.set()
+    queue = opened(gate, wait=60, full=5, cost=lambda item: item)
+    assert [place.result(10) for place in put(queue, 2, 3)] == [20, 30]
+    assert gate.batches == [[2, 3]]
+    queue.close()
+
+
 def test_places_are_bounded_and_taken_before_the_item_is_there(gate):
     queue = opened(gate, capacity=2)
     first, second = queue.reserve(), queue.reserve()
