@@ -98,7 +98,7 @@ def test_patience_ends_the_training(model_dir, lines_lmdb, tmp_path, capsys):
     assert evaluations(work)[-1] == (5, None)
 
 
-def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path):
+def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path, capsys):
     work, settings = tmp_path / "work", {"max_epochs": 9, "early_stopping": {"patience": 2}}
     summary = with_scores(judged(model_dir, lines_lmdb, work, 4, **settings), [0.2, 0.3, 0.3]).run()
     assert evaluations(work) == [(1, 4), (2, 2), (2, None)] and summary["cer"] == 0.3
@@ -107,6 +107,7 @@ def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path):
     assert evaluations(work) == [(1, 2), (1, 4), (1, None), (2, 2), (2, 4)] and summary["cer"] == 0.4
     output, state = (read_weights_file(work / name) for name in ("output/pytorch_model.pt", "latest_trainer_state.pth"))
     assert_equal_weights(output, {f"recognizer.{name}": value for name, value in state["network"].items()})
+    assert "stopped: 2 evaluations without a better one\nbest cer: 0.1, after epoch 1" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_counts_on(model_dir, lines_lmdb, tmp_path):

@@ -206,6 +206,48 @@ def test_upright_characters_are_set_side_by_side(column):
     assert (right.pixels[25, 225] == 0).all() and right.span(205, 245).tolist() == [[0, 5], [50, 5], [50, 45], [0, 45]]
 
 
+def test_stacked_characters_stand_in_the_middle_of_paper(column):
+    stacked = next(laid_out(cut_line_picture(column, [(0, 0), (50, 0), (50, 250), (0, 250)])))
+    heights = np.diff(stacked.y)
+    assert stacked.pixels.shape == (heights.max(), 250, 3)
+    for index, (top, height) in enumerate(zip(stacked.y, heights)):
+        above = (heights.max() - height) // 2
+        cell = stacked.pixels[:, 50 * index : 50 * (index + 1)]
+        assert (cell[above : above + height] == column[top : top + height]).all()
+        assert (cell[:above] == 230).all() and (cell[above + height :] == 230).all()
+
+
+def cuts_of(ink: list[int], width: int) -> list[int]:
+    """Where a column is cut whose rows hold so much ink."""
+    rows = np.full((len(ink), width, 3), 255, np.uint8)
+    for row, amount in zip(rows, ink):
+        row[:amount] = 0
+    corners = [(0, 0), (width, 0), (width, len(ink)), (0, len(ink))]
+    return next(laid_out(cut_line_picture(rows, corners))).y.tolist()
+
+
+def test_of_cuts_through_paper_those_are_taken_that_leave_squares():
+    ink = [3 if 3 <= row % 10 <= 6 else 0 for row in range(40)]
+    assert cuts_of(ink, 10) == [0, 10, 20, 30, 40]
+    assert cuts_of(ink * 2, 10) == list(range(0, 81, 10))
+
+
+def test_a_cut_goes_through_paper_rather_than_ink():
+    ink = [3] * 40
+    ink[13] = ink[26] = 0
+    assert cuts_of(ink, 10) == [0, 13, 26, 40]
+    ink[10] = 1  # nearly as little: between squares and paper the sum decides
+    assert cuts_of(ink, 10) == [0, 13, 26, 40]
+
+
+def test_pieces_are_from_half_to_one_and_a_half_times_as_high_as_wide():
+    """But for the last, which may be lower."""
+    random = np.random.default_rng(0)
+    for height in (9, 47, 48, 60, 200, 333):
+        pieces = np.diff(cuts_of(random.integers(0, 6, height).tolist(), 20))
+        assert (pieces <= 32).all() and (pieces[:-1] >= 10).all() and pieces.sum() == height
+
+
 @pytest.mark.parametrize("height", [1, 20, 76, 110, 999])
 def test_columns_of_any_height_are_cut_into_all_their_rows(height):
     noise = np.random.default_rng(0).integers(0, 256, (height, 50, 3), np.uint8)
