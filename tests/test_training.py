@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -309,13 +310,14 @@ def test_two_epochs_equal_a_plain_loop(tiny_model_dir, tmp_path):
             torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5, norm_type=1.0)
             optimizer.param_groups[0]["lr"] = next(steps)
             optimizer.step()
-    dataset.epoch = 0
+    dataset.epoch, start = 0, time.monotonic()
     training.run()
-    told = log(tmp_path / "work")
+    told, seconds = log(tmp_path / "work"), time.monotonic() - start
     assert [(entry["epoch"], entry["iter"]) for entry in told] == [(epoch, n) for epoch in (1, 2) for n in range(1, 6)]
     assert [entry["loss"] for entry in told] == pytest.approx(losses, rel=1e-3)
     of_batches = [0.004, 0.004, 0.008, 0.012, 0.012, 0.008, 0.008, 0.01, 0.01]  # the rate of the last step
     assert [entry["lr"] for entry in told[1:]] == pytest.approx(of_batches)
+    assert all(entry["lines_per_second"] * seconds > 4 * entry["iter"] for entry in told)
     saved = read_weights_file(tmp_path / "work" / "epoch_2.pth")
     start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
     for name, value in network.state_dict().items():
