@@ -98,6 +98,12 @@ def test_patience_ends_the_training(model_dir, lines_lmdb, tmp_path, capsys):
     assert evaluations(work)[-1] == (5, None)
 
 
+def test_a_training_that_comes_to_its_end_was_not_stopped(model_dir, lines_lmdb, tmp_path, capsys):
+    settings = {"max_epochs": 3, "early_stopping": {"patience": 2}}
+    with_scores(judged(model_dir, lines_lmdb, tmp_path / "work", **settings), [0.5, 0.6, 0.4]).run()
+    assert "stopped" not in (said := capsys.readouterr().err) and "best cer: 0.4, after epoch 3 (trained 3)" in said
+
+
 def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path, capsys):
     work, settings = tmp_path / "work", {"max_epochs": 9, "early_stopping": {"patience": 2}}
     summary = with_scores(judged(model_dir, lines_lmdb, work, 4, **settings), [0.2, 0.3, 0.3]).run()

@@ -33,6 +33,7 @@ from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, coll
 from ms_ocr_handwritten.training.distributed import Ranks
 from ms_ocr_handwritten.training.evaluation import chosen_workers, make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
+from ms_ocr_handwritten.training.memory import naming_what_needs_memory
 from ms_ocr_handwritten.training.setup import evaluate_model_dir
 
 LONG = "0123456789abcdefghij" * 3  # 27:1, so four chunks
@@ -385,6 +386,33 @@ def test_memory_that_does_not_suffice_is_named(tiny_model_dir, lines_lmdb, tmp_p
 
 
 # ---------------------------------------------------------------------- data
+
+
+@pytest.mark.parametrize(
+    "error, detail",
+    [
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate"), "CUDA out of memory. Tried"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"),
+            r"\[enforce\] Default.* tried",
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried " + "9" * 300), "Default[^)]{193}"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_named_with_what_needed_it(error, detail):
+    says = rf"^out of memory in batch 3 \({detail}\); lower train.dataloader.batch_size_per_gpu \("
+    with pytest.raises(OcrError, match=says), naming_what_needs_memory("batch 3"):
+        raise error
+    with pytest.raises(OcrError, match="; lower a.key "), naming_what_needs_memory("batch 3", "a.key"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("not enough memory"), KeyError("x")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error)) as caught, naming_what_needs_memory("batch 3"):
+        raise error
+    assert caught.value is error
 
 
 def test_several_lmdbs_are_read_one_after_the_other(tiny_model_dir, tmp_path):
