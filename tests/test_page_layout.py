@@ -240,6 +240,19 @@ def test_a_cut_goes_through_paper_rather_than_ink():
     assert cuts_of(ink, 10) == [0, 13, 26, 40]
 
 
+def test_the_sum_of_shapes_and_ink_decides_where_a_column_is_cut():
+    """Of columns 20 px wide: pieces are 10 to 32 px high, a cut through the mean of ink costs as much as no height."""
+    ink = [3] * 36
+    ink[5] = 0  # paper, but too near to the end
+    assert cuts_of(ink, 20) == [0, 18, 36]
+    ink = [3] * 65
+    ink[28] = ink[33] = 0  # paper, but too near to each other; one cut alone would leave more than 32 px
+    assert cuts_of(ink, 20) in ([0, 28, 46, 65], [0, 28, 47, 65])
+    ink = [3] * 38
+    ink[10], ink[19] = 0, 1  # paper that leaves 10 and 28 px, and little ink in the middle
+    assert cuts_of(ink, 20) == [0, 19, 38]
+
+
 def test_pieces_are_from_half_to_one_and_a_half_times_as_high_as_wide():
     """But for the last, which may be lower."""
     random = np.random.default_rng(0)

@@ -156,6 +156,13 @@ def test_lines_are_appended_as_they_are(tmp_path):
         WorkDir(tmp_path / "folder").log({})
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux does")
+def test_the_log_is_closed_after_each_line(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    with_log(tmp_path, LOG)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize(
     "best, since", [(None, 3), (entry("eval", 1), 2), (entry("eval", 2, 4), 1), (entry("eval", 2), 0)]
 )
