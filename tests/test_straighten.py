@@ -174,6 +174,13 @@ def test_what_is_no_polygon_of_the_page_is_an_error(polygon, says):
         cut_line(np.zeros((50, 100, 3), np.uint8), polygon)
 
 
+def test_a_line_longer_than_opencv_counts_is_refused():
+    page = np.zeros((12, 33_000, 3), np.uint8)
+    with pytest.raises(ImageError, match="a line of 33000x9 px is over the limit of 32766 px; shrink the page"):
+        cut_line(page, [(0, 1), (33_000, 2), (33_000, 11), (0, 10)])
+    assert cut_line(page, [(0, 1), (32_000, 2), (32_000, 11), (0, 10)]).shape == (9, 32_000, 3)
+
+
 def test_a_polygon_may_reach_over_the_edge():
     page = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     assert np.array_equal(cut_line(page, [(-3, -2), (83, -2), (83, 20), (-3, 20)]), page[:20])

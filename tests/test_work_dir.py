@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_ocr_handwritten.errors import ConfigurationError, OutputError
+from ms_ocr_handwritten.errors import CheckpointError, ConfigurationError, OutputError
 from ms_ocr_handwritten.training.checkpoints import Progress, WorkDir, save_model_dir
 from ms_ocr_handwritten.vocab import Vocabulary
 
@@ -91,6 +91,34 @@ def test_epochs_may_have_a_folder_of_their_own(tmp_path):
     filled(two.save_dir, "epoch_1.pth")
     assert two.set_aside() == two.save_dir / "superseded_1"
     assert names_in(two.save_dir) == {"superseded_1/epoch_1.pth", "superseded_1/resume.json"}
+
+
+@pytest.mark.parametrize("finished", [0, 3])
+def test_where_a_training_stands_is_read_as_it_was_written(tmp_path, finished):
+    work = WorkDir(tmp_path)
+    work.save_progress(Progress(work.latest_state, finished))
+    assert work.progress() == Progress(tmp_path / "latest_trainer_state.pth", finished)
+
+
+@pytest.mark.parametrize(
+    "raw", [{"state": "a", "finished": True}, {"state": "a\0b", "finished": 1}, {"state": "a", "finished": -1}]
+)
+def test_a_place_that_is_none_is_refused(tmp_path, raw):
+    work = WorkDir(tmp_path)
+    work.resume_file.write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match="resume.json: damaged .holds .*; remove it and go on from an epoch_N"):
+        work.progress()
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": "1"}, {"epoch": 1.0}, {"iter": "2"}, {"metric": 3}, {"value": float("inf")}, {"value": None}]
+)
+def test_a_best_that_is_none_is_refused(tmp_path, change):
+    work = with_log(tmp_path, [], good := {"epoch": 1, "iter": 2})
+    assert work.best() == {"metric": "cer", "value": 0.5, **good}
+    with_log(tmp_path, [], good | change)
+    with pytest.raises(CheckpointError, match="best.json: damaged .*; remove it: the next evaluation"):
+        work.best()
 
 
 # ---------------------------------------------------------------------- moving aside
