@@ -299,3 +299,12 @@ def test_a_line_that_hardly_bends_is_taken_for_straight():
         y = 100 + depth * np.sin(np.pi * x / 200)
         outline = np.vstack([np.stack([x + 20, y - 15], axis=1), np.stack([x + 20, y + 15], axis=1)[::-1]])
         assert (cut_line_picture(MAP, outline).rails.shape[1] == 2) == stations
+
+
+def test_a_baseline_is_followed_however_little_it_bends():
+    x = np.linspace(20, 220, 40)
+    sag = 0.9 * np.sin(np.pi * (x - 20) / 200)
+    picture = cut_line_picture(MAP, [(20, 85), (220, 85), (220, 115), (20, 115)], np.stack([x, 105 + sag], axis=1))
+    height, width = picture.pixels.shape[:2]
+    edge, middle = picture.on_page([(1, height / 2), (width / 2, height / 2)])
+    assert middle[1] - edge[1] == pytest.approx(0.9, abs=0.1)
