@@ -56,6 +56,14 @@ def test_it_is_judged_every_so_many_batches(model_dir, lines_lmdb, tmp_path, eve
     assert evaluations(tmp_path / "work") == expected
 
 
+def test_it_is_judged_every_so_many_epochs(model_dir, lines_lmdb, tmp_path):
+    raw = training_raw(model_dir)
+    raw["evaluation"]["period"] = {"by_epoch": True, "interval": 3}
+    judge = prepare_training(model_dir, raw, [lines_lmdb], [lines_lmdb], tmp_path / "work").judge
+    due = [(epoch + 1, batch) for epoch in range(8) for batch in range(1, 7) if judge.is_due(epoch, batch, 6)]
+    assert due == [(3, 6), (6, 6)]
+
+
 def test_judging_within_an_epoch_changes_nothing_that_is_learnt(model_dir, lines_lmdb, tmp_path):
     for name, every in (("often", 2), ("seldom", None)):
         judged(model_dir, lines_lmdb, tmp_path / name, every, freeze=["trunk"]).run()
