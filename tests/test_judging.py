@@ -64,6 +64,14 @@ def test_it_is_judged_every_so_many_epochs(model_dir, lines_lmdb, tmp_path):
     assert due == [(3, 6), (6, 6)]
 
 
+@pytest.mark.parametrize("every, ends", [(4, [(1, 4), (2, 2), (2, 6)]), (3, [(1, 4), (1, 6), (2, 4), (2, 6)])])
+def test_an_evaluation_waits_for_the_end_of_the_step_that_it_is_due_in(model_dir, lines_lmdb, tmp_path, every, ends):
+    """Two epochs of six batches, two to a step."""
+    optimizer = {"type": "AdamW", "lr": 1e-3, "options": {"cumulative_iters": 2}}
+    judge = judged(model_dir, lines_lmdb, tmp_path / "work", every, optimizer=optimizer).judge
+    assert [(epoch + 1, end) for epoch in (0, 1) for end in (2, 4, 6) if judge.is_due(epoch, end, 6)] == ends
+
+
 def test_judging_within_an_epoch_changes_nothing_that_is_learnt(model_dir, lines_lmdb, tmp_path):
     for name, every in (("often", 2), ("seldom", None)):
         judged(model_dir, lines_lmdb, tmp_path / name, every, freeze=["trunk"]).run()
