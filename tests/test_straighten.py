@@ -308,3 +308,20 @@ def test_a_baseline_is_followed_however_little_it_bends():
     height, width = picture.pixels.shape[:2]
     edge, middle = picture.on_page([(1, height / 2), (width / 2, height / 2)])
     assert middle[1] - edge[1] == pytest.approx(0.9, abs=0.1)
+
+
+def test_beyond_its_baseline_a_line_goes_on_straight():
+    x = np.linspace(80, 160, 60)
+    baseline = np.stack([x, 120 + (x - 120) ** 2 / 400], axis=1)  # slopes of -0.2 and 0.2 at its ends
+    picture = cut_line_picture(MAP, [(20, 90), (220, 90), (220, 150), (20, 150)], baseline)
+    width = picture.pixels.shape[1]
+    for share, slope in ((0.02, -0.2), (0.12, -0.2), (0.49, 0.0), (0.86, 0.2), (0.96, 0.2)):
+        start, end = picture.on_page([(share * width, 40), ((share + 0.02) * width, 40)])
+        assert (end[1] - start[1]) / (end[0] - start[0]) == pytest.approx(slope, abs=0.02), share
+
+
+@pytest.mark.parametrize("baseline", [[(120, 140)], [(60, 140), (180, 140), (60, 140.5)], np.zeros((0, 2))])
+def test_a_baseline_that_tells_no_direction_is_none(baseline):
+    outline = [(20, 110), (220, 118), (220, 148), (120, 146), (20, 140)]
+    picture, plain = cut_line_picture(MAP, outline, baseline), cut_line_picture(MAP, outline)
+    assert np.array_equal(picture.rails, plain.rails) and np.array_equal(picture.pixels, plain.pixels)
