@@ -61,6 +61,8 @@ def test_an_upright_rectangle_is_its_pixels():
         line = cut_line(page, corners)
         assert np.array_equal(line, page[5:25, 10:70])
         assert not np.shares_memory(line, page)
+        corners_on_page = cut_line_picture(page, corners).on_page([(0, 0), (60, 0), (60, 20), (0, 20)])
+        assert corners_on_page.tolist() == [[10, 5], [70, 5], [70, 25], [10, 25]]
     assert np.array_equal(cut_line(page[:, :, 0], [(0, 0), (80, 0), (80, 50), (0, 50)]), page[:, :, 0])
 
 
