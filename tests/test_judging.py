@@ -129,7 +129,7 @@ def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path, capsy
     assert evaluations(work) == [(1, 2), (1, 4), (1, None), (2, 2), (2, 4)] and summary["cer"] == 0.4
     output, state = (read_weights_file(work / name) for name in ("output/pytorch_model.pt", "latest_trainer_state.pth"))
     assert_equal_weights(output, {f"recognizer.{name}": value for name, value in state["network"].items()})
-    assert "stopped: 2 evaluations without a better one\nbest cer: 0.1, after epoch 1" in capsys.readouterr().err
+    assert "stopped: 2 evaluations without an improvement\nbest cer: 0.1, after epoch 1" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_counts_on(model_dir, lines_lmdb, tmp_path):

@@ -93,14 +93,14 @@ def test_a_run_is_the_same_one_or_refused(tmp_path):
     parts, told = Parts(tmp_path / "手.jsonl"), {"sources": ("a", "é"), "size": 8}
     assert parts.former() is None
     parts.agree(told)
-    assert parts.former() == {"sources": ["a", "é"], "size": 8} and "é" in parts.run_file.read_text(encoding="utf-8")
+    assert parts.former() == {"sources": ["a", "é"], "size": 8}
     before = parts.run_file.stat()
     parts.agree(dict(reversed(told.items())))
     assert parts.run_file.stat() == before
     for other, message in (
-        (told | {"size": 9}, "another one: size 8, now 9; give the command"),
-        (told | {"n_best": 2}, "another one: n_best None, now 2;"),
-        ({"sources": ["a", "é"]}, "another one: size 8, now None;"),
+        (told | {"size": 9}, ": size 8, now 9; .*another --out"),
+        (told | {"n_best": 2}, ": n_best None, now 2;"),
+        ({"sources": ["a", "é"]}, ": size 8, now None;"),
         ({"sources": ["a"], "size": 9}, r"sources \['a', 'é'\], now \['a'\], size 8, now 9;"),
     ):
         with pytest.raises(ConfigurationError, match=message):
@@ -114,6 +114,6 @@ def test_a_run_is_the_same_one_or_refused(tmp_path):
 def test_a_damaged_file_of_the_run_is_named_and_kept(tmp_path, content, message):
     parts = Parts(tmp_path / "a.jsonl")
     parts.run_file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=f"a.run.json: {message}.*take another --out"):
+    with pytest.raises(ConfigurationError, match=f"a.run.json: {message}.*use another --out"):
         parts.agree({"size": 8})
     assert parts.run_file.read_bytes() == content

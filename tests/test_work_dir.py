@@ -106,7 +106,7 @@ def test_where_a_training_stands_is_read_as_it_was_written(tmp_path, finished):
 def test_a_place_that_is_none_is_refused(tmp_path, raw):
     work = WorkDir(tmp_path)
     work.resume_file.write_text(json.dumps(raw))
-    with pytest.raises(CheckpointError, match="resume.json: damaged .holds .*; remove it and go on from an epoch_N"):
+    with pytest.raises(CheckpointError, match="resume.json: damaged .holds .*; remove it and continue from an epoch_N"):
         work.progress()
 
 
