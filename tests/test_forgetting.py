@@ -56,6 +56,20 @@ def test_without_shuffling_rehearsed_lines_are_spread_evenly(tiny_model_dir, lin
     batches, own, _ = epoch_lines(training, 0)
     assert own == list(range(48))
     assert [sum(index >= 48 for index in batch) for batch in batches] == [2] * 8
+    in_order = [index >= 48 for batch in batches for index in batch]
+    assert in_order == [False, False, True, False] * 16  # each amid the three that it goes with
+
+
+def test_of_as_many_rehearsed_lines_each_follows_one_to_be_learnt(tiny_model_dir, lines_lmdb, old, tmp_path):
+    training = prepare(
+        tiny_model_dir,
+        lines_lmdb,
+        tmp_path / "work",
+        rehearsal={"lmdb": str(old), "share": 0.5},
+        dataloader={"batch_size_per_gpu": 2, "shuffle": False},
+    )
+    batches, own, _ = epoch_lines(training, 0)
+    assert own == list(range(48)) and all(first < 48 <= second for first, second in batches)
 
 
 def test_rehearsed_lines_are_learnt_and_checked_as_others_are(tiny_model_dir, lines_lmdb, old, tmp_path):

@@ -132,6 +132,17 @@ def test_from_a_chosen_epoch_it_may_go_on_otherwise(tiny_model_dir, few, others,
     assert [entry["epoch"] for entry in log(work)] == [1, 2, 3]
 
 
+def test_a_moving_average_may_begin_or_end_at_a_chosen_epoch(tiny_model_dir, few, tmp_path):
+    """It begins with the weights of that epoch; the rate is so small that nothing moves behind it."""
+    still = {"max_epochs": 2, "optimizer": {"type": "AdamW", "lr": 1e-30}}
+    plain, averaged = finished(tiny_model_dir, few, tmp_path / "plain"), tmp_path / "averaged"
+    finished(tiny_model_dir, few, averaged, ema_decay=0.9)
+    prepare(tiny_model_dir, few, plain, **ONE_EPOCH | still, ema_decay=0.9).run(str(plain / "epoch_1"))
+    assert_equal_weights(*(read_weights_file(plain / f"epoch_{n}.pth") for n in (1, 2)))
+    prepare(tiny_model_dir, few, averaged, **ONE_EPOCH | still).run(str(averaged / "epoch_1"))
+    assert_equal_weights(*(read_weights_file(folder / "epoch_2.pth") for folder in (plain, averaged)))
+
+
 def test_another_evaluation_set_begins_the_best_anew(tiny_model_dir, few, others, tmp_path, capsys):
     work = finished(tiny_model_dir, few, tmp_path / "work", [few])
     best = json.loads((work / "best.json").read_text()) | {"value": -1.0}

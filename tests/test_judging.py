@@ -56,6 +56,22 @@ def test_it_is_judged_every_so_many_batches(model_dir, lines_lmdb, tmp_path, eve
     assert evaluations(tmp_path / "work") == expected
 
 
+def test_it_is_judged_every_so_many_epochs(model_dir, lines_lmdb, tmp_path):
+    raw = training_raw(model_dir)
+    raw["evaluation"]["period"] = {"by_epoch": True, "interval": 3}
+    judge = prepare_training(model_dir, raw, [lines_lmdb], [lines_lmdb], tmp_path / "work").judge
+    due = [(epoch + 1, batch) for epoch in range(8) for batch in range(1, 7) if judge.is_due(epoch, batch, 6)]
+    assert due == [(3, 6), (6, 6)]
+
+
+@pytest.mark.parametrize("every, ends", [(4, [(1, 4), (2, 2), (2, 6)]), (3, [(1, 4), (1, 6), (2, 4), (2, 6)])])
+def test_an_evaluation_waits_for_the_end_of_the_step_that_it_is_due_in(model_dir, lines_lmdb, tmp_path, every, ends):
+    """Two epochs of six batches, two to a step."""
+    optimizer = {"type": "AdamW", "lr": 1e-3, "options": {"cumulative_iters": 2}}
+    judge = judged(model_dir, lines_lmdb, tmp_path / "work", every, optimizer=optimizer).judge
+    assert [(epoch + 1, end) for epoch in (0, 1) for end in (2, 4, 6) if judge.is_due(epoch, end, 6)] == ends
+
+
 def test_judging_within_an_epoch_changes_nothing_that_is_learnt(model_dir, lines_lmdb, tmp_path):
     for name, every in (("often", 2), ("seldom", None)):
         judged(model_dir, lines_lmdb, tmp_path / name, every, freeze=["trunk"]).run()
@@ -98,7 +114,13 @@ def test_patience_ends_the_training(model_dir, lines_lmdb, tmp_path, capsys):
     assert evaluations(work)[-1] == (5, None)
 
 
-def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path):
+def test_a_training_that_comes_to_its_end_was_not_stopped(model_dir, lines_lmdb, tmp_path, capsys):
+    settings = {"max_epochs": 3, "early_stopping": {"patience": 2}}
+    with_scores(judged(model_dir, lines_lmdb, tmp_path / "work", **settings), [0.5, 0.6, 0.4]).run()
+    assert "stopped" not in (said := capsys.readouterr().err) and "best cer: 0.4, after epoch 3 (trained 3)" in said
+
+
+def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path, capsys):
     work, settings = tmp_path / "work", {"max_epochs": 9, "early_stopping": {"patience": 2}}
     summary = with_scores(judged(model_dir, lines_lmdb, work, 4, **settings), [0.2, 0.3, 0.3]).run()
     assert evaluations(work) == [(1, 4), (2, 2), (2, None)] and summary["cer"] == 0.3
@@ -107,6 +129,7 @@ def test_patience_may_end_within_an_epoch(model_dir, lines_lmdb, tmp_path):
     assert evaluations(work) == [(1, 2), (1, 4), (1, None), (2, 2), (2, 4)] and summary["cer"] == 0.4
     output, state = (read_weights_file(work / name) for name in ("output/pytorch_model.pt", "latest_trainer_state.pth"))
     assert_equal_weights(output, {f"recognizer.{name}": value for name, value in state["network"].items()})
+    assert "stopped: 2 evaluations without an improvement\nbest cer: 0.1, after epoch 1" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_counts_on(model_dir, lines_lmdb, tmp_path):

@@ -218,6 +218,12 @@ def test_broken_records_are_skipped_named_and_logged(tiny_model_dir, broken_lmdb
     entries = [json.loads(line) for line in (tmp_path / "work" / "train_log.jsonl").read_text().splitlines()]
     logged = sorted(entry["left_out"] for entry in entries if "left_out" in entry)
     assert len(logged) == 3
+    training.epoch = 0
+    of_batch = {f"image-{index + 1:09d}": n for n, batch in enumerate(training.batches(), 1) for index in batch}
+    for entry in entries:
+        if "left_out" in entry:
+            key = entry["left_out"].replace("label-", "image-")
+            assert [n for name, n in of_batch.items() if name in key] == [entry["iter"]]
     for key in ("image-000000003", "label-000000006", "image-000000008"):
         assert sum(key in reason for reason in logged) == 1 and told.count(key) == 2  # training and evaluation
 

@@ -11,7 +11,7 @@ from ms_ocr_handwritten import Recognizer, default_model_dir
 from ms_ocr_handwritten.cli import main
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.image import load_image
-from ms_ocr_handwritten.image.margins import advice, find_ink, trimmed
+from ms_ocr_handwritten.image.margins import Ink, advice, find_ink, inked_columns, thumbnail, trimmed
 
 LINES = {name: load_image(ROOT / "examples" / "lines" / f"{name}.png") for name in ("english", "chinese")}
 
@@ -48,6 +48,70 @@ def test_ink_on_paper_that_is_not_even_and_not_clean():
     picture += random.normal(0, 3, picture.shape)
     found = find_ink(np.clip(picture, 0, 255).astype(np.uint8))
     assert np.abs(np.array([found.left, found.top, found.right, found.bottom]) - [50, 40, 243, 64]).max() <= 2
+
+
+@pytest.mark.parametrize("down, along", [(1, 1), (3, 3), (7, 7), (4, 9), (9, 4)])
+def test_ink_of_a_large_picture_is_held_by_its_box(down, along):
+    """Found in a smaller one, of WORKING_PIXELS: within two px of that one."""
+    picture = bars(*pickets(50, 40, 250, 64), (80, 70, 83, 94), size=(130, 400))
+    picture = picture.repeat(down, axis=0).repeat(along, axis=1)
+    small, found = thumbnail(picture), find_ink(picture)
+    y, x = picture.shape[0] / small.shape[0], picture.shape[1] / small.shape[1]
+    assert small.size <= 100_300 and (x == pytest.approx(y, rel=0.02))
+    assert np.abs([found.left - 50 * along, found.right - 243 * along]).max() <= 2 * x - 1
+    assert np.abs([found.top - 40 * down, found.bottom - 94 * down]).max() <= 2 * y - 1
+    assert found.picture_height == 130 * down and len(found.bands) == 2
+    assert np.abs(np.array(found.bands) - 24 * down).max() <= 2 * y + 1
+    assert found.width == found.right - found.left and found.share == (found.bottom - found.top) / (130 * down)
+
+
+def test_strokes_are_as_thick_as_they_are_on_the_picture():
+    for times in (1, 3, 7):
+        found = find_ink(bars(*pickets(50, 40, 250, 64)).repeat(times, axis=0).repeat(times, axis=1))
+        assert found.stroke == pytest.approx(3 * times, rel=0.5)
+
+
+def test_single_specks_are_no_ink_and_spots_are():
+    assert find_ink(bars((100, 40, 101, 42))) is None
+    spot = find_ink(bars((100, 40, 101, 43), (300, 80, 301, 82)))
+    assert (spot.left, spot.top, spot.right, spot.bottom, spot.bands) == (100, 40, 101, 43, (3,))
+    assert inked_columns(bars((100, 40, 120, 60))[:, :, 0]) == pytest.approx(20 / 400, abs=2 / 400)
+
+
+def ink_of(*bands: int, width: int = 400, stroke: float = 3.0, height: int = 50, picture_height: int = 100) -> Ink:
+    return Ink(10, 20, 10 + width, 20 + height, stroke, bands, picture_height)
+
+
+@pytest.mark.parametrize(
+    "ink, lines",
+    [
+        (ink_of(40), 1),
+        (ink_of(40, 40, 30), 3),
+        (ink_of(40, 16), 2),  # 40 % of the highest
+        (ink_of(40, 15), 1),
+        (ink_of(40, 30, stroke=7.5), 2),  # four strokes
+        (ink_of(40, 29, stroke=7.5), 1),
+        (ink_of(40, 40, width=120), 2),  # three times as long as high
+        (ink_of(40, 40, width=119), 1),
+        (ink_of(40, 40, stroke=11), 1),
+    ],
+)
+def test_lines_above_each_other_are_counted(ink, lines):
+    assert ink.lines == lines
+
+
+def test_where_advice_and_trimming_begin():
+    assert ink_of(40, stroke=10).is_line and not ink_of(40, stroke=10.5).is_line
+    assert "takes 49% of its height" in advice(ink_of(40, height=49)) and advice(ink_of(40, height=50)) is None
+    assert advice(ink_of(40, height=10, stroke=11)) is None
+    picture = np.zeros((100, 500, 3), np.uint8)
+    assert trimmed(picture, ink_of(40, height=61))[0] is picture
+    crop, left = trimmed(picture, ink_of(40, height=60))  # 9 px remain around it
+    assert crop.shape == (78, 418, 3) and left == 1
+    crop, left = trimmed(picture, ink_of(40, height=60, width=485))  # as far as the picture goes
+    assert crop.shape == (78, 494 + 5, 3) and left == 1
+    crop, left = trimmed(picture, ink_of(5, height=5, width=8, stroke=1.0))  # 1 px at least
+    assert crop.shape == (7, 10, 3) and left == 9
 
 
 @pytest.mark.parametrize("picture", [bars(), bars((100, 40, 200, 60), ink=225)])

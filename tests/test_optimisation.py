@@ -1,6 +1,7 @@
 """Rates of the schedule against hand-written tables, refused arguments, the moving average."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from training_tools import prepare, read_weights_file
 
 from ms_ocr_handwritten.config import OptimizerConfig, SchedulerConfig
 from ms_ocr_handwritten.errors import ConfigurationError
-from ms_ocr_handwritten.training.optimisation import Schedule, build_optimizer, moving_average
+from ms_ocr_handwritten.training.optimisation import Schedule, build_optimizer, learning_plan, moving_average
 
 
 class Walk:
@@ -62,6 +63,11 @@ def test_cosine_ends_with_the_training_by_epoch_and_by_step():
 def test_a_horizon_that_is_given_stays():
     config = SchedulerConfig("CosineAnnealingLR", {"T_max": 8, "eta_min": 0.2})
     assert Walk(config, 1, 4).rates(4) == pytest.approx([0.2 + 0.8 * rate for rate in cosine(8)[:4]])
+
+
+def test_a_polynomial_ends_with_the_training():
+    by_epoch = Walk(SchedulerConfig("PolynomialLR", {"power": 2.0}), 2, 4).rates(4)
+    assert by_epoch == pytest.approx([(1 - epoch / 4) ** 2 for epoch in range(4) for _ in range(2)])
 
 
 def test_one_cycle_by_step():
@@ -191,3 +197,20 @@ def test_training_evaluates_and_saves_the_moving_average(tiny_model_dir, lines_l
     assert summary["avg_loss"] == training.evaluate()["avg_loss"]
     training.average = None
     assert summary["avg_loss"] != training.evaluate()["avg_loss"]
+
+
+def test_a_schedules_horizon_may_move_and_nothing_else():
+    optimizer = OptimizerConfig("SGD", {"lr": 0.1, "momentum": 0.9})
+    cosine = SchedulerConfig("CosineAnnealingLR", {"T_max": 8, "eta_min": 0.01}, warmup_iters=3, warmup_ratio=0.5)
+    plan = learning_plan(optimizer, cosine)
+    assert plan == learning_plan(optimizer, replace(cosine, arguments={"eta_min": 0.01, "T_max": 9}))
+    for other in (
+        learning_plan(replace(optimizer, arguments={"lr": 0.1}), cosine),
+        learning_plan(replace(optimizer, type="Adam"), cosine),
+        learning_plan(optimizer, replace(cosine, arguments={"T_max": 8, "eta_min": 0.02})),
+        learning_plan(optimizer, replace(cosine, type="StepLR")),
+        learning_plan(optimizer, replace(cosine, by_epoch=not cosine.by_epoch)),
+        learning_plan(optimizer, replace(cosine, warmup_iters=4)),
+        learning_plan(optimizer, replace(cosine, warmup_ratio=0.4)),
+    ):
+        assert other != plan

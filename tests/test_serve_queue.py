@@ -1,5 +1,7 @@
 """The queue that computes in batches what comes one by one."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -80,6 +82,14 @@ def test_the_first_waits_for_others_but_not_longer_than_it_may(gate):
     queue.close()
 
 
+def test_a_batch_that_is_just_full_waits_for_nobody(gate):
+    gate.open.set()
+    queue = opened(gate, wait=60, full=5, cost=lambda item: item)
+    assert [place.result(10) for place in put(queue, 2, 3)] == [20, 30]
+    assert gate.batches == [[2, 3]]
+    queue.close()
+
+
 def test_places_are_bounded_and_taken_before_the_item_is_there(gate):
     queue = opened(gate, capacity=2)
     first, second = queue.reserve(), queue.reserve()
@@ -123,6 +133,64 @@ def test_what_was_given_up_is_not_computed(gate):
     with pytest.raises(CancelledError):
         places[0].result()
     queue.close()
+
+
+def test_what_was_given_up_takes_no_place_in_a_batch(gate):
+    """Before its item came, or while it waited; full is the number of items where they have no cost."""
+    queue = opened(gate, most=4, full=3)
+    places = put(queue, 1)
+    assert gate.begun.wait(10)
+    early, late = queue.reserve(), queue.reserve()
+    assert early.cancel()
+    queue.put(early, 2)
+    queue.put(late, 3)
+    places += put(queue, 4)
+    assert late.cancel()
+    places += put(queue, 5, 6, 7)
+    gate.open.set()
+    assert [place.result(10) for place in places] == [10, 40, 50, 60, 70]
+    assert gate.batches == [[1], [4, 5, 6], [7]]
+    queue.close()
+
+
+def test_batches_are_told_as_they_are_computed(gate):
+    told: list[tuple[int, float]] = []
+    queue = opened(gate, computed=lambda items, seconds: told.append((items, seconds)))
+    places = put(queue, 1)
+    assert gate.begun.wait(10)
+    places += put(queue, 2, 3, 4)
+    time.sleep(0.1)
+    gate.open.set()
+    for place in places:
+        place.result(10)
+    queue.close()
+    assert [items for items, _ in told] == [1, 3] and 0.1 <= told[0][1] < 10 and 0 <= told[1][1] < 1
+
+
+def test_close_ends_a_queue_that_has_nothing_to_do(gate):
+    queue = opened(gate)
+    time.sleep(0.1)  # its thread waits
+    closing = threading.Thread(target=queue.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive() and not queue.alive and gate.batches == []
+
+
+def test_close_waits_for_a_place_until_it_is_given_up(gate):
+    queue = opened(gate)
+    place = queue.reserve()
+    closing = threading.Thread(target=queue.close, daemon=True)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    assert place.cancel()
+    closing.join(10)
+    assert not closing.is_alive() and not queue.alive
+
+
+def test_a_queue_that_nobody_closes_holds_no_process():
+    script = "from ms_ocr_handwritten.serve.batching import BatchQueue; BatchQueue(list, name='idle', capacity=1)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
 def test_one_that_cannot_be_computed_harms_no_other_in_its_batch(gate):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ms_ocr_handwritten.errors import ImageError
-from ms_ocr_handwritten.image.straighten import cut_line, cut_line_picture
+from ms_ocr_handwritten.image.straighten import corners_of, cut_line, cut_line_picture
 
 PAPER, INK = 230, 20
 
@@ -61,6 +61,8 @@ def test_an_upright_rectangle_is_its_pixels():
         line = cut_line(page, corners)
         assert np.array_equal(line, page[5:25, 10:70])
         assert not np.shares_memory(line, page)
+        corners_on_page = cut_line_picture(page, corners).on_page([(0, 0), (60, 0), (60, 20), (0, 20)])
+        assert corners_on_page.tolist() == [[10, 5], [70, 5], [70, 25], [10, 25]]
     assert np.array_equal(cut_line(page[:, :, 0], [(0, 0), (80, 0), (80, 50), (0, 50)]), page[:, :, 0])
 
 
@@ -174,6 +176,13 @@ def test_what_is_no_polygon_of_the_page_is_an_error(polygon, says):
         cut_line(np.zeros((50, 100, 3), np.uint8), polygon)
 
 
+def test_a_line_longer_than_opencv_counts_is_refused():
+    page = np.zeros((12, 33_000, 3), np.uint8)
+    with pytest.raises(ImageError, match="a line of 33000x9 px is over the limit of 32766 px; shrink the page"):
+        cut_line(page, [(0, 1), (33_000, 2), (33_000, 11), (0, 10)])
+    assert cut_line(page, [(0, 1), (32_000, 2), (32_000, 11), (0, 10)]).shape == (9, 32_000, 3)
+
+
 def test_a_polygon_may_reach_over_the_edge():
     page = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     assert np.array_equal(cut_line(page, [(-3, -2), (83, -2), (83, 20), (-3, 20)]), page[:20])
@@ -193,3 +202,128 @@ def test_any_polygon_gives_a_picture_or_an_error():
         assert picture.dtype == np.uint8 and picture.size and max(picture.shape) < 2 * (60 + 90)
         pictures += 1
     assert pictures > 200
+
+
+# ---------------------------------------------------------------------- to a fraction of a px
+
+
+MAP = np.stack([*np.meshgrid(np.arange(250), np.arange(250)), np.full((250, 250), 9)], axis=2).astype(np.uint8)
+"""A page whose pixels say where they are: (x, y, 9)."""
+
+
+def tilted(width: float, height: float, degrees: float, middle: tuple[float, float] = (125, 125)) -> np.ndarray:
+    """The corners of a rectangle, turned clockwise on the page."""
+    angle = np.deg2rad(degrees)
+    along, down = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
+    return middle + signs[:, :1] * width * along + signs[:, 1:] * height * down
+
+
+def arc(x: np.ndarray, away: float = 0.0) -> np.ndarray:
+    """Points of y = 125 + 15 cos(x / 60), `away` px below it, square to it."""
+    tilt = -15 / 60 * np.sin(x / 60)
+    normal = np.stack([-tilt, np.ones_like(tilt)], axis=1) / np.hypot(1, tilt)[:, None]
+    return np.stack([x, 125 + 15 * np.cos(x / 60)], axis=1) + away * normal
+
+
+X = np.linspace(30.0, 220.0, 60)
+BAND = np.vstack([arc(X, -12), arc(X[::-1], 8)])
+
+
+def assert_shows_where_it_is(picture, outline: np.ndarray | None = None) -> None:
+    """Each pixel has the colour of its place on the page, but for those at the rim, or outside of `outline`."""
+    height, width = picture.pixels.shape[:2]
+    v, u = np.mgrid[0:height, 0:width]
+    places = picture.on_page(np.stack([u.ravel() + 0.5, v.ravel() + 0.5], axis=1))
+    inside = (
+        np.array([cv2.pointPolygonTest(outline.astype(np.float32), point, True) > 1 for point in places.tolist()])
+        if outline is not None
+        else np.ones(len(places), bool)
+    )
+    assert inside.sum() > 0.8 * len(places)
+    found = picture.pixels.reshape(-1, 3).astype(float)
+    assert np.abs(found[inside, :2] - (places[inside] - 0.5)).max() < 0.6 and (found[:, 2] == 9).all()
+
+
+@pytest.mark.parametrize("degrees", [-44, -10, 3, 30, 44])
+def test_a_tilted_box_is_shown_as_it_stands(degrees):
+    box = tilted(120, 30, degrees)
+    picture = cut_line_picture(MAP, box)
+    assert picture.pixels.shape == (30, 120, 3)
+    assert np.allclose(picture.on_page([(0, 0), (120, 0), (120, 30), (0, 30)]), box)
+    assert np.allclose(picture.span(60, 120), [(box[0] + box[1]) / 2, box[1], box[2], (box[2] + box[3]) / 2])
+    assert_shows_where_it_is(picture, box)
+
+
+def test_the_upper_edge_is_the_one_that_is_most_level():
+    for degrees in (-44, -3, 44):
+        box = tilted(120, 30, degrees)
+        for turn in range(4):
+            for other in (np.roll(box, turn, axis=0), np.roll(box[::-1], turn, axis=0)):
+                assert np.array_equal(corners_of(other), box)
+    steep = tilted(120, 30, 46)
+    assert np.array_equal(corners_of(steep), np.roll(steep, 1, axis=0))
+    assert np.array_equal(corners_of(tilted(120, 30, -46)), np.roll(tilted(120, 30, -46), -1, axis=0))
+    assert corners_of(np.array([(0, 0), (90, 0), (20, 20), (0, 90)], float)) is None  # a dent
+    assert corners_of(BAND) is None
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5])
+def test_a_margin_reaches_as_far_on_all_sides(margin):
+    box = tilted(120, 30, 10)
+    picture = cut_line_picture(MAP, box, margin=margin)
+    wide = tilted(120 + 60 * margin, 30 + 60 * margin, 10)
+    height, width = picture.pixels.shape[:2]
+    assert (height, width) == (round(30 + 60 * margin), round(120 + 60 * margin))
+    assert np.allclose(picture.on_page([(0, 0), (width, 0), (width, height), (0, height)]), wide)
+    assert_shows_where_it_is(picture)
+
+
+@pytest.mark.parametrize("baseline", [arc(X), None])
+def test_a_line_along_an_arc_is_shown_as_it_stands(baseline):
+    picture = cut_line_picture(MAP, BAND, baseline)
+    height, width = picture.pixels.shape[:2]
+    assert abs(height - 20) <= 1 and 195 < width < 205  # of the longer edge, between sides that lean
+    for share in (0.1, 0.35, 0.5, 0.8):
+        upper, lower = picture.on_page([(share * width, 0), (share * width, height)])
+        for point, away in ((upper, -12), (lower, 8)):
+            assert np.linalg.norm(arc(np.linspace(20, 230, 4000), away) - point, axis=1).min() < 0.6
+    assert_shows_where_it_is(picture, BAND)
+    wide = cut_line_picture(MAP, BAND, baseline, margin=0.25)
+    assert abs(wide.pixels.shape[0] - 1.5 * height) <= 1 and abs(wide.pixels.shape[1] - width - 0.5 * height) <= 2
+    assert_shows_where_it_is(wide)
+
+
+def test_a_line_that_hardly_bends_is_taken_for_straight():
+    """Its rails have no points between their ends: letters' ups and downs are not followed."""
+    x = np.linspace(0, 200, 40)
+    for depth, stations in ((1.0, True), (8.0, False)):
+        y = 100 + depth * np.sin(np.pi * x / 200)
+        outline = np.vstack([np.stack([x + 20, y - 15], axis=1), np.stack([x + 20, y + 15], axis=1)[::-1]])
+        assert (cut_line_picture(MAP, outline).rails.shape[1] == 2) == stations
+
+
+def test_a_baseline_is_followed_however_little_it_bends():
+    x = np.linspace(20, 220, 40)
+    sag = 0.9 * np.sin(np.pi * (x - 20) / 200)
+    picture = cut_line_picture(MAP, [(20, 85), (220, 85), (220, 115), (20, 115)], np.stack([x, 105 + sag], axis=1))
+    height, width = picture.pixels.shape[:2]
+    edge, middle = picture.on_page([(1, height / 2), (width / 2, height / 2)])
+    assert middle[1] - edge[1] == pytest.approx(0.9, abs=0.1)
+
+
+def test_beyond_its_baseline_a_line_goes_on_straight():
+    x = np.linspace(80, 160, 60)
+    baseline = np.stack([x, 120 + (x - 120) ** 2 / 400], axis=1)  # slopes of -0.2 and 0.2 at its ends
+    picture = cut_line_picture(MAP, [(20, 90), (220, 90), (220, 150), (20, 150)], baseline)
+    width = picture.pixels.shape[1]
+    for share, slope in ((0.02, -0.2), (0.12, -0.2), (0.49, 0.0), (0.86, 0.2), (0.96, 0.2)):
+        start, end = picture.on_page([(share * width, 40), ((share + 0.02) * width, 40)])
+        assert (end[1] - start[1]) / (end[0] - start[0]) == pytest.approx(slope, abs=0.02), share
+
+
+@pytest.mark.parametrize("baseline", [[(120, 140)], [(60, 140), (180, 140), (60, 140.5)], np.zeros((0, 2))])
+def test_a_baseline_that_tells_no_direction_is_none(baseline):
+    outline = [(20, 110), (220, 118), (220, 148), (120, 146), (20, 140)]
+    picture, plain = cut_line_picture(MAP, outline, baseline), cut_line_picture(MAP, outline)
+    assert np.array_equal(picture.rails, plain.rails) and np.array_equal(picture.pixels, plain.pixels)

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from training_tools import (
     assert_equal_weights,
     dataset_of,
     lmdb_of,
+    log,
     network_of,
     prepare,
     read_raw,
@@ -26,9 +28,12 @@ from ms_ocr_handwritten.backends import precision
 from ms_ocr_handwritten.config import LoaderConfig
 from ms_ocr_handwritten.errors import ConfigurationError, OcrError
 from ms_ocr_handwritten.geometry import canvas_columns
+from ms_ocr_handwritten.training.batches import epoch_batches
 from ms_ocr_handwritten.training.dataset import Batch, LineDataset, Sample, collate
+from ms_ocr_handwritten.training.distributed import Ranks
 from ms_ocr_handwritten.training.evaluation import chosen_workers, make_loader
 from ms_ocr_handwritten.training.loss import LineLoss, read_batch
+from ms_ocr_handwritten.training.memory import naming_what_needs_memory
 from ms_ocr_handwritten.training.setup import evaluate_model_dir
 
 LONG = "0123456789abcdefghij" * 3  # 27:1, so four chunks
@@ -145,6 +150,24 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny_model_dir, lines_lmdb, tmp_
     assert batches(0, 0, shuffle=False) == batches(5, 3, shuffle=False) == in_order
 
 
+@pytest.mark.parametrize("size, sizes", [(24, [24, 24]), (40, [40]), (100, [48])])
+def test_a_short_last_batch_is_dropped_unless_it_is_the_only_one(tiny_model_dir, lines_lmdb, tmp_path, size, sizes):
+    loader = {"batch_size_per_gpu": size, "drop_last": True}
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader=loader)
+    assert [len(batch) for batch in training.batches()] == sizes
+
+
+def test_ranks_share_the_lines_and_get_equally_many(tiny_model_dir, lines_lmdb, tmp_path):
+    """48 lines for 5 ranks: the first two come twice."""
+    loader = {"batch_size_per_gpu": 4, "shuffle": False}
+    training = prepare(tiny_model_dir, lines_lmdb, tmp_path / "work", dataloader=loader)
+    for rank in range(5):
+        ranks = Ranks(rank, 5, torch.device("cpu"))
+        found = epoch_batches(training.dataset, training.config, 0, ranks)
+        lines = [index % 48 for index in range(rank, 50, 5)]
+        assert found == [lines[:4], lines[4:8], lines[8:]]
+
+
 def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
     assert len(found) == len(expected) > 1
     for a, b in zip(found, expected):
@@ -251,6 +274,58 @@ def test_gradients_are_clipped(tiny_model_dir, lines_lmdb, tmp_path):
     assert norm == pytest.approx(0.125, rel=1e-3)
 
 
+def test_two_epochs_equal_a_plain_loop(tiny_model_dir, tmp_path):
+    """20 lines in batches of 4, two to a step: 3 steps an epoch, of all lines of a step at once in the loop here."""
+    path = lmdb_of(tmp_path / "lines", random_texts(20, 4))
+    train = {
+        "max_epochs": 2,
+        "augment": True,
+        "seed": 3,
+        "dataloader": {"batch_size_per_gpu": 4},
+        "logging": {"interval": 1},
+        "optimizer": {
+            **{"type": "SGD", "lr": 0.02, "momentum": 0.9},
+            "options": {"cumulative_iters": 2, "grad_clip": {"max_norm": 0.5, "norm_type": 1.0}},
+        },
+        "lr_scheduler": {
+            **{"type": "MultiStepLR", "milestones": [1], "gamma": 0.5},
+            "options": {"warmup": {"type": "LinearWarmup", "warmup_iters": 4, "warmup_ratio": 0.2}},
+        },
+    }
+    rates = [0.004, 0.008, 0.012, 0.008, 0.01, 0.01]  # 0.02 times 0.2, 0.4, 0.6, 0.8, 1, 1, halved in epoch 2
+    training = prepare(tiny_model_dir, path, tmp_path / "work", **train)
+    dataset, network = training.dataset, network_of(tiny_model_dir).train()
+    loss_of = LineLoss(network)
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
+    losses, steps = [], iter(rates)
+    for dataset.epoch in (0, 1):
+        batches = epoch_batches(dataset, training.config, dataset.epoch, training.ranks)
+        for group in (batches[:2], batches[2:4], batches[4:]):
+            found = [
+                loss_of(collate([dataset[index] for index in batch], skip_padding=training.config.skip_padding))[0]
+                for batch in group
+            ]
+            losses += [one.mean().item() for one in found]
+            optimizer.zero_grad()
+            torch.cat(found).mean().backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5, norm_type=1.0)
+            optimizer.param_groups[0]["lr"] = next(steps)
+            optimizer.step()
+    dataset.epoch, start = 0, time.monotonic()
+    training.run()
+    told, seconds = log(tmp_path / "work"), time.monotonic() - start
+    assert [(entry["epoch"], entry["iter"]) for entry in told] == [(epoch, n) for epoch in (1, 2) for n in range(1, 6)]
+    assert [entry["loss"] for entry in told] == pytest.approx(losses, rel=1e-3)
+    of_batches = [0.004, 0.004, 0.008, 0.012, 0.012, 0.008, 0.008, 0.01, 0.01]  # the rate of the last step
+    assert [entry["lr"] for entry in told[1:]] == pytest.approx(of_batches)
+    assert all(entry["lines_per_second"] * seconds > 4 * entry["iter"] for entry in told)
+    saved = read_weights_file(tmp_path / "work" / "epoch_2.pth")
+    start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
+    for name, value in network.state_dict().items():
+        moved = (value - start[f"recognizer.{name}"]).abs().max().item()
+        torch.testing.assert_close(saved[f"recognizer.{name}"], value, rtol=0, atol=0.02 * moved + 1e-8, msg=name)
+
+
 def test_the_unused_class_token_stays_bit_for_bit(tiny_model_dir, lines_lmdb, tmp_path):
     start = read_weights_file(tiny_model_dir / "pytorch_model.pt")
     start["recognizer.vitstr.cls_token"].fill_(0.5)
@@ -311,6 +386,33 @@ def test_memory_that_does_not_suffice_is_named(tiny_model_dir, lines_lmdb, tmp_p
 
 
 # ---------------------------------------------------------------------- data
+
+
+@pytest.mark.parametrize(
+    "error, detail",
+    [
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate"), "CUDA out of memory. Tried"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"),
+            r"\[enforce\] Default.* tried",
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried " + "9" * 300), "Default[^)]{193}"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_named_with_what_needed_it(error, detail):
+    says = rf"^out of memory in batch 3 \({detail}\); lower train.dataloader.batch_size_per_gpu \("
+    with pytest.raises(OcrError, match=says), naming_what_needs_memory("batch 3"):
+        raise error
+    with pytest.raises(OcrError, match="; lower a.key "), naming_what_needs_memory("batch 3", "a.key"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("not enough memory"), KeyError("x")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error)) as caught, naming_what_needs_memory("batch 3"):
+        raise error
+    assert caught.value is error
 
 
 def test_several_lmdbs_are_read_one_after_the_other(tiny_model_dir, tmp_path):

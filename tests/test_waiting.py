@@ -51,6 +51,15 @@ def test_a_step_asks_for_nothing(tiny_model_dir, lines_lmdb):
     assert asked.found == ["_local_scalar_dense"]  # or it would find nothing
 
 
+def test_on_a_cpu_each_loss_is_looked_at():
+    losses = Losses(torch.device("cpu"))
+    assert math.isnan(losses.latest)
+    losses.add(1, 1, torch.tensor(2.0, requires_grad=True) * 1)
+    assert losses.latest == losses.look() == 2.0
+    with pytest.raises(OcrError, match=r"the loss is inf in epoch 2, batch 3; lower train.optimizer.lr, or clip"):
+        losses.add(2, 3, torch.tensor(math.inf))
+
+
 def test_losses_of_a_gpu_are_looked_at_together():
     losses = Losses(GPU)
     for number in range(1, STEPS_OF_GPU):

@@ -180,7 +180,7 @@ def _curved_rails(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarra
     above, below = across.min(), across.max()
 
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-    straight = np.ptp(slope) == 0
+    straight = np.ptp(slope) < 1e-9  # but for rounding
     stations = 2 if straight else max(2, round(length[-1] / max(_STATION_STEP * (below - above), 1.0)) + 1)
     at = np.interp(np.linspace(0, length[-1], stations), length, x)
     along = np.column_stack([at, np.interp(at, x, y)])
