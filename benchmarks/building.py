@@ -1,10 +1,10 @@
-"""How fast `ms-ocr lmdb build` turns pages of CASIA's form into an LMDB, and how much memory that takes.
+"""Speed and memory use of `ms-ocr lmdb build` when converting pages in CASIA's format to an LMDB.
 
 python benchmarks/building.py [--pages 1000] [--threads 2]
 
-The pages hold ten lines of 1700 x 100 px, which is what HWDB 2 has, made of the repository's example of handwriting
-with noise in the ink; all but twenty are links to these, so that the disk does not count. Figures are lines a second of
-the wall clock and of the processor: where others use the machine, only the latter says something.
+The pages have ten lines of 1700 x 100 px, like those of HWDB 2, made from the repository's example of handwriting
+with noise in the ink; all but twenty are links to these, to exclude the disk. Figures are lines per second of
+wall-clock and of processor time; if the machine has other load, only the latter is meaningful.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PICTURE = Path(__file__).parent.parent / "examples" / "lines" / "chinese.png"
 
 
 def line(seed: int) -> np.ndarray:
-    """Ink of 0 to 254 on paper of 255, uint8 (100, 1700)."""
+    """Ink of 0 to 254 on a background of 255, uint8 (100, 1700)."""
     grey = cv2.imread(str(PICTURE), cv2.IMREAD_GRAYSCALE)
     grey = cv2.resize(grey, (round(grey.shape[1] * HEIGHT / grey.shape[0]), HEIGHT))
     level, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_OTSU)

@@ -1,10 +1,10 @@
-"""A soak of `ms-ocr recognize --out`: drawn lines in an LMDB, read by a process that is killed (kill -9) a few
-times at the beginning and goes on by --resume. Every line must be there once and in its place, and memory stay flat.
+"""A soak test of `ms-ocr recognize --out`: synthetic lines in an LMDB, read by a process that is killed (kill -9) a few
+times early on and resumed by --resume. Every line must occur once and in its place, and memory must stay flat.
 
     python benchmarks/bulk.py --lines 1000000 --kills 5 [--tiny] [--workers N] [--out lines.parquet]
 
---tiny reads with a small network of random weights: what is tried is all but the network. Memory is that of the process
-and its workers without the pages of files (the LMDB is mapped, and its pages stay while nobody else needs them).
+--tiny reads with a small network of random weights, to test everything but the network. Memory is that of the process
+and its workers without file pages (the LMDB is mapped, and its pages stay as long as nobody else needs them).
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 
 from ms_ocr_handwritten.lmdb.store import image_key, write_lmdb
 
-TINY = {  # as little as a network can be: about a third of the time is its own
+TINY = {  # as small as a network can be: it takes about a third of the time
     "num_classes": 40,
     "depths": [1, 1, 1, 1],
     "dims": [8, 8, 8, 8],
@@ -33,12 +33,12 @@ TINY = {  # as little as a network can be: about a third of the time is its own
     "heads": 1,
     "dropout": 0.0,
 }
-PAUSE = 1.0  # s between readings of memory
-LIMIT = 5.0  # percent that the last quarter may hold more than the second, at their highest
+PAUSE = 1.0  # s between memory readings
+LIMIT = 5.0  # percent by which the peak of the last quarter may exceed that of the second
 
 
 def drawn(count: int) -> Iterator[tuple[bytes, str]]:
-    """Numbers in pictures of 28 px height, 20 to 150 px wide, as PNG, and as text."""
+    """Numbers in images of 28 px height, 20 to 150 px wide, as PNG, and as text."""
     for index in range(count):
         text = str(index % 10 ** (1 + index % 8))
         image = np.full((28, 8 + 17 * len(text)), 255, np.uint8)
@@ -66,7 +66,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def resident_mib(process: int) -> float:
-    """Memory of a process and of its children, what they share counted once; 0 for those that are gone."""
+    """Memory of a process and its children, shared memory counted once; 0 if they are gone."""
     try:
         kib = sum(
             int(row.split()[1])
@@ -80,7 +80,7 @@ def resident_mib(process: int) -> float:
 
 
 def names(out: Path) -> Iterator[str]:
-    """The names of the rows of all parts, in their order."""
+    """The names of the rows of all parts, in order."""
     for part in parts(out):
         if out.suffix == ".parquet":
             import pyarrow.parquet
@@ -92,7 +92,7 @@ def names(out: Path) -> Iterator[str]:
 
 
 def run(command: list[str], is_time: Callable[[], bool] = lambda: False) -> tuple[int, list[tuple[float, float]]]:
-    """Exit code, and (s since the start, MiB) now and then; killed as soon as `is_time`."""
+    """Exit code, and repeated readings (s since the start, MiB); the process is killed once `is_time` is true."""
     start, readings = time.monotonic(), []
     with subprocess.Popen(command) as process:
         while process.poll() is None:
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--part-size", type=int, default=10_000)
     parser.add_argument("--out", default="lines.jsonl", help="name of the parts, .jsonl or .parquet")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where all is written [a temporary folder]")
+    parser.add_argument("--folder", type=Path, help="output folder [a temporary one]")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=told.folder) as temporary:
         folder = Path(temporary)
@@ -125,7 +125,7 @@ def main() -> None:
         command = [sys.executable, "-m", "ms_ocr_handwritten.cli", "recognize", str(source), "--out", str(out)]
         command += ["--resume", "--part-size", str(told.part_size), "--workers", str(told.workers)]
         if told.tiny:
-            # random weights are sure of nothing, so that "auto" would compute each line again
+            # random weights are always uncertain, so "auto" would compute each line again
             command += ["--model", str(tiny_model(folder / "model")), "--precision", "fp32"]
         moments, there = random.Random(0), 0
         for _ in range(told.kills):

@@ -1,4 +1,4 @@
-"""Timing in turn: A B A B ..., so that a drifting machine hits all alike; medians, and ratios pair by pair."""
+"""Alternating timing: A B A B ..., so that drift of the machine affects all alike; medians, and pairwise ratios."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ import torch
 
 
 class Reader(Protocol):
-    """Who reads: one image at a time, or a list in the best way it has. `precision` is that of its products."""
+    """A reader: one image at a time, or a list in its fastest way. `precision` is that of its matrix products."""
 
     name: str
     precision: str
@@ -22,7 +22,7 @@ class Reader(Protocol):
 
 
 class Timing:
-    """Milliseconds a line of each round, and the texts, which are the same in every round."""
+    """Milliseconds per line of each round, and the texts, which are the same in every round."""
 
     def __init__(self) -> None:
         self.ms: list[float] = []
@@ -34,7 +34,7 @@ class Timing:
 
 
 def seconds(task: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Wall time of `task(*arguments)`, what it started on a GPU included, and its result."""
+    """Wall time of `task(*arguments)`, including the GPU work it started, and its result."""
     _wait_for_gpu()
     start = time.perf_counter()
     result = task(*arguments)
@@ -48,16 +48,16 @@ def _wait_for_gpu() -> None:
 
 
 def ratio(others: Sequence[float], own: Sequence[float]) -> float:
-    """Median of other/own, pair by pair."""
+    """Median of other/own over pairs."""
     return statistics.median(other / mine for other, mine in zip(others, own, strict=True))
 
 
 def single_calls(
     readers: Sequence[Reader], images: list, rounds: int, after_round: Callable[[], None] = lambda: None
 ) -> dict[str, Timing]:
-    """Every image by every reader in turn, by single calls.
+    """Time single calls of every image by every reader in turn.
 
-    Each timed call follows an untimed one of the same reader, which brings its own weights into the cache, as in a run
+    Each timed call follows an untimed one of the same reader, which brings its weights into the cache, as in a run
     of its own.
     """
     timings = {reader.name: Timing() for reader in readers}
@@ -79,9 +79,9 @@ def single_calls(
 def whole_lists(
     readers: Sequence[Reader], images: list, rounds: int, after_round: Callable[[], None] = lambda: None
 ) -> dict[str, Timing]:
-    """The list by every reader in turn; a short part of it goes before the first round, untimed.
+    """Time the list by every reader in turn; a short part of it is read before the first round, untimed.
 
-    On a GPU all of it does: cuDNN looks for its kernels at each number of chunks that it meets.
+    On a GPU the whole list is: cuDNN selects its kernels for each new number of chunks.
     """
     timings = {reader.name: Timing() for reader in readers}
     for reader in readers:
@@ -96,7 +96,7 @@ def whole_lists(
 
 
 def fastest(modes: Mapping[str, Callable[[list], Any]], images: list, rounds: int = 2) -> str:
-    """The name of the mode that reads `images` in the least time (median of rounds, after an untimed one)."""
+    """The name of the mode that reads `images` fastest (median of rounds, after an untimed one)."""
     spent: dict[str, list[float]] = {name: [] for name in modes}
     for timed in range(rounds + 1):
         for name, read in modes.items():

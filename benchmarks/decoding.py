@@ -1,8 +1,8 @@
-"""What decoding costs a line: the best path, a beam of 10, and a beam of 10 with a language model, on one thread.
+"""The cost of decoding per line: best path, a beam of 10, and a beam of 10 with a language model, on one thread.
 
 The lines are those of `--images`, else the example lines side by side. The language model is that of
-`--language-model`, else one made here of random text, as large as a small real one. Times are of the processor, so that
-other programs do not count; "added" is the whole line less the best path's, pair by pair.
+`--language-model`, else one of random text, as large as a small real one. Times are processor times, unaffected by
+other programs; "added" is the whole line minus the best path's, pair by pair.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from ms_ocr_handwritten.decoding.kneser_ney import estimate, write_arpa
 from ms_ocr_handwritten.vocab import Vocabulary
 
 LINES = 60
-CHARACTERS = 25  # of the line that the bound is for
+CHARACTERS = 25  # of the line that the limit refers to
 ADDED_MS = 5.0  # that a beam with a language model may add to such a line
 COLUMNS = ("reading", "ms a line", "added", "added for 25 characters", "texts unlike the best path's")
 
@@ -50,7 +50,7 @@ def _measured(plain: Recognizer, fused: Recognizer, images: list[np.ndarray], ro
         "beam 10": lambda image: plain.read(image, n_best=2),
         "beam 10, language model": fused.read,
     }
-    spent: dict[str, list[list[float]]] = {name: [[] for _ in images] for name in ways}  # ms of each line's rounds
+    spent: dict[str, list[list[float]]] = {name: [[] for _ in images] for name in ways}  # ms per round for each line
     texts: dict[str, list[str]] = {}
     for number in range(rounds + 1):  # the first is not counted
         for name, read in ways.items():
@@ -75,7 +75,7 @@ def _measured(plain: Recognizer, fused: Recognizer, images: list[np.ndarray], ro
 
 
 def _language_model(folder: Path) -> Path:
-    """Of random lines, of which each character has few likely successors."""
+    """A model of random lines, in which each character has few likely successors."""
     characters = [one for one in Vocabulary.load(Path(default_model_dir()) / "vocab.txt").characters if one]
     path = folder / "lm.arpa"
     write_arpa(estimate(_random_lines(characters), 4, characters), str(path))

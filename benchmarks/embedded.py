@@ -1,7 +1,7 @@
 """Reading with the embedded model: RapidOCR's recogniser and this package's backends, on the same images.
 
-By default the images are the example lines side by side, cut to ratios uniform from 2:1 to 25:1. RapidOCR reads them by
-its recogniser alone (`use_det=False, use_cls=False`), lists in whichever of its two ways is faster.
+By default the images are the example lines side by side, cropped to ratios uniform from 2:1 to 25:1. RapidOCR uses only
+its recogniser (`use_det=False, use_cls=False`), and for lists the faster of its two ways.
 """
 
 from functools import partial
@@ -13,9 +13,9 @@ from options import Options
 from peers import OwnRecognizer, RapidOcr, those_there_are
 from report import Claim, Section, Table, progress
 
-SINGLE = 24  # images read by single calls
+SINGLE = 24  # images for single calls
 BACKENDS = (("torch", "fp32"), ("auto", "auto"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "auto"))
-AUTO = 1  # of these; torch is always there
+AUTO = 1  # of these; torch is always available
 COLUMNS = ("lines", "reader", "ms a line", "RapidOCR / ours", "texts equal to ours in fp32")
 
 

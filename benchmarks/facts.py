@@ -1,4 +1,4 @@
-"""What the machine is, without its name, and how much memory a process holds."""
+"""Facts about the machine, without its name, and the memory of a process."""
 
 import importlib.metadata
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "modelscope", "rapidocr", "numpy", "ms_ocr_handwritten")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's name
-IDLE_LOAD = 0.5  # processes that run or wait, averaged over the last minute
+IDLE_LOAD = 0.5  # running or waiting processes, averaged over the last minute
 
 
 def machine(threads: int, device: str) -> dict[str, str]:
-    """Facts to print beside every figure."""
+    """Facts printed with all figures."""
     import torch
 
     facts = {
@@ -34,7 +34,7 @@ def machine(threads: int, device: str) -> dict[str, str]:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the device has instructions that multiply bf16."""
+    """Whether the device has bf16 multiplication instructions."""
     if device == "gpu":
         import torch
 
@@ -43,12 +43,12 @@ def has_bf16(device: str) -> bool:
 
 
 def resident_mib() -> float:
-    """Memory that this process holds now, in MiB."""
+    """Current memory of this process, in MiB."""
     return _status("VmRSS")
 
 
 def peak_resident_mib() -> float:
-    """The most that this process has held, in MiB."""
+    """Peak memory of this process so far, in MiB."""
     return _status("VmHWM")
 
 

@@ -1,6 +1,6 @@
-"""CRNN and LightweightEdge of official sizes: ModelScope's builtin and this package, same weights, same lines.
+"""CRNN and LightweightEdge at official sizes: ModelScope's builtin and this package, same weights, same lines.
 
-There are no official weights here: random ones, whose batch norms have seen noise, read lines of noise in blocks.
+Without official weights, random ones are used, with batch norms calibrated on noise, to read lines of noise blocks.
 Single calls, then lists of 8 and of `--list-size`; in fp32 every text must equal the builtin's, else the run stops.
 """
 
@@ -24,7 +24,7 @@ KINDS = ("CRNN", "LightweightEdge")
 COLUMNS = ("kind", "lines", "reader", "ms a line", "builtin / ours", "texts equal to the builtin's")
 WIDEST = 20  # times the height: what the builtin reads without squeezing it
 SINGLE, FEW = 5, 8  # lines of the single calls, of the short list
-PROMISED = 2.0  # builtin / ours, of the long list
+PROMISED = 2.0  # builtin / ours, for the long list
 
 
 def run(options: Options) -> Section:
@@ -62,14 +62,14 @@ def run(options: Options) -> Section:
 
 
 def blocks(ratio: float, random: np.random.Generator) -> np.ndarray:
-    """A line of noise in blocks, grey, 48 px high and `ratio` times as wide."""
+    """A line of noise blocks, grey, 48 px high and `ratio` times as wide."""
     made = random.integers(0, 256, (4, max(1, int(4 * ratio))), dtype=np.uint8)
     return np.repeat(np.repeat(made, 12, 0), 12, 1)
 
 
 @torch.no_grad()
 def random_model_dir(folder: Path, kind: str) -> str:
-    """The official sizes with random weights that read many characters."""
+    """The official sizes with random weights that output many different characters."""
     raw = json.loads(CONFIGURATION.read_text(encoding="utf-8"))
     raw["model"] = {
         "type": "OCRRecognition",
@@ -86,7 +86,7 @@ def random_model_dir(folder: Path, kind: str) -> str:
     for norm in norms:
         norm.momentum = 1.0
     network.train()(noise)
-    # What all columns have in common would choose one class for all: take it out of the classifier.
+    # What all columns have in common would give all the same class: remove it in the classifier.
     columns = network.eval().encode(rgb_to_grey(noise)).flatten(0, 1)
     common = torch.linalg.svd(columns, full_matrices=False)[2][:1]
     weight = network.classifier.weight

@@ -1,7 +1,7 @@
-"""From nothing to the first text: wall time and peak memory of whole processes, one after the other in turn.
+"""From process start to the first text: wall time and peak memory of whole processes, run alternately.
 
 One image, examples/lines/english.png. The builtin has no embedded model: it reads with random weights of the official
-size, the rest with what they bring along. Threads are those that each program chooses for itself.
+size, the others with the model they contain. Each program chooses its own number of threads.
 """
 
 import json
@@ -72,7 +72,7 @@ def run(options: Options) -> Section:
 
 
 def _measure(commands: dict[str, list[str]], rounds: int) -> tuple[dict[str, list[dict]], list[str]]:
-    """What each program took in each round, after an untimed one; and why the others gave no text."""
+    """Each program's measurements by round, after an untimed one; and why the others gave no text."""
     runs: dict[str, list[dict]] = {}
     missing = []
     for name, command in commands.items():

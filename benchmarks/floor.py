@@ -1,7 +1,7 @@
-"""The least time that the network's products can take: its operations over the measured rate of a large product.
+"""A lower bound on the network's time: its operations divided by the measured rate of a large matrix product.
 
-Convolutions and linear layers only (the two products of attention included), a multiplication and an addition counted
-as two. Norms, GELU, softmax, images and decoding come on top; they are what a share below 100 % is spent on.
+Convolutions and linear layers only (including the two products of attention), a multiplication and an addition counted
+as two. Norms, GELU, softmax, images and decoding come on top; they account for a share below 100 %.
 """
 
 import statistics
@@ -19,13 +19,13 @@ SIZE = {"cpu": 2048, "gpu": 8192}  # of the square matrices
 
 
 def chunk_flop(config: ConvNextViTConfig) -> int:
-    """Operations of one chunk, 32 x 300 px to 75 columns of logits: 4.2e9 for the official size."""
+    """Operations per chunk, 32 x 300 px to 75 columns of logits: 4.2e9 for the official size."""
     rows = LINE_HEIGHT // COLUMN_WIDTH
     before, macs = 1, 0
     for index, (channels, depth) in enumerate(zip(config.dims, config.depths)):
         places = (rows >> index) * COLUMNS
         kernel = 2 if index else COLUMN_WIDTH**2
-        macs += places * kernel * before * channels  # the stem, or the halving
+        macs += places * kernel * before * channels  # the stem, or the downsampling
         macs += depth * places * (49 * channels + 8 * channels**2)  # 7x7 depthwise, C -> 4C -> C
         before = channels
     width, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
@@ -35,7 +35,7 @@ def chunk_flop(config: ConvNextViTConfig) -> int:
 
 
 class Floor:
-    """Rates of a large matrix product, sampled between the rounds of what they are compared with."""
+    """Rates of a large matrix product, sampled between the rounds of the timings they are compared with."""
 
     def __init__(self, precisions: Iterable[str], device: str) -> None:
         size, place = SIZE[device], "cuda" if device == "gpu" else "cpu"

@@ -1,10 +1,10 @@
-"""A GPU at hand for minutes: checks what it computes, times training and reading, and tells where the time goes.
+"""For a GPU that is available for minutes: checks its results, times training and reading, and profiles both.
 
     python benchmarks/gpu.py [--json FILE] [--only checks,kernels,training,reading,profiles] [--device cpu] [--quick]
 
-Steps of training are timed many at a time, without waiting for the device in between, as a training takes them; the
-builtin waits by itself. The order is that of worth: what is printed stays if the time ends. With --quick all parts run
-on the embedded model in little time, to try the script itself. Exits with 1 where a check fails.
+Training steps are timed many at a time, without synchronising the device in between, as in a real training; the
+builtin synchronises by itself. The most important parts run first: what is printed stays if the time ends. With --quick
+all parts run on the embedded model in little time, to test the script itself. Exits with 1 if a check fails.
 """
 
 import argparse
@@ -46,7 +46,7 @@ KERNELS = 15  # rows of a profile
 
 
 class Run:
-    """What is measured, on which device, in which sizes."""
+    """The measurements, with their device and sizes."""
 
     def __init__(self, device: str, quick: bool, folder: Path) -> None:
         self.device, self.quick, self.folder = device, quick, folder
@@ -62,7 +62,7 @@ class Run:
     # ------------------------------------------------------------------ checks
 
     def checks(self) -> None:
-        """The first loss in each precision, the curve of two seeds, the texts of `auto`."""
+        """The first loss in each precision, the loss curve of two seeds, the texts of `auto`."""
         lmdb = self._tiles_lmdb()
         losses = {}
         for precision in self.precisions:
@@ -113,7 +113,7 @@ class Run:
     # ------------------------------------------------------------------ kernels
 
     def kernels(self) -> None:
-        """Depthwise convolutions as PyTorch has them and in Triton, and whether the latter find the same."""
+        """Depthwise convolutions in PyTorch and in Triton, and whether the results agree."""
         sizes = (2, 1) if self.quick else (1024, 20)  # chunks, calls timed together
         device = "cuda" if self.device == "gpu" else self.device
         table, errors = depthwise_table(*sizes, self.rounds, device, self._seconds)
@@ -124,7 +124,7 @@ class Run:
     # ------------------------------------------------------------------ training
 
     def training(self) -> None:
-        """Lines a second by batch; what the chip computes of it, and memory."""
+        """Lines per second by batch size; the throughput of the chip, and memory."""
         rows = []
         for name, width in (("three chunks", CHUNK_WIDTHS[3]), ("mixed widths", None)):
             count = max(self.batches)
@@ -236,7 +236,7 @@ class Run:
     # ------------------------------------------------------------------ profiles
 
     def profiles(self) -> None:
-        """Device time by kernel and host time by function, of steps of training and of a list."""
+        """Device time by kernel and host time by function, for training steps and for a list."""
         lmdb = self._tiles_lmdb()
         learner = self._learner(lmdb, self.precisions[-1], 0)
         learner.take(self.batches[-2])
@@ -265,7 +265,7 @@ class Run:
         return OwnLearner(self.learns, lmdb, precision, work_dir, self.device, seed=seed, compile=compile)
 
     def _tiles_lmdb(self) -> str:
-        """Lines of tiles with labels that can be learnt: one character for each tile."""
+        """Lines of tiles with learnable labels: one character per tile."""
         path = self.folder / "tiles"
         if not path.exists():
             tiles = [self.random.integers(0, len(TILES), int(self.random.integers(3, 23))) for _ in range(self.lines)]
@@ -284,7 +284,7 @@ class Run:
         write_lmdb(path, [(_png(image), "".join(self._characters()[:5])) for image in images])
 
     def _characters(self) -> list[str]:
-        """One for each tile, of the model that learns."""
+        """One character per tile, from the vocabulary of the trained model."""
         vocabulary = ModelDir.open(self.learns).vocabulary
         return [vocabulary.decode([index]) for index in IDS]
 
@@ -292,7 +292,7 @@ class Run:
         return ModelDir.open(self.learns).configuration.network
 
     def _seconds(self, task: Callable[[], object]) -> float:
-        """Wall time of a task, all that it has started on the device included."""
+        """Wall time of a task, including all the work it started on the device."""
         if self.device == "gpu":
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -313,7 +313,7 @@ def _png(image: np.ndarray) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks/gpu.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--quick", action="store_true", help="the embedded model and few lines, to try the script")
+    parser.add_argument("--quick", action="store_true", help="the embedded model and few lines, to test the script")
     parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
@@ -321,7 +321,7 @@ def main() -> None:
         parser.error(f"--only: {', '.join(sorted(unknown))} unknown; of {', '.join(PARTS)}")
     if options.device == "gpu" and not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU; --device cpu --quick tries the script without one")
-    torch.backends.cudnn.allow_tf32 = False  # else no one's fp32 is fp32
+    torch.backends.cudnn.allow_tf32 = False  # otherwise fp32 is not really fp32
     print(facts_table(machine(torch.get_num_threads(), options.device)).text(markdown=False), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(options.device, options.quick, Path(folder))

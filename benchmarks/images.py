@@ -1,4 +1,4 @@
-"""The lines that are read: tiles of given widths, the example lines side by side, or a folder of the user's."""
+"""The lines to read: tiles of given widths, the example lines side by side, or a folder of the user's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from ms_ocr_handwritten.geometry import LINE_HEIGHT, OFFICIAL_WIDTH, inked_chunk
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "lines"
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-CHUNK_WIDTHS = {1: 240, 2: 500, 3: 800}  # px at 32 px height, by the chunks that hold ink
+CHUNK_WIDTHS = {1: 240, 2: 500, 3: 800}  # px at 32 px height, by the number of chunks with ink
 
 
 def mixed(count: int, random: np.random.Generator) -> list[np.ndarray]:
@@ -20,13 +20,13 @@ def mixed(count: int, random: np.random.Generator) -> list[np.ndarray]:
 
 
 def inked(image: np.ndarray) -> int:
-    """Chunks of an image of a line that hold ink."""
+    """Number of chunks with ink for an image of a line."""
     width = scaled_width(image.shape[1], image.shape[0])
     return min(inked_chunks(width), line_chunks(width))
 
 
 def drawn_lines(count: int, random: np.random.Generator) -> list[np.ndarray]:
-    """The two example lines in turn, side by side, cut to ratios uniform in [2, 25]: BGR uint8 (48, W, 3)."""
+    """The two example lines alternating, side by side, cropped to ratios uniform in [2, 25]: BGR uint8 (48, W, 3)."""
     parts = [cv2.imread(str(EXAMPLES / name)) for name in ("english.png", "chinese.png")]
     height = parts[0].shape[0]
     strip = np.concatenate(
@@ -38,7 +38,7 @@ def drawn_lines(count: int, random: np.random.Generator) -> list[np.ndarray]:
 
 
 def folder_lines(folder: Path) -> list[np.ndarray]:
-    """The images that labels.tsv names (file TAB ...), else all of the folder in order of name: BGR uint8 (H, W, 3)."""
+    """The images named in labels.tsv (file TAB ...), else all in the folder in order of name: BGR uint8 (H, W, 3)."""
     labels = folder / "labels.tsv"
     if labels.exists():
         paths = [folder / row.split("\t")[0] for row in labels.read_text(encoding="utf-8").splitlines() if row]
@@ -58,7 +58,7 @@ def evenly(images: list, count: int) -> list:
 
 
 def endless_lines(count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """`count` lines made as they are asked for: noise 20 to 60 px high, of one to four chunks, grey uint8 (H, W)."""
+    """`count` lines generated lazily: noise 20 to 60 px high, of one to four chunks, grey uint8 (H, W)."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         height = int(random.integers(20, 61))

@@ -1,4 +1,4 @@
-"""Depthwise convolutions of a ConvNextViT's four stages in bf16, forwards and with gradients: cuDNN's and Triton's."""
+"""Depthwise convolutions of a ConvNextViT's four stages in bf16, forward and with gradients: cuDNN and Triton."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS
 from ms_ocr_handwritten.nets.depthwise import DepthwiseConv
 
-STAGES = ((96, 8), (192, 4), (256, 2), (512, 1))  # channels and rows of maps
+STAGES = ((96, 8), (192, 4), (256, 2), (512, 1))  # channels and rows of the feature maps
 TILES = ((16, 32), (8, 64), (16, 64), (32, 32), (16, 16))  # columns and channels of Triton's programs
 TOLERANCE = 1e-2  # of bf16, relative, to float64
 Way = Callable[[Tensor], Tensor]
@@ -21,13 +21,13 @@ Way = Callable[[Tensor], Tensor]
 def depthwise_table(
     chunks: int, repeats: int, rounds: int, device: str, seconds: Callable[[Callable[[], object]], float]
 ) -> tuple[Table, dict[str, float]]:
-    """Each way's milliseconds, the fastest ones named; and the errors of Triton's kernels against float64, by stage.
+    """Milliseconds of each implementation, the fastest ones named; and the errors of Triton against float64, by stage.
 
     Args:
-        chunks: of each map.
+        chunks: per feature map.
         repeats: calls that are timed together.
-        rounds: of which the median counts.
-        device: as PyTorch names it; Triton is left out where it cannot be imported, or without a GPU.
+        rounds: of which the median is reported.
+        device: as named by PyTorch; Triton is omitted if it cannot be imported, or without a GPU.
         seconds: the wall time of a task.
     """
     rows, errors = [], {}
@@ -53,7 +53,7 @@ def depthwise_table(
                 torch.autograd.grad(way(x), given, upstream)
 
             for task in (forward, learn):
-                task()  # so that kernels are chosen and compiled
+                task()  # so that kernels are selected and compiled
             times = [[_each(task, repeats, seconds) for _ in range(rounds)] for task in (forward, learn)]
             spent[name] = (1000 * float(np.median(times[0])), 1000 * float(np.median(times[1])))
         best = [min(spent, key=lambda name, kind=kind: spent[name][kind]) for kind in (0, 1)]
@@ -69,7 +69,7 @@ def _each(task: Callable[[], None], repeats: int, seconds: Callable[[Callable[[]
 
 
 def _ways(layer: DepthwiseConv, device: str) -> Iterator[tuple[str, torch.memory_format, Way]]:
-    """How each way is named, how it stores maps, and what it does with one."""
+    """The name of each implementation, its memory format, and its function on a feature map."""
     yield "plain, channels-first", torch.contiguous_format, layer
     yield "plain, channels-last", torch.channels_last, layer
     if device == "cpu" or find_spec("triton") is None:
@@ -85,7 +85,7 @@ def _ways(layer: DepthwiseConv, device: str) -> Iterator[tuple[str, torch.memory
 
 
 def _error(way: Way, layer: DepthwiseConv, x: Tensor) -> float:
-    """The greatest relative error of what a way finds, and of its gradients."""
+    """The maximum relative error of an implementation's result, and of its gradients."""
     given = [one.detach().double().requires_grad_() for one in (x, layer.weight, layer.bias)]
     expected = F.conv2d(*given, padding=3, groups=x.shape[1])
     upstream = torch.randn_like(expected).bfloat16()

@@ -1,6 +1,6 @@
 """Runs a command and prints its wall time, peak memory and output as JSON: `python -S launch.py COMMAND...`.
 
-A small process of its own, because a child's peak begins at what its parent held when it was forked.
+A small separate process, because a child's peak memory starts at what its parent held when it was forked.
 """
 
 import json

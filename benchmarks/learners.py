@@ -1,8 +1,8 @@
-"""Who learns: ModelScope's builtin and this package, one step of training at a time on the same lines.
+"""The trainers compared: ModelScope's builtin and this package, one training step at a time on the same lines.
 
-The builtin's trainer does not run on today's releases; its parts do, and a step is theirs: data set, preprocessor,
-`do_step` (chunks, network, CTC loss, the texts that it decodes at every step), then what its optimiser hook does. Ours
-is the step of `training.loop.Training` with its own loader. Both use the optimiser of configuration.json.
+The builtin's trainer does not run with current releases; its parts do, and a step consists of them: data set,
+preprocessor, `do_step` (chunks, network, CTC loss, the texts that it decodes at every step), then its optimiser hook.
+Ours is the step of `training.loop.Training` with its own loader. Both use the optimiser of configuration.json.
 """
 
 import json
@@ -23,11 +23,11 @@ from ms_ocr_handwritten.training.evaluation import make_loader
 from ms_ocr_handwritten.training.setup import prepare_training
 
 LABEL_LENGTH = 20  # characters
-LONG = 1000  # times that our loader goes through the lines, as in an epoch: workers begin with one
+LONG = 1000  # passes of our loader over the lines, as in an epoch, since workers start with each
 
 
 class Learner(Protocol):
-    """One who trains with batches of a size that `take` sets, which begins anew with the first line."""
+    """Trains on batches of a size set by `take`, which restarts at the first line."""
 
     name: str
 
@@ -35,11 +35,11 @@ class Learner(Protocol):
         raise NotImplementedError
 
     def loss(self) -> float:
-        """The loss of the next batch without dropout; nothing is learnt."""
+        """The loss of the next batch without dropout, without an update."""
         raise NotImplementedError
 
     def step(self) -> float:
-        """Learn from the next batch; its loss."""
+        """Train on the next batch; returns its loss."""
         raise NotImplementedError
 
 
@@ -62,12 +62,12 @@ def endlessly(loader: Iterable) -> Iterator[Any]:
 
 
 class BuiltinLearner:
-    """ModelScope's parts, put together as its `EpochBasedTrainer` does."""
+    """ModelScope's parts, combined as in its `EpochBasedTrainer`."""
 
     name = "ModelScope's builtin, fp32"
 
     def __init__(self, model_dir: str, lmdb: str, device: str) -> None:
-        """lmdb: no one else's in this process, for lmdb refuses to open one twice. Raises Missing."""
+        """lmdb: not opened elsewhere in this process, as lmdb refuses to open one twice. Raises Missing."""
         try:
             dataset_class = upstream_class("CUSTOM_DATASETS", TASK, "OCRRecognition")
             self.model = upstream_class("MODELS", TASK, "OCRRecognition")(model_dir)
@@ -106,7 +106,7 @@ class BuiltinLearner:
 
 
 class OwnLearner:
-    """This package's `Training`, whose steps are taken one by one."""
+    """This package's `Training`, run step by step."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class OwnLearner:
             self.training.module.encode = compiled(self.training.network, compile)
 
     def take(self, batch_size: int, seed: int | None = None) -> None:
-        """seed: of the lines' order; None takes them as they are."""
+        """seed: for the order of the lines; None keeps the order."""
         training = self.training
         lines = list(range(len(training.dataset)))
         if seed is not None:

@@ -1,7 +1,7 @@
-"""Whether memory grows: many lines of varied width through one recogniser, in a process of its own.
+"""Whether memory grows: many lines of varied width through one recogniser, in a separate process.
 
-The lines have one to four chunks and are made as they are asked for; the model is the embedded one. The last reading
-may be no more than 5 % above that after the first 1,000 lines.
+The lines have one to four chunks and are generated lazily; the model is the embedded one. The last reading
+may be at most 5 % above that after the first 1,000 lines.
 
     python benchmarks/memory.py LINES THREADS      the process: one JSON pair (lines, MiB) per 1,000 lines
 """

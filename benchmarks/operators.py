@@ -1,7 +1,7 @@
-"""Where our time goes, by PyTorch's profiler: lists of mixed widths, and steps of training, official size, on the CPU.
+"""Where our time goes, by PyTorch's profiler: lists of mixed widths, and training steps, official size, on the CPU.
 
-An operator's time is what it spends itself, without those that it calls. What is outside of PyTorch is the rest of the
-time that went by: images, decoding to text, Python.
+An operator's time is its self time, without the operators it calls. The rest of the elapsed time is spent outside
+PyTorch: images, decoding to text, Python.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from report import Section, Table, progress
 
 from ms_ocr_handwritten import Recognizer
 
-GROUPS = {  # beginnings of operators' names; the first group that fits counts
+GROUPS = {  # prefixes of operator names; the first matching group counts
     "products of matrices": ("mkldnn::_linear", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution", "aten::_conv", "aten::_slow_conv"),
     "layer norms": ("aten::native_layer_norm",),
@@ -49,7 +49,7 @@ LINES = 64
 
 
 def run(options: Options) -> Section:
-    if options.device == "gpu":  # whose kernels run in recordings, without operators
+    if options.device == "gpu":  # there kernels run in recorded graphs, without operators
         return Section([Table("Where the time goes", ("",), [("shown for the CPU alone: --device cpu",)])])
     precisions = ["fp32", *(["bf16"] if has_bf16("cpu") else [])]
     images = mixed(LINES, np.random.default_rng(0))
@@ -76,7 +76,7 @@ def run(options: Options) -> Section:
 
 
 def _shares(work: Callable[[], object], lines: int) -> dict[str, float]:
-    """Milliseconds a line by group, of the second run of `work`."""
+    """Milliseconds per line by group, of the second run of `work`."""
     progress("operators ...")
     work()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:

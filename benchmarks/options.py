@@ -1,4 +1,4 @@
-"""What the command line says about a run."""
+"""The command line options of a run."""
 
 import argparse
 import os
@@ -10,8 +10,8 @@ SECTIONS = ("reading", "family", "embedded", "first_text", "memory", "training",
 
 @dataclass(frozen=True)
 class Options:
-    """rounds: of short calls; `heavy_rounds` is for what takes seconds. images: a folder to read instead of the
-    drawn lines. list_size, lines: of the timed lists, of the memory run. device: "cpu" or "gpu"."""
+    """rounds: for short calls; `heavy_rounds` is for tasks that take seconds. images: a folder to read instead of the
+    drawn lines. list_size, lines: for the timed lists, for the memory run. device: "cpu" or "gpu"."""
 
     only: tuple[str, ...] = SECTIONS
     rounds: int = 15
@@ -31,11 +31,11 @@ class Options:
 
 
 def parse(arguments: list[str] | None = None) -> Options:
-    """The options of `arguments`, of the command line if None; prints and exits on --help and on errors."""
+    """The options of `arguments`, by default of the command line; prints and exits on --help and on errors."""
     default = Options()
     parser = argparse.ArgumentParser(
         prog="python benchmarks/run.py",
-        description="Times and memory of ModelScope's builtin, of RapidOCR and of this package, in turn, in one run.",
+        description="Times and memory of ModelScope's builtin, RapidOCR and this package, alternating in one run.",
     )
     parser.add_argument(
         "--only",
@@ -49,48 +49,48 @@ def parse(arguments: list[str] | None = None) -> Options:
         metavar="N",
         type=_positive,
         default=default.rounds,
-        help="repetitions; a third of them for what takes seconds [%(default)s]",
+        help="repetitions; a third of them for tasks that take seconds [%(default)s]",
     )
     parser.add_argument(
         "--threads",
         metavar="N",
         type=_positive,
         default=default.threads,
-        help="of every library that can be told; first_text takes what each chooses [all cores]",
+        help="threads of every library that can be configured; first_text uses their defaults [all cores]",
     )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="for reading, training, operators and scaling; auto is a GPU if there is one",
+        help="for reading, training, operators and scaling; auto uses a GPU if there is one",
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
         type=_folder,
-        help="read these as well: a folder of images, or of a labels.tsv that names them",
+        help="also read these: a folder of images, or with a labels.tsv that lists them",
     )
     parser.add_argument(
-        "--language-model", metavar="FILE", type=Path, help="of the section decoding [one of random text]"
+        "--language-model", metavar="FILE", type=Path, help="for the section decoding [one of random text]"
     )
     parser.add_argument(
         "--list-size",
         metavar="N",
         type=_positive,
         default=default.list_size,
-        help="lines of a timed list [%(default)s]",
+        help="lines per timed list [%(default)s]",
     )
     parser.add_argument(
-        "--lines", metavar="N", type=_positive, default=default.lines, help="of the section memory [%(default)s]"
+        "--lines", metavar="N", type=_positive, default=default.lines, help="for the section memory [%(default)s]"
     )
     parser.add_argument(
         "--batch",
         metavar="N",
         type=_even,
         default=default.batch,
-        help="lines of a training step, an even number [%(default)s]",
+        help="lines per training step, an even number [%(default)s]",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there, after each section")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to it, after each section")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of aligned columns")
     parsed = vars(parser.parse_args(arguments))
     return Options(**{**parsed, "device": _device(parsed["device"])})
@@ -98,7 +98,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 def _device(wanted: str) -> str:
     if wanted == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # training takes a GPU wherever PyTorch sees one
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # training uses a GPU whenever PyTorch sees one
         return wanted
     import torch
 
@@ -112,19 +112,19 @@ def _device(wanted: str) -> str:
 def _sections(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in SECTIONS]:
-        raise argparse.ArgumentTypeError(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        raise argparse.ArgumentTypeError(f"no section {', '.join(unknown)}; available: {', '.join(SECTIONS)}")
     return names
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def _even(text: str) -> int:
     if _positive(text) % 2:
-        raise argparse.ArgumentTypeError(f"{text} is odd; memory is compared with that of half the batch")
+        raise argparse.ArgumentTypeError(f"{text} is odd; memory is compared with half the batch")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Who reads: ModelScope's builtin, RapidOCR and this package, behind one interface (clock.Reader)."""
+"""The readers compared: ModelScope's builtin, RapidOCR and this package, behind one interface (clock.Reader)."""
 
 import json
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 from ms_ocr_handwritten.training.checkpoints import upstream_state_dict
 
 CONFIGURATION = Path(__file__).parent.parent / "configuration.json"
-OWN_BATCH = 32  # lines of a list at a time, here; the peers' is tried out
+OWN_BATCH = 32  # lines per batch in a list, fixed here; for the peers the best is chosen
 BUILTIN_BATCHES = (None, 4, 16, 32)  # None: a list without batch_size
-CHARACTERS = [chr(0x4E00 + index) for index in range(7642)]  # ids 2 to 7643; id 7644 is an empty line, as upstream's
+CHARACTERS = [chr(0x4E00 + index) for index in range(7642)]  # ids 2 to 7643; id 7644 is an empty line, as in upstream's
 
 
 class Missing(Exception):
-    """A peer that is not installed, or does not run; the message says why."""
+    """A peer that is not installed, or does not run; the message gives the reason."""
 
 
 def official_model_dir(folder: Path, reads: bool = True) -> str:
@@ -48,7 +48,7 @@ class Builtin:
     name, precision = "ModelScope's builtin", "fp32"
 
     def __init__(self, model_dir: str, device: str) -> None:
-        """Raises Missing where ModelScope's modules cannot be imported."""
+        """Raises Missing if ModelScope's modules cannot be imported."""
         try:
             pipeline_class = upstream_class("PIPELINES", TASK, "convnextTiny-ocr-recognition")
             self.model = upstream_class("MODELS", TASK, "OCRRecognition")(model_dir)
@@ -75,13 +75,13 @@ class Builtin:
         return [result["text"] for result in self.pipeline(images, batch_size=batch_size)]
 
     def choose_batch_size(self, images: list) -> None:
-        """Take the way of reading a list that is fastest for these images."""
+        """Select the fastest way of reading a list of these images."""
         modes = {str(size): lambda images, size=size: self._many(images, size) for size in BUILTIN_BATCHES}
         best = fastest(modes, images)
         self.batch_size = None if best == "None" else int(best)
 
     def gap(self, image) -> float:
-        """The least distance of the two best logits of a column, as a share of the greatest logit."""
+        """The minimum distance of a column's two best logits, as a share of the largest logit."""
         chunks = self.preprocessor(image)["image"].to(next(self.model.parameters()).device)
         with torch.inference_mode():
             best = self.model(chunks)["probs"].topk(2, dim=-1).values  # (1, 201, 2)
@@ -101,7 +101,7 @@ class OwnPipeline:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Chunks computed a second time in fp32, and chunks computed."""
+        """Number of chunks recomputed in fp32, and of all chunks computed."""
         backend = self.pipeline.recognizer._backend
         return backend.checked, backend.computed
 
@@ -116,7 +116,7 @@ class OwnRecognizer:
     """This package without ModelScope, with the embedded model."""
 
     def __init__(self, backend: str, precision: str, threads: int) -> None:
-        """Raises Missing for a backend that is not installed, or that the embedded model has no file for."""
+        """Raises Missing for a backend that is not installed, or for which the embedded model has no file."""
         threads = {} if backend in ("auto", "torch") else {"threads": threads}  # torch's are set for the process
         try:
             self.recognizer = Recognizer.from_pretrained(
@@ -137,12 +137,12 @@ class OwnRecognizer:
 
 
 class RapidOcr:
-    """RapidOCR's recogniser alone: no detection, no classifier of directions."""
+    """RapidOCR's recogniser alone: no detection, no direction classifier."""
 
     name, precision = "RapidOCR", "fp32"
 
     def __init__(self, threads: int) -> None:
-        """Raises Missing where the package, or onnxruntime, is not installed."""
+        """Raises Missing if the package or onnxruntime is not installed."""
         try:
             import onnxruntime  # noqa: F401  (RapidOCR itself would only fail at its first line)
             from rapidocr import RapidOCR
@@ -164,12 +164,12 @@ class RapidOcr:
         return self.modes[self.mode](images)
 
     def choose_mode(self, images: list) -> None:
-        """Take the way of reading a list that is fastest for these images: its own batches pad to the widest."""
+        """Select the fastest way of reading a list of these images: its own batches pad to the widest."""
         self.mode = fastest(self.modes, images)
 
 
 def those_there_are(makers: list[Callable[[], Reader]]) -> tuple[list[Reader], list[str]]:
-    """What the makers make, and the reasons of those that cannot."""
+    """The readers that can be made, and the reasons for those that cannot."""
     readers, missing = [], []
     for make in makers:
         try:

@@ -1,7 +1,7 @@
 """Reading with the official size: ModelScope's builtin and this package, the same weights, the same lines.
 
-Single calls of lines of one, two and three chunks, then lists: the builtin in the way of reading lists that is fastest
-for it, this package through the pipeline with batch_size. In fp32 every text must equal the builtin's, but for lines
+Single calls for lines of one, two and three chunks, then lists: the builtin in its fastest way of reading lists, this
+package through the pipeline with batch_size. In fp32 every text must equal the builtin's, except for lines
 in which the builtin's own two best logits of a column tie; else the run stops.
 """
 
@@ -24,7 +24,7 @@ from tiles import tile_line
 from ms_ocr_handwritten.geometry import OFFICIAL_WIDTH, scaled_width
 from ms_ocr_handwritten.recognisers import ConvNextViTConfig
 
-TIE = 1e-5  # of the greatest logit, as in tests/test_parity.py
+TIE = 1e-5  # of the largest logit, as in tests/test_parity.py
 COLUMNS = (
     "lines",
     "reader",
@@ -34,7 +34,7 @@ COLUMNS = (
     "texts equal to the builtin's",
     "% of chunks read twice",
 )
-PROMISED = {  # (lines, precision asked for): builtin / ours
+PROMISED = {  # (lines, requested precision): builtin / ours
     ("mixed widths", "fp32"): 3.0,
     ("one chunk", "auto"): 8.0,
     ("mixed widths", "auto"): 6.0,
@@ -48,7 +48,7 @@ def run(options: Options) -> Section:
 
 
 class Reading:
-    """The readers, what they read, and what comes of it."""
+    """The readers, what they read, and the results."""
 
     def __init__(self, options: Options, model_dir: str) -> None:
         self.options = options
@@ -89,7 +89,7 @@ class Reading:
             "mixed widths": mixed(count, random),
             "three chunks": [tile_line(CHUNK_WIDTHS[3], random) for _ in range(count)],
         }
-        if self.options.images:  # grey, which both take alike; wider lines are squeezed by the builtin alone
+        if self.options.images:  # grey, which both read alike; wider lines are squeezed only by the builtin
             given = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in folder_lines(self.options.images)]
             narrow = [image for image in given if 0 < scaled_width(*image.shape[::-1]) <= OFFICIAL_WIDTH]
             if narrow:
@@ -97,7 +97,7 @@ class Reading:
         return lists
 
     def _rows(self, name: str, images: list[np.ndarray], measure) -> list[tuple]:
-        """Measure, compare the texts, and note what was promised of lists."""
+        """Measure, compare the texts, and record the promised ratios for lists."""
         progress(f"reading: {name}, {measure.__name__}")
         rounds = self.options.rounds if measure is single_calls else self.options.heavy_rounds
         before = {asked: reader.counts for asked, reader in self.own.items()}
@@ -128,7 +128,7 @@ class Reading:
         return rows
 
     def _equal(self, images: list[np.ndarray], peer: Timing, own: Timing, exact: bool) -> str:
-        """How many texts equal the builtin's. Exits where `exact` and one differs that is not a tie."""
+        """How many texts equal the builtin's. Exits if `exact` and one differs without being a tie."""
         unequal = [index for index, texts in enumerate(zip(peer.texts, own.texts, strict=True)) if len(set(texts)) > 1]
         counted = f"{len(images) - len(unequal)} of {len(images)}"
         if not unequal:

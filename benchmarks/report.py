@@ -1,4 +1,4 @@
-"""What a section hands back, and how it is printed: tables, the figures that were promised, and all numbers as JSON."""
+"""The results of a section, and how they are printed: tables, promised figures, and all numbers as JSON."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-Cell = str | float | int | None  # None: not measured, or without meaning
+Cell = str | float | int | None  # None: not measured, or not meaningful
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure that was promised. `required`: the run fails where it is not met, whatever the machine."""
+    """A promised figure. `required`: the run fails if it is not met, whatever the machine."""
 
     what: str
     wanted: str
@@ -54,7 +54,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Section:
-    """`samples`: the single measurements behind the tables, for the JSON file."""
+    """`samples`: the individual measurements behind the tables, for the JSON file."""
 
     tables: list[Table]
     claims: list[Claim] = field(default_factory=list)
@@ -75,7 +75,7 @@ def facts_table(facts: dict[str, str]) -> Table:
 
 
 def save_json(path: Path, facts: dict[str, str], sections: dict[str, Section]) -> None:
-    """Write all there is so far; the file appears whole or not at all."""
+    """Write all results so far; the file appears only once complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     content = {"machine": facts, "sections": {name: asdict(section) for name, section in sections.items()}}
     partial.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Times and memory of ModelScope's builtin, of RapidOCR and of this package, in turn, in one run.
+"""Times and memory of ModelScope's builtin, of RapidOCR and of this package, alternating in one run.
 
     python benchmarks/run.py [--only reading,training] [--rounds 15] [--threads 2] [--json FILE] [--markdown]
 
 Sections: reading (official size, against the builtin), family (CRNN and LightweightEdge, against the builtin), embedded
 (the embedded model, against RapidOCR), first_text (whole processes), memory (20,000 lines), training (a step, against
 the builtin's), operators (where our time goes), scaling (how it grows), decoding (best path, beam, language model).
-Tables go to stdout, progress to stderr. All figures are medians, all ratios are taken pair by pair. Exits with 1 where
-a text differs in fp32, a loss differs, or memory grows; a promised ratio that a machine misses is only reported.
+Tables go to stdout, progress to stderr. All figures are medians, all ratios are pairwise. Exits with 1 if a text
+differs in fp32, a loss differs, or memory grows; a promised ratio that the machine misses is only reported.
 """
 
 import importlib
@@ -25,7 +25,7 @@ def main() -> None:
     from facts import machine
 
     torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = False  # else no one's fp32 is fp32 on a GPU, and texts cannot be compared
+    torch.backends.cudnn.allow_tf32 = False  # else fp32 on a GPU is not really fp32, and texts cannot be compared
     facts = machine(options.threads, options.device)
     print(facts_table(facts).text(options.markdown), flush=True)
     sections: dict[str, Section] = {}

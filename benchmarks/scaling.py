@@ -1,6 +1,6 @@
-"""How our time grows with the number of lines, with their width, and with the batch: official size, the default choice.
+"""How our time grows with the number of lines, with their width, and with the batch: official size, default settings.
 
-Each row of a table is measured in every round, so that a drifting machine hits all rows alike.
+Each row of a table is measured in every round, so that drift of the machine affects all rows alike.
 """
 
 import tempfile
@@ -18,8 +18,8 @@ from ms_ocr_handwritten import Recognizer
 from ms_ocr_handwritten.geometry import CHUNK_STEP
 
 COUNTS = (1, 8, 64, 256)  # lines of two chunks, in batches of 32
-CHUNKS = range(1, 9)  # of a line; 16 lines each
-BATCHES = (1, 4, 16, 64)  # lines at a time; 64 lines of two chunks
+CHUNKS = range(1, 9)  # per line; 16 lines each
+BATCHES = (1, 4, 16, 64)  # lines per batch; 64 lines of two chunks
 WIDE, MANY = 16, 64
 
 
@@ -55,7 +55,7 @@ def run(options: Options) -> Section:
 
 
 def _measure(name: str, tasks: dict[int, tuple[int, Callable[[], list]]], options: Options) -> dict[int, Timing]:
-    """Milliseconds a line of each task, (lines, what reads them), after an untimed round."""
+    """Milliseconds per line of each task, (lines, function that reads them), after an untimed round."""
     timings = {size: Timing() for size in tasks}
     for number in range(options.heavy_rounds + 1):
         progress(f"scaling: {name}, round {number} of {options.heavy_rounds}")

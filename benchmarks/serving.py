@@ -1,11 +1,11 @@
-"""The server under load, beside `read_many`: throughput, latencies, and that no text is lost or swapped.
+"""The server under load, compared with `read_many`: throughput, latencies, and that no text is lost or swapped.
 
     python benchmarks/serving.py [--requests 10000] [--bad 1000] [--clients 64] [--rounds 3] [--backend torch]
 
 A server runs as a process on loopback with the embedded model; this process reads the same lines with `read_many` and
-then sends them from `--clients` connections, in turn, `--rounds` times. Bad requests (no picture, cut off, no JSON ...)
-are sent in between. The clients need processor time, too: it is told, and is part of the server's time.
-Exits with 1 where a text differs from that of `read_many`, an answer is missing, or a bad request gets no 4xx.
+then sends them over `--clients` connections, alternating, `--rounds` times. Bad requests (no image, truncated, not JSON
+...) are sent in between. The clients need processor time too: it is reported, and is part of the server's time.
+Exits with 1 if a text differs from that of `read_many`, a response is missing, or a bad request does not get a 4xx.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from images import drawn_lines
 
 BAD = (
     ("image/png", b"no picture"),
-    ("image/png", None),  # the line, cut off
+    ("image/png", None),  # the line, truncated
     ("application/json", b"{"),
     ("application/json", b'{"image": "!"}'),
     ("multipart/form-data; boundary=x", b"junk"),
@@ -92,7 +92,7 @@ def processor_seconds() -> float:
 
 
 class Load:
-    """What the clients send, and what they got."""
+    """What the clients send, and the responses."""
 
     def __init__(self, pictures: list[bytes], texts: list[str], bad: int, port: int) -> None:
         self.pictures, self.texts, self.port = pictures, texts, port

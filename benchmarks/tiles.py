@@ -1,9 +1,9 @@
-"""An alphabet of noise, and a head for a random network that reads it: weights with the confidence of trained ones.
+"""An alphabet of noise, and a head for a random network that reads it: weights as confident as trained ones.
 
-Random weights leave classes close together everywhere, where a trained network hesitates in few columns; what checking
-those costs, and how many texts a lower precision changes, shows with weights that read. So lines are tiles of noise
-side by side, nine columns each, and a linear head is fitted by ridge regression (Hoerl and Kennard, 1970) to the random
-network's columns: the middle of a tile is its character, the others are blank.
+With random weights, classes are close together everywhere, while a trained network hesitates in few columns; the cost
+of checking those, and how many texts a lower precision changes, can only be measured with weights that read. So lines
+are tiles of noise side by side, nine columns each, and a linear head is fitted by ridge regression (Hoerl and Kennard,
+1970) to the random network's columns: the middle of a tile is its character, the others are blank.
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ from ms_ocr_handwritten.nets.convnextvit import ConvNextViT
 IDS = range(2, 7643, 191)  # of the characters; id 1 fails upstream
 TILE_COLUMNS = 9  # a divisor of the 63 columns between chunks, so that every chunk begins with a whole tile
 TILES = np.random.default_rng(1).integers(0, 256, (len(IDS), LINE_HEIGHT, TILE_COLUMNS * COLUMN_WIDTH), np.uint8)
-CHUNKS, BATCH = 256, 8  # that the head is fitted to, and of one forward pass
+CHUNKS, BATCH = 256, 8  # number of chunks for fitting the head, and per forward pass
 RIDGE = 1e-4
 MIDDLE = TILE_COLUMNS // 2
-SCALE = 20.0  # the logit of a character that is sure
+SCALE = 20.0  # the logit of a certain character
 NEVER = -1e4  # the bias of other characters
 
 
 def tile_line(width: int, random: np.random.Generator) -> np.ndarray:
-    """A line of random tiles, the last cut off: grey uint8 (32, width)."""
+    """A line of random tiles, the last one truncated: grey uint8 (32, width)."""
     return _line(random.integers(0, len(TILES), -(-width // TILES.shape[2])), width)
 
 
@@ -32,7 +32,7 @@ def _line(tiles: np.ndarray, width: int) -> np.ndarray:
 
 
 def fit_head(network: ConvNextViT) -> float:
-    """Give `network`, in evaluation mode, a head that reads tiles; the share of columns that it then reads right."""
+    """Give `network`, in evaluation mode, a head that reads tiles; returns the share of columns it reads correctly."""
     grey, classes = _samples(np.random.default_rng(2))
     with torch.inference_mode():
         columns = torch.cat([network.encode(part) for part in grey.split(BATCH)]).flatten(0, 1).double()  # (M, D)

@@ -1,12 +1,12 @@
-"""Learning with the official size: ModelScope's builtin and this package, the same weights, the same lines.
+"""Training with the official size: ModelScope's builtin and this package, the same weights, the same lines.
 
-Lines of three chunks, and of mixed widths, of which the builtin computes three chunks each. Steps in turn, after one
-round over all batches (for each number of chunks that oneDNN meets first, it compiles kernels): lines a second, data
-loading, optimiser and all. The losses of the first batch, without dropout, must be equal in fp32; else the
-run stops. The memory that a line takes is the difference of the peaks of a batch and of half of it, divided by the
-lines between, in a process for each.
+Lines of three chunks, and of mixed widths, for which the builtin computes three chunks each. Alternating steps, after
+one pass over all batches (oneDNN compiles kernels for each new number of chunks): lines per second, including data
+loading and optimiser. The losses of the first batch, without dropout, must be equal in fp32; else the
+run stops. The memory per line is the difference between the peaks of a batch and of half of it, divided by the
+difference in lines, each in its own process.
 
-    python benchmarks/training.py KIND MODEL_DIR FOLDER BATCH DEVICE THREADS     that process: prints MiB a line
+    python benchmarks/training.py KIND MODEL_DIR FOLDER BATCH DEVICE THREADS     that process: prints MiB per line
 """
 
 import subprocess
@@ -27,7 +27,7 @@ from tiles import tile_line
 
 STEPS = 4  # batches in the LMDB
 LOSS_TOLERANCE = 1e-4  # relative, fp32
-PROMISED = 4.0  # lines a second, ours / builtin
+PROMISED = 4.0  # lines per second, ours / builtin
 COLUMNS = ("lines", "learner", "lines/s", "ours / builtin", "loss of the first batch", "memory a line, MiB")
 
 
@@ -55,7 +55,7 @@ def run(options: Options) -> Section:
 def _measure(
     lines: str, images: list[np.ndarray], folder: Path, options: Options
 ) -> tuple[dict[str, Timing], list[tuple], list[str]]:
-    """Timings by learner, rows of the table, who is missing."""
+    """Timings by learner, rows of the table, missing learners."""
     kinds = ["builtin", "fp32", *(["bf16"] if has_bf16(options.device) else [])]
     model_dir = official_model_dir(folder / "model", reads=False)
     for lmdb in ("theirs", "ours"):
@@ -63,7 +63,7 @@ def _measure(
     learners, missing = those_there_are(
         [partial(make_learner, kind, model_dir, folder, options.device) for kind in kinds]
     )
-    kinds = kinds[len(kinds) - len(learners) :]  # the builtin alone can be missing
+    kinds = kinds[len(kinds) - len(learners) :]  # only the builtin can be missing
     losses = _first_losses(learners, options.batch)
     if "builtin" in kinds:
         _check_equal(losses[0], losses[1])
@@ -95,7 +95,7 @@ def _check_equal(theirs: float, ours: float) -> None:
 
 
 def _in_turn(learners: list[Learner], options: Options) -> list[Timing]:
-    """Milliseconds a line of each learner's steps, the first STEPS of which are not counted."""
+    """Milliseconds per line of each learner's steps, without the first STEPS."""
     timings = [Timing() for _ in learners]
     for number in range(STEPS + options.heavy_rounds):
         progress(f"training: step {number + 1} of {STEPS} + {options.heavy_rounds}")
@@ -128,7 +128,7 @@ def print_memory_per_line(kind: str, model_dir: str, folder: str, batch: str, de
     learner, peaks = make_learner(kind, model_dir, Path(folder), device), []
     for lines in (int(batch) // 2, int(batch)):
         learner.take(lines)
-        for _ in range(2):  # the first step of all makes the optimiser's state
+        for _ in range(2):  # the very first step creates the optimiser's state
             learner.step()
         peaks.append(torch.cuda.max_memory_allocated() / 2**20 if device == "gpu" else peak_resident_mib())
     print((peaks[1] - peaks[0]) / (int(batch) // 2))

@@ -1,8 +1,8 @@
-"""The depthwise convolution of `nets.depthwise.DepthwiseConv` in Triton, for maps stored channels-last on a GPU.
+"""The depthwise convolution of `nets.depthwise.DepthwiseConv` in Triton, for channels-last feature maps on a GPU.
 
-The package does not use it yet: `gpu.py --only kernels` times it beside cuDNN's. A program computes some columns of one
-row for some channels, by loads shifted within the cache; sums are float32 whatever the map's type is. The rows of the
-kernel that meet padding alone are left out. Needs Triton, which comes with PyTorch's builds for CUDA.
+Not used by the package yet: `gpu.py --only kernels` times it beside cuDNN's. A program computes some columns of one
+row for some channels, by shifted loads within the cache; sums are float32 whatever the type of the map. Kernel rows
+that only meet padding are skipped. Needs Triton, which comes with PyTorch's CUDA builds.
 
 Notation: N maps, C channels, H rows, W columns; a kernel of R rows and 7 columns.
 """
@@ -18,7 +18,7 @@ COLUMNS = 7  # of the kernel
 
 
 class Tile(NamedTuple):
-    """What one program computes at a time: powers of two, not measured yet."""
+    """What one program computes at a time: powers of two, not tuned yet."""
 
     columns: int = 16
     channels: int = 32
@@ -29,8 +29,8 @@ class Tile(NamedTuple):
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile = Tile()) -> Tensor:
     """x (N, C, H, W), kernels (C, 1, 7, 7) and biases (C,) to (N, C, H, W), both maps channels-last.
 
-    x may be of less precision than `weight` and `bias`, such as bfloat16, and so is what is found; gradients have the
-    types of what they are of.
+    x may have a lower precision than `weight` and `bias`, such as bfloat16, and so has the result; gradients have the
+    type of their input.
     """
     return _Depthwise.apply(x, weight, bias, tile)
 
@@ -38,7 +38,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, tile: Tile = Tile()) -> T
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tile: Tile) -> Tensor:
-        rows = x.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): a view where x is stored channels-last
+        rows = x.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): a view if x is stored channels-last
         ctx.save_for_backward(rows, weight)
         ctx.tile, ctx.bias_type = tile, bias.dtype
         return _convolved(rows, _taps(weight, rows.shape[1]), bias.contiguous(), tile)
@@ -58,12 +58,12 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _reach(rows: int) -> int:
-    """How far up and down from its middle row, of seven, the kernel meets some of a map's `rows`."""
+    """How far up and down from the middle one of its seven rows the kernel meets some of a map's `rows`."""
     return min(rows - 1, 3)
 
 
 def _taps(weight: Tensor, rows: int) -> Tensor:
-    """Kernels (C, 1, 7, 7) as the programs read them, without the rows that meet padding alone: (R, 7, C)."""
+    """Kernels (C, 1, 7, 7) in the layout of the programs, without the rows that only meet padding: (R, 7, C)."""
     reach = _reach(rows)
     return weight[:, 0, 3 - reach : 4 + reach].permute(1, 2, 0).contiguous()
 
@@ -92,7 +92,7 @@ def _convolved(rows: Tensor, taps: Tensor, bias: Tensor | None, tile: Tile) -> T
 
 
 def _weight_gradient(rows: Tensor, above: Tensor, weight: Tensor, tile: Tile) -> Tensor:
-    """Of maps (N, H, W, C) and what came back (N, H, W, C), summed in one order, to (C, 1, 7, 7)."""
+    """From maps (N, H, W, C) and their output gradient (N, H, W, C), summed in fixed order, to (C, 1, 7, 7)."""
     number, height, width, channels = rows.shape
     reach = _reach(height)
     parts = triton.cdiv(number, tile.maps)
@@ -134,14 +134,14 @@ def _convolve(  # type: ignore[no-untyped-def]
     columns: tl.constexpr,
     lanes: tl.constexpr,
 ):
-    """Of one row of one map, `columns` places and `lanes` channels."""
+    """For one row of one map, `columns` positions and `lanes` channels."""
     row = tl.program_id(0) % height
     first = (tl.program_id(0) - row).to(tl.int64) * width * channels  # of the map
     place = tl.program_id(1) * columns + tl.arange(0, columns)[:, None]
     channel = tl.program_id(2) * lanes + tl.arange(0, lanes)[None, :]
     there = channel < channels
     own = first + (row * width + place) * channels + channel
-    line = row + tl.zeros((columns, 1), tl.int32)  # no scalar, for the interpreter's masks
+    line = row + tl.zeros((columns, 1), tl.int32)  # not a scalar, for the interpreter's masks
     total = tl.zeros((columns, lanes), tl.float32)
     if biased:
         total += tl.load(bias + channel, there, 0).to(tl.float32)
@@ -171,7 +171,7 @@ def _sum_products(  # type: ignore[no-untyped-def]
     columns: tl.constexpr,
     lanes: tl.constexpr,
 ):
-    """Of one row of the kernel, over `maps` maps: every column of it (`taps`, one too many) for `lanes` channels."""
+    """For one row of the kernel, over `maps` maps: every column of it (`taps`, one too many) for `lanes` channels."""
     part, down = tl.program_id(0), tl.program_id(1) - reach
     place = tl.arange(0, columns)[:, None, None]
     tap = tl.arange(0, taps)[None, :, None]

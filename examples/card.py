@@ -2,9 +2,9 @@
 
     python card.py [--work-dir ./card]
 
-Downloads the official model (77 MB) and the data set of the card into ModelScope's cache the first time, trains for one
-epoch on the lines of the data set, and reads and exports what came of it. Run it again without a network: it does the
-same from the cache. `docs/hub.md` shows what it prints.
+The first run downloads the official model (77 MB) and the data set of the card into ModelScope's cache; then it trains
+for one epoch on that data set, and reads with and exports the result. Without a network, run it again: it does the
+same from the cache. `docs/hub.md` shows its output.
 """
 
 import argparse
@@ -74,7 +74,7 @@ trainer = build_trainer(name=Trainers.ocr_recognition, default_args=kwargs)
 scores = trainer.train()
 print(f"trained:  {scores['lines']} lines, CER {scores['cer']:.4f}")
 
-# 4. reading with the epoch of one's choice
+# 4. reading with a chosen epoch
 shutil.copy(f"{arguments.work_dir}/epoch_1.pth", f"{arguments.work_dir}/output/pytorch_model.pt")
 tuned = pipeline(Tasks.ocr_recognition, model=f"{arguments.work_dir}/output")
 print(f"reloaded: {tuned(arguments.image)['text'][0]}")

@@ -1,4 +1,4 @@
-"""Draw a line with what was read under it, each character at its place and in the colour of its confidence, as an SVG.
+"""Draw a line with the text read below it, each character at its position and coloured by confidence, as an SVG.
 
 python confidences.py line.png line.svg [--model DIRECTORY_OR_ID]
 """
@@ -29,7 +29,7 @@ parts = [
     f'{base64.b64encode(arguments.image.read_bytes()).decode()}"/>',
 ]
 for char in line.chars:
-    hue = 120 * char.score**4  # green where sure, red where not
+    hue = 120 * char.score**4  # green if certain, red if not
     parts.append(
         f'<text x="{(char.x0 + char.x1) / 2:.0f}" y="{1.6 * height:.0f}" fill="hsl({hue:.0f} 90% 33%)">'
         f"{html.escape(char.character)}<title>{char.score:.3f}</title></text>"

@@ -27,7 +27,7 @@ train_dataset = MsDataset.load(
     local_lmdb=arguments.local_lmdb,
 )
 
-# the card evaluates on the lines it trains on; give other lines to learn something from the scores
+# the card evaluates on its training lines; use other lines for meaningful scores
 test_dataset = MsDataset.load(
     dataset_name="ICDAR13_HCTR_Dataset",
     split="test",
@@ -37,7 +37,7 @@ test_dataset = MsDataset.load(
 )
 
 
-# whatever configuration.json holds can be set here
+# any setting of configuration.json can be changed here
 def _cfg_modify_fn(cfg):
     cfg.train.max_epochs = arguments.epochs
     return cfg

@@ -1,10 +1,10 @@
-"""ModelScope's own server, reading with this package: what `modelscope server` serves, which imports no plugin.
+"""ModelScope's own server, reading with this package: does what `modelscope server` does, which imports no plugin.
 
 python modelscope_server.py --model work_dir/output     # a directory or an id; without it the embedded model
 curl -H 'Content-Type: application/json' http://127.0.0.1:8000/call \
     -d "{\"input\": {\"image\": \"$(base64 -w0 line.png)\"}}"
 
-It opens every path and URL that a client names in place of base64, so let none in whom you do not trust with them.
+It opens every path and URL that a client sends instead of base64, so only admit clients that you trust.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Draw lines in one hand that the model has not seen, to fine-tune on some of them and to test on the others.
+"""Draw lines in a hand that the model has not seen, to fine-tune on some of them and test on the others.
 
     pip install ".[synth]"
     python examples/new_hand.py FONT OUT_DIR [--text LICENSE] [--lines 280] [--held-out 100]
 
-FONT is a font of handwriting (TTF, OTF or WOFF2), TEXT any text file whose words the hand writes. Makes the LMDBs
-OUT_DIR/train and OUT_DIR/test. With scans of a real hand, `ms-ocr lmdb build` makes them instead.
+FONT is a handwriting font (TTF, OTF or WOFF2), TEXT any text file that provides the words. Creates the LMDBs
+OUT_DIR/train and OUT_DIR/test. For scans of a real hand, use `ms-ocr lmdb build` instead.
 """
 
 import argparse
@@ -35,7 +35,7 @@ style = draw_style(rng)  # one writer: slant, pen and spacing stay the same
 
 
 def draw(count: int):
-    """Lines of three to six words in a row, as (PNG bytes, label)."""
+    """Lines of three to six consecutive words, as (PNG bytes, label)."""
     for _ in range(count):
         start = int(rng.integers(len(words) - 6))
         label = " ".join(words[start : start + int(rng.integers(3, 7))])

@@ -1,9 +1,9 @@
-"""Export a model to ONNX and read a line with onnxruntime alone, as a program without PyTorch would.
+"""Export a model to ONNX and read a line with only onnxruntime, as in a program without PyTorch.
 
     python onnx_inference.py MODEL_DIRECTORY line.png
 
-Needs `pip install ms_ocr_handwritten[onnx]`. Lines of more than 25:1 are squeezed here, as upstream does;
-`Recognizer.from_pretrained(directory, backend="onnxruntime")` reads the same file, and them in full.
+Needs `pip install ms_ocr_handwritten[onnx]`. Lines wider than 25:1 are squeezed here, as in upstream;
+`Recognizer.from_pretrained(directory, backend="onnxruntime")` reads the same file without squeezing.
 """
 
 import argparse

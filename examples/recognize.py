@@ -29,7 +29,7 @@ print(result["text"][0], f"{result['score'][0]:.3f}")
 for character, score, x0, x1 in result["chars"][0]:
     print(f"  {character}  {score:.3f}  from {x0:.0f} to {x1:.0f} px")
 
-# an array, BGR as OpenCV gives it
+# an array, BGR as in OpenCV
 if not arguments.image.startswith("http"):
     img = cv2.imdecode(np.fromfile(arguments.image, np.uint8), cv2.IMREAD_COLOR)
     assert ocr_recognition(img)["text"] == result["text"]

@@ -1,4 +1,4 @@
-"""Read with a fine-tuned model, of the epoch you choose.
+"""Read with a fine-tuned model from an epoch of your choice.
 
 python reload.py line.png [--epoch 3] [--work-dir ./work_dir]
 """

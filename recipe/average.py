@@ -1,10 +1,10 @@
-"""Average the weights of two model directories: what phase 2 learnt without all that it forgot (WiSE-FT, CVPR 2022).
+"""Average the weights of two model directories, to keep what phase 2 learnt without all it forgot (WiSE-FT, CVPR 2022).
 
     python recipe/average.py FIRST SECOND SHARE OUT [--lower CLASS BY]
 
-OUT gets SECOND's configuration and vocabulary, and weights (1 - SHARE) FIRST + SHARE SECOND. Choose SHARE by held-out
-lines, never by those that the model is judged by. --lower takes BY off the biases of the classes from number CLASS on:
-what was drawn more often in training than people write it needs to be surer to be read.
+OUT gets SECOND's configuration and vocabulary, and the weights (1 - SHARE) FIRST + SHARE SECOND. Choose SHARE on
+held-out lines, never on those used for evaluation. --lower subtracts BY from the biases of the classes from CLASS on:
+characters drawn more often in training than people write them then need a higher confidence.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Single columns as training samples: chunks of synthetic lines whose characters' places are known, and their loss."""
+"""Single columns as training samples: chunks of synthetic lines with known character positions, and their loss."""
 
 import numpy as np
 import torch
@@ -11,17 +11,17 @@ from ms_ocr_handwritten.synth.line import LineSynthesizer
 from ms_ocr_handwritten.training.ctc_loss import rows_at_once
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
-LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines that are drawn no wider than the room left
-LEAST_ROOM = 28  # px; less stays empty
+LINES_PER_CHUNK = 8  # at most; a chunk is filled with lines no wider than the remaining room
+LEAST_ROOM = 28  # px; smaller remainders stay empty
 BLANK_WEIGHT = 0.15  # of a column that is not the middle of a character
 
 
 class ColumnDataset(Dataset):
-    """Chunks of synthetic lines side by side, and what their columns show.
+    """Chunks of synthetic lines side by side, and the targets of their columns.
 
-    sparse: share of chunks that hold one line and nothing behind it, as short lines do when they are read.
-    grey float32 (32, 300) in [0, 1]; int64 (3, 75): class of each column; 1 where blank is as good (the columns beside
-    the middle of a character), 0 elsewhere; the ids of the whole chunk's text, 0 behind its end.
+    sparse: share of chunks with one line and nothing after it, like short lines when they are read.
+    Items: grey float32 (32, 300) in [0, 1]; int64 (3, 75): class of each column; 1 where blank is equally acceptable
+    (columns beside the middle of a character), 0 elsewhere; the ids of the whole chunk's text, 0 after its end.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ColumnDataset(Dataset):
 class ColumnLoss(torch.autograd.Function):
     """Weighted sum over columns of -log p(class), or of -log(p(class) + p(blank)) where `either`.
 
-    The gradient, softmax less the target, is formed at once, some columns at a time: over thousands of classes the
-    passes over memory are what the plain formula costs.
+    The gradient, softmax minus target, is computed at once, some columns at a time: with thousands of classes the
+    cost of the plain formula is in its passes over memory.
     """
 
     @staticmethod
@@ -97,7 +97,7 @@ class ColumnLoss(torch.autograd.Function):
 
 
 def column_loss(logits: torch.Tensor, classes: torch.Tensor, either: torch.Tensor) -> torch.Tensor:
-    """(M, C), (M,), (M,) bool -> scalar: the mean over characters, blanks weighing BLANK_WEIGHT."""
+    """(M, C), (M,), (M,) bool -> scalar: the mean over characters, blanks weighted by BLANK_WEIGHT."""
     middles = (classes != Vocabulary.BLANK) & ~either
     weight = torch.where(middles, 1.0, BLANK_WEIGHT) / middles.sum().clamp(min=1)
     return ColumnLoss.apply(logits, classes, either, weight)

@@ -1,4 +1,4 @@
-"""Draw the phases of a training, in their order, as one picture for the model card (needs matplotlib).
+"""Plot the phases of a training, in order, as one figure for the model card (needs matplotlib).
 
     python recipe/curve.py OUT.svg FIRST LOG...
 
@@ -22,7 +22,7 @@ def rows(path: str) -> list[dict]:
 
 
 def draw_columns(axes: pyplot.Axes, log: list[dict]) -> None:
-    """Losses of columns and, where there were any, of texts; on another scale the share of characters right."""
+    """Losses of columns and, if there were any, of texts; on another scale the share of correct characters."""
     steps = [row["step"] for row in log]
     axes.plot(steps, [row["loss"] for row in log], color="tab:blue")
     for name, label, color in (("text_loss", "CTC", "tab:cyan"), ("real_loss", "CTC, real lines", "tab:green")):

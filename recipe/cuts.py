@@ -1,9 +1,9 @@
-"""Where real lines can be cut: at spaces that a model reads where the label has them.
+"""Find where real lines can be cut: at spaces that a model reads where the label has them.
 
     python recipe/cuts.py MODEL_DIR REAL_LMDB OUT.json
 
-OUT.json holds for each line the pairs (index in the label, px of a line HEIGHT px high) in order; `pretrain.py --cuts`
-makes new lines of the parts.
+OUT.json holds for each line the pairs (index in the label, px in a line HEIGHT px high) in order; `pretrain.py --cuts`
+recombines the parts to new lines.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from ms_ocr_handwritten.vocab import fold_full_width
 def cut_points(image: np.ndarray, line: Line, label: str) -> list[Cut]:
     """Each space where the line can be cut, in order.
 
-    A space counts where the text read has it too, between the same two characters. The cut is where the columns of px
+    A space counts if the text read also has it between the same two characters. The cut is made where the pixel columns
     between these are lightest.
     """
     matches = difflib.SequenceMatcher(None, line.text, label, autojunk=False).get_matching_blocks()

@@ -1,6 +1,6 @@
-"""Draw the pages of examples/pages: one hand a page, by the synthesiser.
+"""Draw the pages of examples/pages with the synthesiser, one hand per page.
 
-python recipe/draw_pages.py INPUTS examples/pages    (INPUTS: what `python -m ms_ocr_handwritten.synth.fetch` fetched)
+python recipe/draw_pages.py INPUTS examples/pages    (INPUTS: output of `python -m ms_ocr_handwritten.synth.fetch`)
 """
 
 import argparse
@@ -12,7 +12,7 @@ import numpy as np
 from ms_ocr_handwritten.synth.line import LineSynthesizer
 
 WIDTH, LEFT, TOP = 1240, 90, 80  # px
-LINE, GAP = 46, 24  # px: height of a line, and between two
+LINE, GAP = 46, 24  # px: height of a line, and space between two
 ENGLISH = (
     "A page of text",
     "The lines of a page are found first,",
@@ -33,7 +33,7 @@ CHINESE = (
 
 
 def draw_page(synthesizer: LineSynthesizer, texts: tuple[str, ...], seed: int) -> np.ndarray:
-    """Grey uint8 (H, W): the texts below each other, all drawn with the same random numbers, so by one hand."""
+    """Grey uint8 (H, W): the texts below each other, all drawn with the same random numbers, so in one hand."""
     page = np.full((2 * TOP + len(texts) * (LINE + GAP), WIDTH), 245, np.uint8)
     for index, text in enumerate(texts):
         line = synthesizer.draw(text, np.random.default_rng(seed)).image

@@ -1,7 +1,7 @@
-"""Chunks that were drawn before, kept on the device that learns and given out again a little otherwise.
+"""A buffer of earlier chunks on the training device, which are reused with slight changes.
 
-A GPU learns several times as fast as its processor draws. A chunk that comes again, moved, slanted, in another pen and
-on other paper, is nearly worth a new one, and costs the processor nothing.
+A GPU trains several times as fast as its processor draws chunks. A reused chunk, shifted, slanted, with another pen and
+paper, is nearly as useful as a new one, and costs no processor time.
 """
 
 import torch
@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 from ms_ocr_handwritten.geometry import CHUNK_COLUMNS, CHUNK_WIDTH, LINE_HEIGHT
 
-KEPT = 2**18  # chunks at most, 2.4 GiB; then each new one takes the place of the oldest
+KEPT = 2**18  # chunks at most, 2.4 GiB; then each new one replaces the oldest
 STRETCH, SLANT = 0.06, 0.12  # of the height; px to the right for each px down
-ACROSS, DOWN = 1.5, 1.2  # px moved at most
-THINNER, THICKER = 0.35, 0.5  # of the way to the lightest and to the darkest of the neighbours of a px
-GAMMA = 0.35  # the logarithm of the exponent of the greys, at most
-NOISE = 0.04  # standard deviation of the greys at most
+ACROSS, DOWN = 1.5, 1.2  # maximum shift in px
+THINNER, THICKER = 0.35, 0.5  # as a share of the way to the lightest and to the darkest neighbour of a px
+GAMMA = 0.35  # maximum logarithm of the exponent of the greys
+NOISE = 0.04  # maximum standard deviation of the greys
 
 
 class Earlier:
-    """The newest KEPT chunks of those given to `keep`, each with its targets."""
+    """The newest KEPT chunks given to `keep`, each with its targets."""
 
     def __init__(self, device: torch.device) -> None:
         self.grey = torch.empty(KEPT, 1, LINE_HEIGHT, CHUNK_WIDTH, dtype=torch.uint8, device=device)
@@ -27,20 +27,20 @@ class Earlier:
         self.seen = 0
 
     def keep(self, grey: Tensor, targets: Tensor) -> None:
-        """grey (N, 1, 32, 300) in [0, 1]; targets int64 (N, 3, 75), as ColumnDataset gives them."""
+        """grey (N, 1, 32, 300) in [0, 1]; targets int64 (N, 3, 75), as from ColumnDataset."""
         places = torch.arange(self.seen, self.seen + len(grey)) % KEPT
         self.grey[places.to(grey.device)] = (255 * grey).round().to(torch.uint8)
         self.targets[places] = targets.to(torch.int16)
         self.seen += len(grey)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` of the kept chunks, changed, and their targets; as `keep` took them."""
+        """`count` of the kept chunks, changed, and their targets, in the form taken by `keep`."""
         places = torch.randint(min(self.seen, KEPT), (count,))
         return changed(self.grey[places.to(self.grey.device)] / 255), self.targets[places].long()
 
 
 def changed(grey: Tensor) -> Tensor:
-    """Chunks (N, 1, 32, 300) in [0, 1], each changed by chance; what lies behind the end of the line stays 0."""
+    """Chunks (N, 1, 32, 300) in [0, 1], each randomly changed; the area after the end of the line stays 0."""
 
     def chance(low: float, high: float) -> Tensor:
         return torch.empty(len(grey), 1, 1, 1, device=grey.device).uniform_(low, high)

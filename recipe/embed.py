@@ -1,9 +1,9 @@
 """Turn a training's output/ into the embedded model: fp16 weights, configuration and vocabulary, and an ONNX graph.
 
-The graph holds no weights: it says where in pytorch_model.pt they lie, which both runtimes map into memory, so that the
-package brings them once.
+The graph holds no weights: it refers to their positions in pytorch_model.pt, which both runtimes map into memory, so
+that the package contains them only once.
 
-How to train goes with the recipe; what the embedded configuration says of training is the repository's default, meant
+Training settings are part of the recipe; those in the embedded configuration are the repository's defaults, meant
 for fine-tuning.
 
     python recipe/embed.py WORK_DIR/output ms_ocr_handwritten/assets
@@ -25,12 +25,12 @@ from ms_ocr_handwritten.nets.weights import load_network, read_weights
 from ms_ocr_handwritten.onnx.export import check_onnx, export_onnx
 from ms_ocr_handwritten.training.checkpoints import as_json, save_torch
 
-HEADER = struct.Struct("<26xHH")  # of a file in a zip archive: the lengths of its name and of what is added to it
-LEAST = 256  # bytes of a tensor that is looked for among the weights
+HEADER = struct.Struct("<26xHH")  # of a file in a zip archive: the lengths of its name and of its extra field
+LEAST = 256  # bytes, minimum size of a tensor that is looked up among the weights
 
 
 def where_tensors_lie(weights: Path) -> dict[bytes, tuple[int, bool]]:
-    """Bytes of each tensor of a file of weights, and of each matrix turned around -> (offset, whether turned)."""
+    """Bytes of each tensor of a weights file, and of each transposed matrix -> (offset, whether transposed)."""
     content, places = weights.read_bytes(), {}
     stored = {}
     with zipfile.ZipFile(weights) as archive:
@@ -47,7 +47,7 @@ def where_tensors_lie(weights: Path) -> dict[bytes, tuple[int, bool]]:
 
 
 def share_weights(path: Path, weights: Path) -> None:
-    """Take the tensors out of the ONNX file at `path` that `weights` holds, too."""
+    """Remove from the ONNX file at `path` the tensors that `weights` also holds."""
     model, places = onnx.load(path), where_tensors_lie(weights)
     turned = {}
     for tensor in model.graph.initializer:
@@ -72,7 +72,7 @@ def share_weights(path: Path, weights: Path) -> None:
     write_atomically(path, model.SerializeToString())
 
 
-DECODER = {"augment_below": 0.9}  # chosen by held-out lines
+DECODER = {"augment_below": 0.9}  # chosen on held-out lines
 
 
 def main(source: Path, assets: Path) -> None:

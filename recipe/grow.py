@@ -1,10 +1,10 @@
-"""Give a model the characters that the synthesiser draws and it cannot read yet, with rows that nearly know them.
+"""Add to a model the characters that the synthesiser draws but the model cannot read yet, with nearly trained rows.
 
     python recipe/grow.py --inputs DIR --model MODEL_DIR --out DIR
 
-Characters are appended, so old ids stay and old rows of the head stay bit for bit. New rows are learnt on top of the
-network as it is: chunks with the new characters, and others, are drawn and encoded once; the new rows alone then learn
-to tell their columns from those of the old classes. DIR gets configuration.json, vocab.txt and pytorch_model.pt.
+Characters are appended, so existing ids and rows of the head stay unchanged, bit for bit. New rows are trained on the
+frozen network: chunks with new and other characters are drawn and encoded once; then only the new rows are trained
+to separate their columns from those of the old classes. DIR gets configuration.json, vocab.txt and pytorch_model.pt.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def encoded_columns(network: ConvNextViT, dataset: ColumnDataset, workers: int) 
 
 
 def learn_rows(head: torch.nn.Linear, old: int, features: torch.Tensor, classes: torch.Tensor) -> None:
-    """Learn the rows of `head` from number `old` on; the others stay as they are."""
+    """Train the rows of `head` from number `old` on; the others stay unchanged."""
     weight, bias = (p.detach()[old:].clone().requires_grad_() for p in (head.weight, head.bias))
     optimizer = torch.optim.AdamW([weight, bias], lr=RATE, weight_decay=1e-3)
     steps = ROUNDS * -(-len(classes) // BATCH)
@@ -74,7 +74,7 @@ def learn_rows(head: torch.nn.Linear, old: int, features: torch.Tensor, classes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--inputs", required=True, help="what `python -m ms_ocr_handwritten.synth.fetch` fetched")
+    parser.add_argument("--inputs", required=True, help="output of `python -m ms_ocr_handwritten.synth.fetch`")
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--chunks", type=int, default=6000)

@@ -1,15 +1,15 @@
-"""Make the small language model of Chinese and English: fetch its texts, write them as plain text, `ms-ocr lm build`.
+"""Build the small language model of Chinese and English: fetch texts, write them as plain text, `ms-ocr lm build`.
 
     python recipe/language_model.py OUT_DIR [--hold-out]
 
-OUT_DIR/text/*.txt are the texts, a sentence or a paragraph a line, of the characters of our vocabulary:
-    words    words of jieba's dictionary, drawn by their counts, five a line
+OUT_DIR/text/*.txt are the texts, one sentence or paragraph per line, in the characters of our vocabulary:
+    words    words of jieba's dictionary, sampled by their counts, five per line
     prose    Chinese manuals of Debian, and LibreOffice's help
     english  sentences of the fortunes, and Debian's reference
-    forms    what stands alone: numbers, dates, amounts, codes, single characters, rare ones
+    forms    isolated items: numbers, dates, amounts, codes, single characters, rare ones
 OUT_DIR/zh_en.arpa is the model. With --hold-out every eighth file of the handbook and the reference is left out, and
-every paragraph elsewhere that has a sentence of theirs: they go to OUT_DIR/held_out, in the folders of the
-synthesiser's inputs, so that lines to evaluate can be drawn of them (even ones) and lines to tune on (odd ones).
+every paragraph elsewhere that shares a sentence with them: they go to OUT_DIR/held_out, in the folders of the
+synthesiser's inputs, so that lines for evaluation (even ones) and for tuning (odd ones) can be drawn from them.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from ms_ocr_handwritten.synth.fetch import Package, fetch, packages
 from ms_ocr_handwritten.synth.text import TextSource, page_text
 
 HTML = ("*.html",)
-MORE = (  # beside the texts of the synthesiser
+MORE = (  # in addition to the synthesiser's texts
     Package("apt", "libreoffice-help-zh-cn", "", "text/help", HTML, "MPL-2.0 (read, not kept)"),
     Package("apt", "debian-faq-zh-cn", "", "text/faq", HTML, "GPL-2+ (read, not kept)"),
     Package("apt", "maint-guide-zh-cn", "", "text/guide", HTML, "GPL-2+ (read, not kept)"),
     Package("apt", "debian-reference-en", "", "text/reference_en", HTML, "GPL-2+ (read, not kept)"),
 )
-HELD_OUT = 8  # one file of so many
-SENTENCE = 8  # characters of a sentence that must not be there twice
+HELD_OUT = 8  # one file in this many
+SENTENCE = 8  # characters of a sentence that must not occur in both
 WORDS, WORDS_A_LINE = 750_000, 5
 ENGLISH = 1_200_000  # characters
 FORMS = {"numbers": 0.35, "single": 0.35, "rare": 0.2, "mixed": 0.1}
@@ -75,7 +75,7 @@ def main(out: Path, hold_out: bool) -> None:
 
 
 def chinese(source: TextSource, paths: Iterable[Path]) -> list[str]:
-    """The paragraphs of pages that are Chinese."""
+    """The Chinese paragraphs of pages."""
     lines = (source.clean(line) for path in paths for line in page_text(path).replace("|", "").split("\n"))
     return [line for line in lines if len(re.findall("[一-鿿]", line)) > 5]
 
@@ -107,8 +107,8 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make the small language model of Chinese and English.")
+    parser = argparse.ArgumentParser(description="Build the small language model of Chinese and English.")
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--hold-out", action="store_true", help="Leave out text to evaluate with.")
+    parser.add_argument("--hold-out", action="store_true", help="Hold out text for evaluation.")
     arguments = parser.parse_args()
     main(arguments.out, arguments.hold_out)

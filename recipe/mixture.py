@@ -1,4 +1,4 @@
-"""Lines of several sources in fixed shares, for the network to learn beside the synthetic chunks."""
+"""Lines of several sources in fixed shares, for training alongside the synthetic chunks."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,9 @@ ENDLESS = 2**40
 
 
 class Mixture(Dataset):
-    """Samples number `start` to `stop` - 1 of an endless row: of each sum(shares) of them, `share` from each source.
+    """Samples number `start` to `stop` - 1 of an endless sequence: out of sum(shares), `share` from each source.
 
-    Every source gives its own samples in their order, so that a run that goes on meets the ones that come next.
+    Every source yields its own samples in order, so that a resumed run continues with the next ones.
     """
 
     def __init__(self, sources: list[Dataset], shares: list[int], start: int, stop: int, seed: int) -> None:
@@ -37,9 +37,9 @@ class Mixture(Dataset):
 
 
 def open_source(words: list[str], vocabulary: Vocabulary, spelt: list[str], seed: int, strength: float) -> Dataset:
-    """What `--real SOURCE [SHARE [CUTS]]` names: pen trajectories (a file) or an LMDB of real lines.
+    """The source of `--real SOURCE [SHARE [CUTS]]`: pen trajectories (a file) or an LMDB of real lines.
 
-    spelt: words that are put together from single letters of one pen; strength: of the changes to real lines.
+    spelt: words composed of single letters of one pen; strength: of the augmentation of real lines.
     """
     path = Path(words[0])
     if path.is_file():

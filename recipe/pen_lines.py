@@ -1,4 +1,4 @@
-"""Lines of pen trajectories as samples, and LMDBs of them to choose by.
+"""Lines of pen trajectories as samples, and LMDBs of them for model selection.
 
 python recipe/pen_lines.py dev.jsonl.xz OUT_LMDB --kind word --lines 600 --seed 1
 """
@@ -21,15 +21,15 @@ from ms_ocr_handwritten.synth.unipen import KINDS, PenLines
 from ms_ocr_handwritten.training.dataset import Sample
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
-SETTINGS = Settings(max_width=CHUNK_WIDTH, degrade=0.7)  # of the lines that are learnt
+SETTINGS = Settings(max_width=CHUNK_WIDTH, degrade=0.7)  # of the training lines
 
 
-ALONE = 0.3  # share of the chunks that hold one line and nothing behind it
-LEAST_ROOM = 60  # px; less stays empty
+ALONE = 0.3  # share of the chunks with one line and nothing after it
+LEAST_ROOM = 60  # px; smaller remainders stay empty
 
 
 class PenSamples(Dataset):
-    """Chunks of lines side by side, without end; number k is the same for the same `seed`."""
+    """Chunks of lines side by side, endlessly; number k is always the same for the same `seed`."""
 
     def __init__(self, pens: PenLines, vocabulary: Vocabulary, seed: int) -> None:
         self.pens, self.vocabulary, self.seed = pens, vocabulary, seed

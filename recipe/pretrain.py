@@ -1,18 +1,18 @@
 """First phase of the models' training: classes before alignment.
 
-CTC over thousands of classes learns where characters are very slowly while it does not yet know what they are. The
-synthesiser knows where it put each character, so this phase trains the very network on single columns: the column under
-the middle of each character is given its class, columns between characters the blank. Cross entropy of the columns
-replaces CTC. Once the network knows the classes (--weights, or --join), CTC may join in: of real lines, of which nobody
-knows the columns (--real), and of the synthetic chunks (--ctc), so that a character in doubt is read once and
-not as two. The weights then go to the package's own trainer (recipe/README.md).
+CTC over thousands of classes learns positions very slowly as long as it does not know the characters yet. The
+synthesiser knows where it placed each character, so this phase trains the same network on single columns: the target of
+the column at the middle of each character is its class, that of columns between characters the blank. Cross entropy of
+the columns replaces CTC. Once the network knows the classes (--weights, or --join), CTC can be added: for real lines,
+whose columns are unknown (--real), and for the synthetic chunks (--ctc), so that an uncertain character is read as one
+and not as two. The weights are then used by the package's own trainer (recipe/README.md).
 
     python recipe/pretrain.py --inputs DIR --model DIR --out DIR --steps 5000
     python recipe/pretrain.py ... --seed 2 --weights FILE --real LMDB 1 CUTS.json --ctc 0.3 --kind single=0.5
 
-Where the lines are what takes the time, as beside a GPU, chunks may come again, changed (--again), and several networks
-may learn from the same ones: --model, --out, --lr, --weights ("-" for random ones) and --join then have a value for
-each. Under torchrun several processes learn one network, each from lines of its own. Resumable: run the same command
+If drawing lines is the bottleneck, as with a GPU, chunks can be reused with changes (--again), and several networks
+can be trained on the same chunks: --model, --out, --lr, --weights ("-" for random ones) and --join then take a value
+for each. Under torchrun several processes train one network, each on its own lines. To resume, run the same command
 again.
 """
 
@@ -43,7 +43,7 @@ SAVE_EVERY = 100  # steps
 
 
 def kinds_with(changes: list[str]) -> dict[str, float]:
-    """KINDS with other weights, each given as "name=weight". Raises SystemExit on a name that is no kind."""
+    """KINDS with modified weights, each given as "name=weight". Raises SystemExit for an unknown kind."""
     weights = {name: float(weight) for name, _, weight in (change.partition("=") for change in changes)}
     unknown = sorted(weights.keys() - KINDS.keys())
     if unknown:
@@ -53,18 +53,16 @@ def kinds_with(changes: list[str]) -> dict[str, float]:
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--inputs", required=True, help="what `python -m ms_ocr_handwritten.synth.fetch` fetched")
+    parser.add_argument("--inputs", required=True, help="output of `python -m ms_ocr_handwritten.synth.fetch`")
     parser.add_argument("--model", required=True, nargs="+", help="model directory: configuration.json and vocab.txt")
     parser.add_argument("--out", required=True, nargs="+", type=Path)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=64, help="new chunks in each step")
-    parser.add_argument(
-        "--again", type=int, default=0, help="chunks drawn before that come again in each step, changed"
-    )
+    parser.add_argument("--again", type=int, default=0, help="earlier chunks reused in each step, with changes")
     parser.add_argument("--lr", nargs="+", type=float, default=[1.5e-3])
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the moving average of the weights, a step")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="that draw chunks")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw chunks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--kind",
@@ -73,8 +71,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=WEIGHT",
         help=f"weight of a kind of text in place of {KINDS}; may be given more than once",
     )
-    parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks that hold one line alone")
-    parser.add_argument("--weights", nargs="+", help="weights to begin with; random ones otherwise")
+    parser.add_argument("--sparse", type=float, default=0.15, help="share of chunks with a single line")
+    parser.add_argument("--weights", nargs="+", help="initial weights [random]")
     parser.add_argument(
         "--real",
         action="append",
@@ -82,23 +80,23 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="SOURCE [SHARE [CUTS]]",
         help="LMDB of real lines, or a file of pen trajectories (.jsonl.xz); its share among several; "
-        "where its lines can be cut, as cuts.py finds it",
+        "where its lines can be cut, as found by cuts.py",
     )
-    parser.add_argument("--real-lines", type=int, default=8, help="of them in each step")
-    parser.add_argument("--real-workers", type=int, default=1, help="that draw them")
-    parser.add_argument("--real-weight", type=float, default=0.4, help="of the real lines' CTC loss")
-    parser.add_argument("--augment", type=float, default=1.0, help="strength of the changes to real lines, 0 to 1.5")
-    parser.add_argument("--mask", type=float, default=0.0, help="share of the width of real lines that is hidden")
-    parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder of columns")
+    parser.add_argument("--real-lines", type=int, default=8, help="number of real lines in each step")
+    parser.add_argument("--real-workers", type=int, default=1, help="processes that draw real lines")
+    parser.add_argument("--real-weight", type=float, default=0.4, help="weight of the real lines' CTC loss")
+    parser.add_argument("--augment", type=float, default=1.0, help="augmentation strength for real lines, 0 to 1.5")
+    parser.add_argument("--mask", type=float, default=0.0, help="share of the width of real lines that is masked")
+    parser.add_argument("--dropout", type=float, default=0.0, help="dropout in the column encoder")
     parser.add_argument("--ctc", type=float, default=0.0, help="weight of the synthetic chunks' CTC loss")
     parser.add_argument("--join", nargs="+", type=float, help="share of the training done when CTC joins in [0]")
     parser.add_argument(
         "--clock",
         type=float,
         metavar="MINUTES",
-        help="the rate falls over so many minutes of learning and not over --steps; then it ends",
+        help="spread the schedule over this many minutes of training instead of --steps, then end",
     )
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, to go on later")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this many minutes, to resume later")
     arguments = parser.parse_args(words)
     arguments.weights = arguments.weights or ["-"] * len(arguments.model)
     arguments.join = arguments.join or [0.0] * len(arguments.model)
@@ -148,7 +146,7 @@ def main() -> None:
     earlier = Earlier(device) if arguments.again else None
     started, last = ranks.gather(time.time())[0], None
     for step, (grey, targets) in enumerate(loader, start=step + 1):  # noqa: B020 (goes on counting)
-        last = last or ranks.gather(time.time())[0]  # the wait for the first lines is not learning
+        last = last or ranks.gather(time.time())[0]  # waiting for the first lines is not training time
         progress = seconds / (60 * arguments.clock) if arguments.clock else (step - 1) / arguments.steps
         grey = grey[:, None].to(device)
         if earlier:
@@ -157,7 +155,7 @@ def main() -> None:
         chunks, lines = Chunks.of(grey, targets), next(real)
         for student in students:
             student.learn(chunks, lines, progress)
-        now = ranks.gather(time.time())[0]  # the first rank's clock is that of all
+        now = ranks.gather(time.time())[0]  # the first rank's clock applies to all
         seconds, last = seconds + now - last, now
         late = now > started + 60 * arguments.minutes or (arguments.clock and seconds > 60 * arguments.clock)
         if step % SAVE_EVERY == 0 or step == arguments.steps or late:

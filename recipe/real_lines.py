@@ -1,7 +1,7 @@
-"""Real lines without end: whole ones and new ones made of parts of several, changed each time they are drawn.
+"""Real lines, endlessly: whole ones, and new ones recombined from parts of several, augmented each time.
 
-A network that sees two thousand real lines again and again learns their texts by heart. The parts of a new line are of
-different writers, on paper made as light as the first one's; each part keeps half of the gaps beside it.
+A network that sees two thousand real lines again and again memorises their texts. The parts of a new line are from
+different writers, on paper lightened or darkened to match the first one; each part keeps half of the adjacent gaps.
 """
 
 import cv2
@@ -15,25 +15,25 @@ from ms_ocr_handwritten.training.dataset import Sample
 from ms_ocr_handwritten.vocab import Vocabulary, fold_full_width
 
 HEIGHT = 64  # px of the lines
-WIDEST = 900  # px; no part is added beyond
-GAPS = 2, 14  # px of paper between two parts, beside what is left of the gaps where they were cut
-PAPER = 75  # percentile of a part's greys that stands for its paper
-MOST = 4  # parts in a row from one line
-WHOLE = 0.4  # share of lines that are real ones as they are, where the others are made of parts
+WIDEST = 900  # px; no part is added beyond this
+GAPS = 2, 14  # px of paper between two parts, in addition to the remaining gaps at the cuts
+PAPER = 75  # percentile of a part's greys that is taken as its paper
+MOST = 4  # consecutive parts from one line
+WHOLE = 0.4  # share of whole real lines; the others are recombined from parts
 
 Part = tuple[np.ndarray, str]  # uint8 (HEIGHT, W) and its text
-Cut = tuple[int, int]  # of a line: index of a space in its label, px in a line HEIGHT px high
+Cut = tuple[int, int]  # for a line: index of a space in its label, px in a line HEIGHT px high
 
 
 def scaled(encoded: bytes) -> np.ndarray:
-    """The green of an image file, HEIGHT px high."""
+    """The green channel of an image file, HEIGHT px high."""
     grey = load_image(encoded)[:, :, 1]
     width = max(1, round(grey.shape[1] * HEIGHT / grey.shape[0]))
     return cv2.resize(grey, (width, HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 def parts(image: np.ndarray, label: str, cuts: list[Cut]) -> list[Part]:
-    """The parts of a line uint8 (HEIGHT, W) between its cuts; itself where there is no cut."""
+    """The parts of a line uint8 (HEIGHT, W) between its cuts; the line itself if there is no cut."""
     found, begin, left = [], 0, 0
     for end, right in [*cuts, (len(label), image.shape[1])]:
         if right > left and label[begin:end].strip():
@@ -43,7 +43,7 @@ def parts(image: np.ndarray, label: str, cuts: list[Cut]) -> list[Part]:
 
 
 def recombine(pool: list[list[Part]], rng: np.random.Generator) -> Part:
-    """A new line of runs of one to MOST parts of lines drawn from `pool`."""
+    """A new line from runs of one to MOST parts of lines in `pool`."""
     images, texts, paper = [], [], None
     enough = rng.uniform(0.3, 0.8) * WIDEST
     while not images or sum(image.shape[1] for image in images) < enough:
@@ -62,10 +62,10 @@ def recombine(pool: list[list[Part]], rng: np.random.Generator) -> Part:
 
 
 class RealLines(Dataset):
-    """Samples number `start` to `stop` - 1 of an endless row, augmented with `strength`; the same for the same `seed`.
+    """Samples number `start` to `stop` - 1 of an endless sequence, augmented with `strength`; reproducible by `seed`.
 
-    cuts: of each line of `reader`, as cuts.py finds them; None draws whole lines only. Whole lines come in a new order
-    each time round.
+    cuts: for each line of `reader`, as found by cuts.py; None uses whole lines only. Whole lines are reshuffled in
+    every pass.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Split the copiste_train lines into training and validation by writer, and leave out the writers of the test lines.
+"""Split the copiste_train lines into training and validation by writer, excluding the writers of the test lines.
 
     python recipe/split_copiste.py COPISTE_TRAIN_DIR OUT_DIR
 
@@ -9,12 +9,12 @@ import re
 import sys
 from pathlib import Path
 
-VALIDATION_SHARE = 12  # one writer of so many
+VALIDATION_SHARE = 12  # one writer in this many
 
 
 def main(source: Path, out: Path) -> None:
     readme = (source / "README.md").read_text(encoding="utf-8")
-    shared = set(readme.split("## Writers shared with real_dev/copiste")[1].split())  # pages, and words of prose
+    shared = set(readme.split("## Writers shared with real_dev/copiste")[1].split())  # page names, and words of prose
     rows = [line.split("\t") for line in (source / "labels.tsv").read_text(encoding="utf-8").splitlines()]
     writers = sorted({_writer(page) for _, _, page in rows if page not in shared})
     held_out = set(writers[::VALIDATION_SHARE])
@@ -32,7 +32,7 @@ def main(source: Path, out: Path) -> None:
 
 
 def _writer(page: str) -> str:
-    """The writer of a page: its name without the `_1`, `_2`, `_3` of a copy of several pages."""
+    """The writer of a page: its name without the suffix `_1`, `_2`, `_3` for several pages."""
     return re.sub(r"_[123]$", "", page)
 
 

@@ -1,4 +1,4 @@
-"""Choose of htr_train the lines of one round, so that no hand has many, and hold out whole wills, one hand each.
+"""Select lines of htr_train with a limit per hand, and hold out whole wills, one hand each.
 
     python recipe/split_htr.py HTR_TRAIN_DIR OUT_DIR
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-WILLS = "CREMMA-AN-TestamentDePoilus"  # about one hand a page
-HELD_OUT_SHARE = 12  # one will of so many
-MOST = {  # lines of a collection: about 50 a hand, those of the 17th and 18th century fewer
+WILLS = "CREMMA-AN-TestamentDePoilus"  # about one hand per page
+HELD_OUT_SHARE = 12  # one will in this many
+MOST = {  # lines per collection: about 50 per hand, fewer for those of the 17th and 18th century
     "timeuscorpus": 550,
     "CREMMA-MSS-19": 500,
     "lectaurep-repertoires": 500,

@@ -1,4 +1,4 @@
-"""A network that learns single columns and texts: its losses, its optimisers, and the folder that keeps it."""
+"""A network in training on single columns and texts: its losses, its optimisers, and its folder."""
 
 import argparse
 import contextlib
@@ -25,22 +25,22 @@ from ms_ocr_handwritten.training.distributed import Ranks
 from ms_ocr_handwritten.training.loss import encode_columns
 from ms_ocr_handwritten.vocab import Vocabulary
 
-SPAN = 4  # px, half of a letter as people write them in a line 32 px high
-HEAD = "vitstr.head."  # the parameters that give the classes
-BLANKS = 0.4  # share of the blank columns that are learnt in a step
-READ_AS_TEXT = 3  # one chunk of so many is learnt by CTC, too
+SPAN = 4  # px, half the width of a typical letter in a line 32 px high
+HEAD = "vitstr.head."  # the parameters that compute the classes
+BLANKS = 0.4  # share of the blank columns trained per step
+READ_AS_TEXT = 3  # one chunk in this many is also trained with CTC
 WARMUP = 100  # steps
 LOG_EVERY = 100  # steps
 
 
 def hide_spans(grey: torch.Tensor, share: float) -> torch.Tensor:
-    """Chunks (N, 1, 32, 300) with `share` of their width painted as light as their paper, SPAN px at a time.
+    """Chunks (N, 1, 32, 300) with `share` of their width replaced by the colour of their paper, SPAN px at a time.
 
-    What is hidden must be read from what is beside it (span masking: Li et al., "HTR-VT", 2024).
+    The hidden parts must be inferred from their surroundings (span masking: Li et al., "HTR-VT", 2024).
     """
     hidden = torch.rand(len(grey), 1, 1, -(-CHUNK_WIDTH // SPAN), device=grey.device) < share
     hidden = hidden.repeat_interleave(SPAN, -1)[..., :CHUNK_WIDTH]
-    drawn = torch.where(grey > 0, grey, torch.nan).flatten(1)  # 0 is what lies beyond the end of the line
+    drawn = torch.where(grey > 0, grey, torch.nan).flatten(1)  # 0 is beyond the end of the line
     paper = drawn.nanquantile(0.75, dim=1).nan_to_num()[:, None, None, None]
     return torch.where(hidden, paper, grey)
 
@@ -51,7 +51,7 @@ def rate_at(step: int, progress: float, peak: float) -> float:
 
 
 def build_optimizers(network: ConvNextViT, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices within the network, AdamW for its ends, convolutions and vectors."""
+    """Muon (Jordan et al., 2024) for the inner weight matrices, AdamW for the ends, convolutions and vectors."""
     inner = [p for name, p in network.named_parameters() if p.ndim == 2 and not name.startswith(HEAD)]
     outer = [p for name, p in network.named_parameters() if p.ndim != 2 or name.startswith(HEAD)]
     return [
@@ -61,7 +61,7 @@ def build_optimizers(network: ConvNextViT, lr: float) -> list[torch.optim.Optimi
 
 
 class StaysFloat32(TorchFunctionMode):
-    """Within it `Tensor.bfloat16` copies and converts nothing: Muon asks for it, and many a CPU only emulates it."""
+    """Within it `Tensor.bfloat16` copies without converting: Muon calls it, and many CPUs only emulate bf16."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return args[0].clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
@@ -79,7 +79,7 @@ class Chunks:
 
     @staticmethod
     def of(grey: torch.Tensor, targets: torch.Tensor) -> "Chunks":
-        """What a ColumnDataset's batch holds, with grey (N, 1, 32, 300) on the device already."""
+        """The content of a ColumnDataset's batch, with grey (N, 1, 32, 300) already on the device."""
         texts = [[id for id in text if id] for text in targets[:, 2].tolist()]
         columns = torch.arange(len(grey) * CHUNK_COLUMNS, device=grey.device).view(len(grey), CHUNK_COLUMNS)
         classes, either = (targets[:, i].flatten().to(grey.device) for i in (0, 1))
@@ -87,30 +87,30 @@ class Chunks:
 
 
 def on_device(lines: Batch, device: torch.device) -> Batch:
-    """The same lines with what the network and its loss take moved to `device`, once for all that learn from them."""
+    """The same lines with the inputs of network and loss moved to `device`, once for all networks in training."""
     pieces = tuple(grey.to(device) for grey in lines.pieces)
     return dataclasses.replace(lines, pieces=pieces, columns=lines.columns.to(device), lengths=lines.lengths.to(device))
 
 
 def taught(classes: torch.Tensor, step: int) -> torch.Tensor:
-    """Numbers of the columns to learn: all that show a character, and BLANKS of the blank ones, others in each step.
+    """Indices of the columns to train: all that show a character, and BLANKS of the blank ones, different in each step.
 
-    Over thousands of classes, columns in the head are much of what a step costs.
+    With thousands of classes, the columns in the head are a large part of the cost of a step.
     """
     chosen = torch.rand(len(classes), generator=torch.Generator().manual_seed(step)).to(classes.device) < BLANKS
     return ((classes != Vocabulary.BLANK) | chosen).nonzero()[:, 0]
 
 
 def of_a_character(nll: torch.Tensor, texts: list[list[int]]) -> torch.Tensor:
-    """The CTC loss of lines (B,), of a character; a line that cannot be aligned teaches nothing."""
+    """The CTC loss per character of lines (B,); a line that cannot be aligned contributes nothing."""
     return torch.where(nll.isfinite(), nll, 0.0).sum() / sum(map(len, texts))
 
 
 class Student:
-    """A network that learns, the moving average of its weights, its optimisers, and the folder that keeps them."""
+    """A network in training, the moving average of its weights, its optimisers, and its folder."""
 
     def __init__(self, arguments: argparse.Namespace, number: int, ranks: Ranks) -> None:
-        """`number`: which of the values of --model and the like are its own."""
+        """`number`: index into the values of --model and similar options."""
         self.arguments, self.out, self.peak = arguments, arguments.out[number], arguments.lr[number]
         self.ranks, device = ranks, ranks.device
         self.joins = arguments.join[number]
@@ -137,12 +137,12 @@ class Student:
         self._forget()
 
     def _forget(self) -> None:
-        """What is logged of the steps since the last entry; on the device, so that no step waits for it."""
+        """Reset the sums for the next log entry; they are on the device, so that no step waits for them."""
         self.sums = torch.zeros(5, device=self.device)  # losses of columns, texts, real lines; characters right, of all
         self.taken = self.seen = 0
 
     def learn(self, chunks: Chunks, lines: Batch | None, progress: float) -> None:
-        """One step, at the rate that belongs to `progress`, the share of the training that is done."""
+        """One step, at the rate for `progress`, the share of the training that is done."""
         if not self.taken:
             self.since = time.time()
         rate, arguments = rate_at(self.step, progress, self.peak), self.arguments
@@ -194,7 +194,7 @@ class Student:
             self._forget()
 
     def _share_gradients(self) -> None:
-        """Each rank gets the mean of all ranks' gradients."""
+        """Average the gradients over all ranks."""
         if self.ranks.world > 1:
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -218,7 +218,7 @@ class Student:
             file.write(json.dumps(entry) + "\n")
 
     def save(self, seconds: float) -> None:
-        """`seconds`: of learning so far, which --clock counts. The first rank writes."""
+        """`seconds`: training time so far, counted by --clock. Only the first rank writes."""
         if not self.ranks.first:
             return
         save_torch(

@@ -1,9 +1,9 @@
-"""Train a model from nothing, in stages. Run again to go on where it was.
+"""Train a model from scratch, in stages. Run again to resume.
 
     python recipe/train.py --copiste DIR --work DIR [--htr DIR] [--pens train.jsonl.xz] [--configuration JSON]
 
 Stages: inputs, vocabulary, real lines, columns, with_real, cuts, with_parts, with_pens, whole lines. A stage is done
-where what it makes is there; a phase of `pretrain.py` where its log says so. --list prints them and their state.
+if its output exists; a phase of `pretrain.py` if its log says so. --list prints them and their state.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Stage:
-    """Commands in their order, and whether what they make is there already."""
+    """Commands in order, and whether their output exists already."""
 
     name: str
     commands: tuple[Command, ...]
@@ -33,12 +33,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of pretrain.py: steps, and its options, where {work} is the working folder."""
+    """A phase of pretrain.py: steps, and its options, in which {work} is the working folder."""
 
     name: str
     steps: int
     options: str
-    begins_with: str = ""  # the phase whose weights it begins with
+    begins_with: str = ""  # the phase from whose weights it starts
 
 
 SHARED = "--sparse 0.4 --ctc 0.3 --dropout 0.05 --real-weight 0.8 --mask 0.06"
@@ -91,7 +91,7 @@ def lmdb(out: Path, table: Path, root: Path) -> Command:
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[Stage]:
-    """Every stage, in order."""
+    """All stages, in order."""
     work, copiste = arguments.work, arguments.copiste
 
     def makes(name: str, path: Path, *commands: Command) -> Stage:
@@ -130,7 +130,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[Stage]:
 
 
 LMDBS = (("real_held_out", "val"), ("real", "train"))
-SYNTHETIC = (  # name, lines, seed, px at most, how degraded (the trainer augments, too), further options
+SYNTHETIC = (  # name, lines, seed, maximum px, degradation (the trainer augments, too), further options
     ("narrow", 24000, 101, 252, 0.25, ()),
     ("single", 8000, 103, 252, 0.4, ("--only", "single")),
     ("held_out", 400, 900, 504, 0.7, ()),
@@ -138,7 +138,7 @@ SYNTHETIC = (  # name, lines, seed, px at most, how degraded (the trainer augmen
 
 
 def prepare(work: Path, configuration: Path) -> None:
-    """Configuration and vocabulary: the model that the first phase begins with, and beside the weights of each."""
+    """Configuration and vocabulary: the model that the first phase starts from, and beside the weights of each."""
     for folder in (work / "model", *(work / name for name in PHASES)):
         folder.mkdir(parents=True, exist_ok=True)
         write_vocabulary(folder / "vocab.txt")
@@ -152,9 +152,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--htr", type=Path, help="folder of the lines of htr_train")
     parser.add_argument("--pens", type=Path, help="pen trajectories, train.jsonl.xz")
     parser.add_argument("--configuration", type=Path, default=RECIPE / "configuration.json")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw chunks, and as many real lines")
-    parser.add_argument("--repeats", type=int, default=4, help="how often real lines stand among the whole lines")
-    parser.add_argument("--minutes", type=float, help="of a phase; it stops then, to go on when this is run again")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw chunks, and as many for real lines")
+    parser.add_argument(
+        "--repeats", type=int, default=4, help="how often real lines are repeated among the whole lines"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="limit per phase; it then stops, and resumes when this is run again"
+    )
     parser.add_argument("--list", action="store_true", help="print the stages and whether they are done")
     return parser.parse_args(words)
 
@@ -170,7 +174,7 @@ def main(words: list[str] | None = None) -> None:
         for command in stage.commands:
             subprocess.run(command, check=True)
         if not stage.done():
-            raise SystemExit(f"{stage.name}: to be continued; run the same command again")
+            raise SystemExit(f"{stage.name}: not finished; run the same command again")
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ def test_a_drawing_is_cut_to_what_was_drawn():
     ("data_url", "told"),
     [
         (drawing(False), "nothing is drawn"),
-        ("data:image/svg+xml;base64,AAAA", "no PNG"),
-        ("data:image/png;base64,?", "no PNG"),
+        ("data:image/svg+xml;base64,AAAA", "not a PNG"),
+        ("data:image/png;base64,?", "not a PNG"),
         ("data:image/png;base64," + "A" * 2_000_000, "over the limit of 1000000 bytes"),
         ("data:image/png;base64," + base64.b64encode(png(np.zeros((1200, 1200), np.uint8))).decode(), "1000000 pixels"),
     ],

@@ -124,7 +124,7 @@ def test_alternatives_are_a_column_where_they_are_asked_for(model, images):
 
 
 def test_what_is_amiss_with_all_rows_is_said(model, images):
-    with pytest.raises(ConfigurationError, match=r"no column 'image'; there are id, png; .*ReadLines\(image=\)"):
+    with pytest.raises(ConfigurationError, match=r"no column 'image'; available: id, png; .*ReadLines\(image=\)"):
         reader(model)({"id": [1], "png": images[:1]})
     labelled = {"image": images[:1], "text": ["as written"]}
     with pytest.raises(ConfigurationError, match=r"the rows hold text already; .*ReadLines\(prefix=\)"):

@@ -146,16 +146,16 @@ def test_override_sets_json_values_and_makes_missing_objects():
     [
         (
             "train.max_epochs",
-            "--set train.max_epochs: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005",
+            "--set train.max_epochs: expected a dotted key, = and a JSON value, such as train.optimizer.lr=0.0005",
         ),
         (
             "train..lr=1",
-            "--set train..lr=1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005",
+            "--set train..lr=1: expected a dotted key, = and a JSON value, such as train.optimizer.lr=0.0005",
         ),
-        ("=1", "--set =1: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"),
+        ("=1", "--set =1: expected a dotted key, = and a JSON value, such as train.optimizer.lr=0.0005"),
         (
             "train.optimizer.type=SGD",
-            "--set train.optimizer.type=SGD: 'SGD' is no JSON; a text needs double quotes within "
+            "--set train.optimizer.type=SGD: 'SGD' is not JSON; a text needs double quotes within "
             "the shell's own: --set 'train.optimizer.type=\"SGD\"'",
         ),
         (
@@ -247,7 +247,7 @@ def test_export_to_another_file_with_another_opset(tiny_model_dir, tmp_path):
     assert not (tiny_model_dir / "model.onnx").exists()
     result = ms_ocr("export", "onnx", "--model", tiny_model_dir, "--out", tmp_path / "x.onnx", "--opset", 99)
     assert result.exit_code == 1 and not list(tmp_path.glob("*x.onnx*"))
-    assert result.stderr == (f"error: opset 99 is none of 14 to 20; try {OPSET}\n")
+    assert result.stderr == (f"error: opset 99 is not in 14 to 20; try {OPSET}\n")
     assert ms_ocr("export", "onnx", "--model", tiny_model_dir, "--opset", 13).exit_code == 2
     assert f"[default: {OPSET}]" in ms_ocr("export", "onnx", "--help").stdout
 
@@ -285,7 +285,7 @@ def test_synth_draws_only_the_kinds_of_text_that_are_asked_for(small_inputs, tmp
     assert set("".join(lines.label(index) for index in range(12))) <= allowed
     result = ms_ocr(*base, tmp_path / "poems", "--only", "poems", "--only", "words")
     assert (result.exit_code, result.stdout) == (1, "") and not (tmp_path / "poems").exists()
-    assert result.stderr.startswith("error: --only poems: no such kind of text; words, prose, rare, english")
+    assert result.stderr.startswith("error: --only poems: no such kind; available: words, prose, rare, english")
 
 
 def test_synth_refuses_an_existing_folder_and_missing_inputs(small_inputs, tmp_path):  # noqa: F811

@@ -69,7 +69,7 @@ def test_what_is_drawn_is_what_was_told(work, monkeypatch):
     panels = {axes.get_title(): axes for axes in drawn[0].axes}
     lines = {line.get_label(): line.get_xydata().tolist() for line in panels["evaluation, percent"].lines}
     assert lines["two CER"] == [[1.0, 50.0], [1.25, 25.0]] and lines["one lines right"] == [[1.0, 25.0]]
-    assert set(panels) == {"loss of a line", "evaluation, percent", "learning rate", "lines per second"}
+    assert set(panels) == {"loss per line", "evaluation, percent", "learning rate", "lines per second"}
     assert [len(axes.lines) for axes in panels.values()] == [4, 4, 2, 2]
 
 
@@ -86,7 +86,7 @@ def test_bad_input_is_named(work):
         Path("one/train_log.jsonl").write_text(text)
         assert said in curve("one").stderr
     result = curve("two", "--out", "two/train_log.jsonl")
-    assert "the name ends in none of .png, .svg, .pdf; choose another --out" in result.stderr
+    assert "the suffix is not one of .png, .svg, .pdf; choose another --out" in result.stderr
     Path("there.png").write_text("mine")
     assert curve("two", "--out", "there.png").stderr == (
         "error: there.png: exists already and is left as it is; choose another --out\n"

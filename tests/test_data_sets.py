@@ -72,12 +72,12 @@ def test_a_data_set_in_memory_with_other_columns_classes_and_gaps(tmp_path):
 
 
 def test_a_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
-    with pytest.raises(DataError, match="no column 'scan'; there are image, text, writer"):
+    with pytest.raises(DataError, match="no column 'scan'; available: image, text, writer"):
         built(tmp_path, hugging_face(), columns=Columns(image="scan"))
     renamed = hugging_face().rename_column("text", "what")
     with pytest.raises(
         DataError,
-        match=r"which column holds the text\? There are image, .*what.*; rename it to text, or name it \(--text-column",
+        match=r"which column holds the text\? Available: image, .*what.*; rename it to text, or name it \(--text-col",
     ):
         built(tmp_path, renamed)
 
@@ -312,7 +312,7 @@ def test_what_is_not_known_or_not_one_thing_is_said(tmp_path):
         find_format(tmp_path / "nowhere")
     (tmp_path / "x.parquet").write_bytes(b"x")
     (tmp_path / "x.gnt").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"several things: .* \(casia\), .* \(parquet\); name one"):
+    with pytest.raises(DataError, match=r"several data sets: .* \(casia\), .* \(parquet\); name one"):
         find_format(tmp_path)
     with pytest.raises(DataError, match="--from docx: not a known format; give one of table, casia"):
         build_lmdb(tmp_path / "out", tmp_path, options=BuildOptions(form="docx"))

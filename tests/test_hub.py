@@ -206,7 +206,7 @@ def test_revisions_from_a_hub_that_is_three_seconds_late(hub, repositories, tmp_
         f"data set {DATA_SET}: ModelScope needs oss2 to fetch it; `pip install 'modelscope["
     )
     assert unknown_revision.startswith(f"{MODEL_ID}: the hub at {hub.address} has no revision 'v9'")
-    assert f"no model that the hub at {hub.address} shows to you" in unknown_model
+    assert f"no such model on the hub at {hub.address}" in unknown_model
     said = f"{MODEL_ID}: downloading from {hub.address} into {cache}"
     assert got["stderr"].count(said) >= 1
     assert "pytorch_model.pt" in got["stderr"] and "100%" in got["stderr"], "ModelScope's bar"
@@ -333,7 +333,7 @@ def test_a_name_server_that_hangs_costs_no_more_than_the_patience(monkeypatch, t
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "1e400"])
 def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
     monkeypatch.setenv("MS_OCR_HUB_PATIENCE", text)
-    with pytest.raises(ConfigurationError, match=f"MS_OCR_HUB_PATIENCE is '{text}'; seconds expected"):
+    with pytest.raises(ConfigurationError, match=f"MS_OCR_HUB_PATIENCE is '{text}'; expected seconds"):
         resolve_model(MODEL_ID)
 
 

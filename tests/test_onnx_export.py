@@ -158,7 +158,7 @@ def test_a_network_that_was_changed_is_not_taken_for_that_of_its_file(own_dir, c
     with torch.no_grad():
         model.recognizer.vitstr.head.bias[3] += 1
     Exporter.from_model(model).export_onnx(output_dir=str(own_dir))
-    assert "holds other weights than the network that is exported" in caplog.text
+    assert "its weights differ from those of the exported network" in caplog.text
     assert made_from(own_dir / "model.onnx", own_dir / "pytorch_model.pt") is False
     with pytest.raises(CheckpointError, match="was made from other weights"):
         Recognizer.from_pretrained(own_dir, "onnxruntime")
@@ -261,7 +261,7 @@ def test_options_that_a_backend_lacks_are_refused(model_dir, exported):
 def test_a_damaged_file_is_named(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "copy")
     (folder / "model.onnx").write_bytes((exported / "model.onnx").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="copy/model.onnx: truncated or no ONNX file"):
+    with pytest.raises(CheckpointError, match="copy/model.onnx: truncated or not an ONNX file"):
         Recognizer.from_pretrained(folder)
 
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_measured_or_calibrated_is_refused(model_dir, quantized, 
     source, out = model_dir / "model.onnx", tmp_path / "out.onnx"
     with pytest.raises(QuantizationError, match="hold 999 characters, on which 0.2 points of CER cannot be"):
         quantize_onnx(source, out, unused(), few)
-    with pytest.raises(QuantizationError, match="there is no line to calibrate with"):
+    with pytest.raises(QuantizationError, match="there are no lines to calibrate with"):
         quantize_onnx(source, out, [], Verdicts(0, 0))
     files = ModelDir.open(model_dir)
     torch.onnx.export(
@@ -177,7 +177,7 @@ def test_what_cannot_be_measured_or_calibrated_is_refused(model_dir, quantized, 
         opset_version=17,
     )
     for other in (quantized, tmp_path / "logits.onnx"):
-        with pytest.raises(QuantizationError, match="no fp32 file of this package; make one with `ms-ocr export onnx`"):
+        with pytest.raises(QuantizationError, match="not an fp32 file of this package; make one with `ms-ocr export"):
             quantize_onnx(other, out, canvases(1), Verdicts(0, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["logits.onnx"]
 

@@ -143,7 +143,7 @@ def test_what_is_missing_or_damaged_is_named(model_dir, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match="'fp16' is not available with backend 'openvino', which offers 'auto', 'fp"):
         open_openvino(model_dir / "model.onnx", "fp16", None)
     (tmp_path / "model.onnx").write_bytes((model_dir / "model.onnx").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"/model.onnx: truncated or no ONNX file; export or down"):
+    with pytest.raises(CheckpointError, match=r"/model.onnx: truncated or not an ONNX file; export or down"):
         open_openvino(tmp_path / "model.onnx", "fp32", None)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(BackendError, match=r"'openvino' needs the package openvino; `pip install ms_ocr_handwritten\["):

@@ -37,7 +37,7 @@ def test_slices_lists_and_columns_give_lists_as_in_datasets(lines):
     for key in (slice(2, 8, 3), slice(-3, None), [7, 0, -1], slice(5, 5)):
         assert lines[key] == plain[key]
     assert lines["label"] == list(plain["label"]) and lines[-1] == plain[-1] and lines[6] == plain[6]
-    with pytest.raises(KeyError, match="text: no column of this name; there are image, label"):
+    with pytest.raises(KeyError, match="text: no such column; available: image, label"):
         lines["text"]
 
 

@@ -95,17 +95,17 @@ BAD = {
     "many pixels": ((encoded(Image.new("1", (1100, 1000))), None), 422, "ImageError", "limit of 1000000 pixels"),
     "many bytes": ((b"x" * (2**18 + 1), None), 413, "RequestError", "262145 bytes are over the limit of 262144"),
     "too many bytes": ((b"x" * 2**20, None), 413, "RequestError", "over the limit of 365909 bytes"),
-    "another kind": ((LINE, "text/plain"), 415, "RequestError", "'text/plain' is not taken"),
-    "no JSON": ((b"{", "application/json"), 400, "RequestError", "no JSON"),
-    "deep JSON": ((b"[" * 100_000, "application/json"), 400, "RequestError", "no JSON"),
+    "another kind": ((LINE, "text/plain"), 415, "RequestError", "'text/plain' is not supported"),
+    "no JSON": ((b"{", "application/json"), 400, "RequestError", "not JSON"),
+    "deep JSON": ((b"[" * 100_000, "application/json"), 400, "RequestError", "not JSON"),
     "another key": (as_json(path="/etc/passwd"), 400, "RequestError", "one key, 'image' (base64) or 'url'"),
-    "no base64": (as_json(image="data:image/png;base64,AAAA"), 400, "RequestError", "send base64 alone"),
-    "no string": (as_json(image=[1]), 400, "RequestError", "'image' is no string"),
+    "no base64": (as_json(image="data:image/png;base64,AAAA"), 400, "RequestError", "send only base64"),
+    "no string": (as_json(image=[1]), 400, "RequestError", "'image' is not a string"),
     "a file's URL": (as_json(url="file:///etc/passwd"), 400, "RequestError", "http:// or https:// expected"),
     "a path": (as_json(url="/etc/passwd"), 400, "RequestError", "http:// or https:// expected"),
     "nobody's URL": (as_json(url="http://127.0.0.1:1/"), 422, "ImageError", "download failed"),
-    "no form": ((b"junk", "multipart/form-data; boundary=mark"), 400, "RequestError", "no multipart form"),
-    "no boundary": ((form(LINE)[0], "multipart/form-data"), 400, "RequestError", "no multipart form"),
+    "no form": ((b"junk", "multipart/form-data; boundary=mark"), 400, "RequestError", "not a multipart form"),
+    "no boundary": ((form(LINE)[0], "multipart/form-data"), 400, "RequestError", "not a multipart form"),
     "half a form": ((form(LINE)[0][:-40], form(LINE)[1]), 400, "RequestError", "the form holds 0 files"),
     "an empty file": (form(b""), 422, "ImageError", "empty"),
 }
@@ -122,7 +122,7 @@ def test_what_is_no_request_of_ours_is_told_so(server):
     assert server.post(LINE, path="/nothing")[0] == 404
     status, answer, headers = server.post(LINE, path="/healthz")
     assert (status, headers["allow"]) == (405, "GET")
-    assert "/docs lists what there is" in answer["message"]
+    assert "/docs lists the paths" in answer["message"]
     status, answer, _ = server.post(LINE, path="/page")
     assert (status, answer["error"]) == (501, "BackendError")
     assert "--no-page" in answer["message"]
@@ -422,7 +422,7 @@ def run(*options: str, script: str | None = None) -> subprocess.CompletedProcess
 def test_a_port_that_is_taken_is_named(server):
     done = run("--port", str(server.port))
     assert done.returncode == 1
-    assert f"error: 127.0.0.1, port {server.port}: cannot be listened at" in done.stderr
+    assert f"error: 127.0.0.1, port {server.port}: cannot listen there" in done.stderr
 
 
 def test_without_the_extra_the_command_says_what_to_install():

@@ -1,5 +1,5 @@
-"""The page on which a model is tried and its readings are corrected: `ms-ocr app`.
+"""A browser page for trying a model and correcting its readings: `ms-ocr app`.
 
-reading.py (pictures to what is shown of them) -> drawing.py (that as HTML) -> interface.py (Gradio, the only edge)
-corrections.py (readings that were corrected, into an LMDB); texts.py (Chinese and English)
+reading.py (images to displayable results) -> drawing.py (results as HTML) -> interface.py (Gradio, only used here)
+corrections.py (corrected readings, into an LMDB); texts.py (Chinese and English)
 """

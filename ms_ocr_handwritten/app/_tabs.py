@@ -1,4 +1,4 @@
-"""The tabs of the page in Gradio. The leading underscore keeps ModelScope's plugin loader away from it."""
+"""The tabs of the page in Gradio. The leading underscore hides the module from ModelScope's plugin loader."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from .drawing import error_html
 from .handlers import LINE, PAGE, Choice, Handlers, Item, Source
 from .texts import TEXTS, language_of
 
-_KEPT = 24 * 3600  # s that an uploaded file stays while the page is served
-_TURN: Any = {"concurrency_limit": 1, "concurrency_id": "reading"}  # a reading takes all cores
+_KEPT = 24 * 3600  # s that an uploaded file is kept while the page is served
+_TURN: Any = {"concurrency_limit": 1, "concurrency_id": "reading"}  # a reading uses all cores
 _PRIVATE: Any = {"api_visibility": "private"}
 
-word = gradio.I18n()  # the browser says it in its language
+word = gradio.I18n()  # translated in the browser
 
 
 class LocalBlocks(gradio.Blocks):
-    """Blocks that take uploaded files alone: Gradio's own would fetch the address that stands in a file's place."""
+    """Blocks that accept only uploaded files: Gradio itself would also download a URL given in place of a file."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list, state: Any, explicit_call: bool = False) -> list:
         if _holds_address(inputs):
@@ -38,13 +38,13 @@ def _holds_address(data: object) -> bool:
 def build(
     handlers: Handlers, models: Sequence[str], precisions: Sequence[str], precision: str, pages: bool, others: bool
 ) -> gradio.Blocks:
-    """The whole page.
+    """Build the whole page.
 
     Args:
-        models: To choose from, the first at first.
-        precision: At first.
+        models: The choices, the first as the initial one.
+        precision: Initial choice.
         pages: Whether pages can be read.
-        others: Whether models beside `models` may be typed.
+        others: Whether models other than `models` may be typed.
     """
     with LocalBlocks(title=" · ".join(TEXTS["title"]), analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as blocks:
         gradio.Markdown(word("heading"))
@@ -65,7 +65,7 @@ def build(
 
 
 def _read_tab(handlers: Handlers, model: gradio.Dropdown, precision: gradio.Dropdown, pages: bool) -> tuple:
-    """The tab to read in; its button "correct this", if any, and the state that holds what was read."""
+    """The tab for reading; returns its button "correct this", if any, and the state that holds the result."""
     source, read = gradio.State(None), gradio.State(())
     with gradio.Row():
         with gradio.Column(min_width=280):
@@ -111,7 +111,7 @@ def _read_tab(handlers: Handlers, model: gradio.Dropdown, precision: gradio.Drop
         return answer.html, answer.text, answer.items
 
     read_it: Any = {"fn": reading, "inputs": [source, model, precision, kind], "outputs": [shown, text, read]}
-    # the file as it was uploaded: Gradio itself would decode it, without our limits
+    # the file as uploaded: Gradio itself would decode it without our limits
     picture.change(dropped, picture, source, preprocess=False, **_PRIVATE).then(**read_it, **_TURN, **_PRIVATE)
     take.click(drawn, drawing, source, js=pad.TAKE, **_PRIVATE).then(**read_it, **_TURN, **_PRIVATE)
     wipe.click(None, js=pad.WIPE)
@@ -128,7 +128,7 @@ def _correct_tab(
     correct: gradio.Button,
     read: gradio.State,
 ) -> None:
-    """The tab to correct in."""
+    """The tab for correcting."""
     with gradio.Row():
         with gradio.Column(min_width=280):
             files = gradio.File(

@@ -1,4 +1,4 @@
-"""Readings that somebody corrected, appended to an LMDB for the next fine-tuning."""
+"""Corrected readings, appended to an LMDB for the next fine-tuning."""
 
 import os
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from ..lmdb.append import append_record
 from ..lmdb.labels import KINDS, label_faults, vocabulary_faults
 from ..vocab import Vocabulary
 
-_REFUSED = ("empty-label", "control-character", "alignment")  # no training could learn them
+_REFUSED = ("empty-label", "control-character", "alignment")  # unusable for training
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What was stored: the LMDB now holds `samples` lines; `notes` say what a training may object to."""
+    """A stored correction: the LMDB now holds `samples` lines; `notes` list possible problems for training."""
 
     samples: int
     notes: tuple[str, ...] = ()
@@ -25,17 +25,17 @@ class Correction:
 def save_correction(
     lmdb: str | os.PathLike[str], picture: Path | bytes, text: str, source: str, vocabulary: Vocabulary
 ) -> Correction:
-    """Append a line and its text to the LMDB folder `lmdb`; see `lmdb.append` for what a crash can do (nothing).
+    """Append a line and its text to the LMDB folder `lmdb`; `lmdb.append` is safe against crashes.
 
     Args:
-        lmdb: Begun where there is none.
+        lmdb: Created if it does not exist.
         picture: An encoded image, stored byte for byte.
-        text: Without the spaces at its ends.
-        source: What the picture is called.
+        text: Stored without leading and trailing spaces.
+        source: The image's name.
         vocabulary: Of the model that will be fine-tuned.
 
     Raises:
-        LabelError: The text is empty, holds control characters or is too long for the line.
+        LabelError: The text is empty, contains control characters or is too long for the line.
         ImageError, LmdbError: As `append_record`.
     """
     text = text.strip()

@@ -1,6 +1,6 @@
-"""What was read as HTML: the picture with the places of its characters, the text in the colours of its confidences.
+"""Results as HTML: the image with the positions of its characters, the text coloured by confidence.
 
-Everything that comes from a picture, a model or an error is escaped.
+Everything that comes from an image, a model or an error is escaped.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from ..page.reader import PageCharacter, Polygon
 from .reading import ReadPicture
 from .texts import text
 
-SHOWN_PIXELS = 1_500_000  # to which a picture is shrunk
-LEAST_LINE = 48  # px of height in which a line is shown at least; a long one is scrolled
+SHOWN_PIXELS = 1_500_000  # an image is scaled down to this
+LEAST_LINE = 48  # minimum height in px at which a line is shown; long lines scroll
 _QUALITY = 85  # of the JPEG
 
 STYLE = """
@@ -34,7 +34,7 @@ STYLE = """
 .ocr .done { border-left: 4px solid #16a34a; padding: .25rem .75rem; overflow-wrap: anywhere; }
 """
 
-# The place in the picture and the character in the text light up together, and what is known of it is told below.
+# A character is highlighted in image and text together, and its details are shown below.
 SCRIPT = """
 <script>
 document.addEventListener("mouseover", (event) => {
@@ -51,7 +51,7 @@ document.addEventListener("mouseover", (event) => {
 
 
 def reading_html(read: ReadPicture, language: str) -> str:
-    """The picture, the text and, for a line, its alternatives."""
+    """The image, the text and, for a line, its alternatives."""
     parts = [_picture(read, language)]
     if any(line.text for line in read.lines):
         parts.append(_text(read, language))
@@ -71,7 +71,7 @@ def error_html(error: Exception, language: str) -> str:
 
 
 def done_html(done: str, notes: Sequence[str], language: str) -> str:
-    """done: what was done; notes: what should be seen to, if anything."""
+    """done: what was done; notes: what needs attention, if anything."""
     parts = [f'<p class="done" role="status">{escape(done)}</p>']
     if notes:
         rows = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -122,12 +122,12 @@ def _text(read: ReadPicture, language: str) -> str:
 
 
 def _told(char: PageCharacter, at: str, language: str) -> str:
-    """The attributes that tie a place to its character, and what is said of both."""
+    """The attributes that link a position to its character, and the details of both."""
     xs = [x for x, _ in char.polygon]
     told = f"{char.character}  {text('confidence', language)} {char.score:.3f}  x {min(xs):.0f}–{max(xs):.0f} px"
     return f'data-at="{at}" data-told="{escape(told)}"'
 
 
 def confidence_colour(score: float) -> str:
-    """Green for 1, red for 0; most of the range lies above 0.8, where it matters. A colour of CSS."""
+    """A CSS colour, green for 1, red for 0; most of the range is above 0.8, where it matters."""
     return f"hsl({120 * score**4:.0f} 85% 42%)"

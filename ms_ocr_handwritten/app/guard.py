@@ -1,4 +1,4 @@
-"""What stands before Gradio's server: answers that keep the browser at home, and no addresses fetched for others."""
+"""Middleware before Gradio's server: headers that keep the browser from other hosts, and no fetching for clients."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -8,7 +8,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# Gradio's page holds scripts and styles of its own, and its components are compiled in the browser.
+# Gradio's page has inline scripts and styles, and its components are compiled in the browser.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -19,7 +19,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-_FETCHING = ("/file=http:", "/file=https:", "/proxy=")  # Gradio would ask another server, and hand its answer on
+_FETCHING = ("/file=http:", "/file=https:", "/proxy=")  # Gradio would query another server and pass on its response
 
 
 class Guard:

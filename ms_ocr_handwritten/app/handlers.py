@@ -1,4 +1,4 @@
-"""What happens when somebody drops a picture or saves a correction; knows HTML and paths, but nothing of Gradio."""
+"""What happens when a user drops an image or saves a correction; uses HTML and paths, but is independent of Gradio."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ LINE, PAGE = "line", "page"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that was given: `image` a file or the bytes of one, `name` what its owner calls it."""
+    """A given image: `image` is a file or its bytes, `name` the user's name for it."""
 
     image: Path | bytes
     name: str
@@ -33,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Item:
-    """A line that waits for its correction; `text` is None until it was read."""
+    """A line waiting for correction; `text` is None until it is read."""
 
     source: Source
     text: str | None = None
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Shown:
-    """The answer to a reading: HTML, the text, and its lines as they may be corrected."""
+    """The response to a reading: HTML, the text, and its lines for correction."""
 
     html: str
     text: str = ""
@@ -51,10 +51,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What the page does.
+    """The actions of the page.
 
     corrections: the LMDB for corrected readings; None: no corrections
-    alternatives: how many texts are shown of a line
+    alternatives: number of texts shown per line
     """
 
     recognizers: Recognizers
@@ -67,7 +67,7 @@ class Handlers:
         return Source(drawn_line(data_url, self.limits), "drawing.png")
 
     def read(self, source: Source, choice: Choice, language: str) -> Shown:
-        """Read a line or a page; what is wrong with the picture, the model or the machine becomes the HTML."""
+        """Read a line or a page; errors of the image, the model or the machine are shown as HTML."""
         try:
             read = self._read(source, choice)
         except (OcrError, MemoryError) as error:
@@ -92,7 +92,7 @@ class Handlers:
             raise ImageError(f"{source.name}: {error}") from error
 
     def first(self, queue: list[Item], choice: Choice, language: str) -> tuple[list[Item], str, str]:
-        """The queue with its first line read, that line as HTML or why it could not be read, and how many are left."""
+        """The queue with its first line read, that line or its error as HTML, and the number of lines left."""
         if not queue:
             return queue, "", said_html(text("queue_empty", language))
         item, *others = queue
@@ -102,15 +102,15 @@ class Handlers:
         except (OcrError, MemoryError) as error:
             return [replace(item, text=item.text or ""), *others], error_html(error, language), left
         known = _item(item.source, read.lines[0], read)
-        if item.text is not None:  # of a page, on which the line was read with what stands around it
+        if item.text is not None:  # from a page, where the line was read in context
             known = replace(known, text=item.text)
         return [known, *others], reading_html(replace(read, alternatives=()), language), left
 
     def save(self, queue: list[Item], corrected: str, choice: Choice, language: str) -> tuple[list[Item], str]:
-        """Append the first line of the queue with its corrected text; it leaves the queue once it is on the disk.
+        """Append the first line of the queue with its corrected text; it leaves the queue once it is on disk.
 
         Returns:
-            The queue afterwards, where what was refused keeps its text, and what was done or why not, as HTML.
+            The new queue, in which a rejected line keeps its text, and the outcome as HTML.
         """
         if not queue or self.corrections is None:
             return queue, ""

@@ -1,8 +1,8 @@
-"""The page itself, by Gradio, and the server that shows it: to this machine alone unless told otherwise.
+"""The Gradio page and its server, by default reachable from this machine only.
 
-Nothing is asked of the network, neither by the server nor by the browser: Gradio's telemetry is off, fonts are those of
-the system, URLs are not fetched, and a Content-Security-Policy forbids the browser what is not of this server. Of the
-files of this machine Gradio serves those that were uploaded, in a folder that is made for this run and removed with it.
+Neither the server nor the browser uses the network: Gradio's telemetry is off, system fonts are used, URLs are not
+downloaded, and a Content-Security-Policy keeps the browser from all other servers. The only local files that Gradio
+serves are uploads, in a folder that is created for each run and then removed.
 """
 
 import atexit
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     import gradio
 
 
-LEAST_GRADIO = (6, 31)  # older ones were not tested
+LEAST_GRADIO = (6, 31)  # older versions are untested
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is served, and to whom.
 
-    models: directories or ids to choose from, none for the embedded model; where only this machine is served, others
+    models: directories or ids to choose from, none for the embedded model; if only this machine is served, others
         may be typed
-    host: whose address is listened at; "0.0.0.0" is everybody's who reaches this machine
-    port: None for the first that is free from 7860 on
-    corrections: the LMDB that corrected readings are appended to; None: there is no tab for them
+    host: address to listen on; "0.0.0.0" admits everybody who can reach this machine
+    port: None for the first free one from 7860
+    corrections: the LMDB to which corrected readings are appended; None: there is no tab for them
     """
 
     models: Sequence[str] = ()
@@ -59,7 +59,7 @@ class Served:
     blocks: "gradio.Blocks"
 
     def wait(self) -> None:
-        """Until the process is interrupted."""
+        """Block until the process is interrupted."""
         self.blocks.block_thread()
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Served:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server at `host`."""
+    """Whether a server at `host` is reachable from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -75,18 +75,18 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(settings: Settings) -> Served:
-    """Begin to serve the page.
+    """Start serving the page.
 
     Raises:
         BackendError: Gradio is missing or too old.
         ConfigurationError, HubError ...: The first model cannot be opened.
-        OutputError: The port is taken.
+        OutputError: The port is in use.
     """
     models = tuple(settings.models) or (default_model_dir(),)
     others = is_loopback(settings.host)
     recognizers = Recognizers(models, settings.backend, settings.device, others)
-    recognizers.get(models[0], settings.precision)  # better now than when somebody has dropped a picture
-    folder = tempfile.mkdtemp(prefix="ms-ocr-app-")  # of this user alone
+    recognizers.get(models[0], settings.precision)  # open it now rather than when the first image is dropped
+    folder = tempfile.mkdtemp(prefix="ms-ocr-app-")  # accessible to this user only
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = folder
     _require_gradio()
@@ -134,7 +134,7 @@ def _require_gradio() -> None:
 
 
 def _guarded() -> dict[str, Any]:
-    """Arguments of the server: what guards every request and every answer."""
+    """Server arguments: the guard of all requests and responses."""
     from starlette.middleware import Middleware
 
     from .guard import Guard

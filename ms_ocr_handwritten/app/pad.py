@@ -1,4 +1,4 @@
-"""The pad to draw a line on: a canvas of the browser and its script."""
+"""The pad for drawing a line: an HTML canvas and its script."""
 
 HTML = "<canvas></canvas>"
 
@@ -33,7 +33,7 @@ canvas.addEventListener("pointermove", (event) => {
 for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
 """
 
-# What the buttons run: the first gives the drawing to the server, the second begins anew.
+# What the buttons run: the first sends the drawing to the server, the second clears it.
 TAKE = '() => document.querySelector("#pad canvas").toDataURL("image/png")'
 WIPE = """() => {
   const canvas = document.querySelector("#pad canvas");

@@ -1,4 +1,4 @@
-"""Pictures to what the page shows of them: the recognisers that are open, a line or a page that was read."""
+"""Images to what the page shows of them: the open recognisers, and the reading of a line or a page."""
 
 import base64
 import binascii
@@ -26,19 +26,19 @@ from ..page.detector import RAPIDOCR, Detector, open_detector
 from ..page.reader import PageCharacter, PageLine, PageReader, borders
 from ..recognizer import Recognizer
 
-_KEPT_OPEN = 2  # recognisers; an official-size one takes some 300 MB
+_KEPT_OPEN = 2  # recognisers; one of official size takes about 300 MB
 _DATA_URL = "data:image/png;base64,"
 
 
 @dataclass(frozen=True, eq=False)
 class ReadPicture:
-    """A picture and what was read of it.
+    """An image and its reading.
 
     rgb: uint8 (H, W, 3)
     of_line: whether it was read as a line
-    lines: one for a picture of a line; polygons in px of `rgb`
-    alternatives: (text, log-probability) of a picture of a line
-    advice: what is wrong with the picture as one line of text, '' if nothing is
+    lines: one for a line image; polygons in px of `rgb`
+    alternatives: (text, log-probability) for a line image
+    advice: why the image is not suitable as one line of text, '' if it is
     """
 
     rgb: np.ndarray
@@ -52,26 +52,26 @@ class ReadPicture:
         return "\n".join(line.text for line in self.lines)
 
     def line_pictures(self) -> list[bytes]:
-        """Each line of a page as a PNG, cut out straight."""
+        """Each line of a page as a PNG, cut out and straightened."""
         bgr = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2BGR)
         return [encode_line(cut_line(bgr, line.polygon)) for line in self.lines]
 
 
 class Recognizers:
-    """The recognisers of the models that may be chosen; the last used ones stay open."""
+    """The recognisers of the available models; the most recently used ones stay open."""
 
     def __init__(
         self, models: Sequence[str], backend: str = "auto", device: str | None = None, others: bool = False
     ) -> None:
-        """others: whether models beside `models` may be named, by directory or id."""
+        """others: whether models other than `models` may be chosen, by directory or id."""
         self._models, self._others = tuple(models), others
         self._backend, self._device = backend, device
         self._open: OrderedDict[tuple[str, str], Recognizer] = OrderedDict()
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "ms-ocr-read")  # Gradio asks from any
+        self._thread = ThreadPoolExecutor(1, "ms-ocr-read")  # Gradio calls from any thread
 
     def get(self, model: str, precision: str) -> Recognizer:
-        """Raises ConfigurationError for a model that may not be named, and as `Recognizer.from_pretrained` does."""
+        """Raises ConfigurationError for a model that is not offered, and as `Recognizer.from_pretrained` does."""
         if model not in self._models and not (self._others and model):
             raise ConfigurationError(f"{model!r}: not one of the models of this page; choose one of them")
         with self._lock:
@@ -88,7 +88,7 @@ class Recognizers:
 
 
 def read_line(recognizer: Recognizer, picture: Path | bytes, n_best: int, limits: Limits) -> ReadPicture:
-    """Read the picture of one line. Raises ImageError, which does not name the path."""
+    """Read the image of one line. Raises ImageError, which does not reveal the path."""
     rgb = _loaded(picture, limits)
     line = recognizer.read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), n_best)
     height, width = rgb.shape[:2]
@@ -98,7 +98,7 @@ def read_line(recognizer: Recognizer, picture: Path | bytes, n_best: int, limits
 
 
 def _placed(line: Line, width: int, height: int) -> tuple[PageCharacter, ...]:
-    """The characters side by side, each from the upper to the lower edge of the picture."""
+    """Adjacent boxes of the characters, each from the top to the bottom of the image."""
     edges = borders([(char.x0, char.x1) for char in line.chars], width)
     return tuple(
         PageCharacter(char.character, char.score, ((x0, 0), (x1, 0), (x1, height), (x0, height)))
@@ -107,7 +107,7 @@ def _placed(line: Line, width: int, height: int) -> tuple[PageCharacter, ...]:
 
 
 def read_page(recognizer: Recognizer, picture: Path | bytes) -> ReadPicture:
-    """Read the picture of a page. Raises ImageError, BackendError."""
+    """Read the image of a page. Raises ImageError, BackendError."""
     rgb = _loaded(picture, PAGE_LIMITS)
     page = PageReader(recognizer, _detector()).read(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     return ReadPicture(rgb, False, page.lines)
@@ -115,12 +115,12 @@ def read_page(recognizer: Recognizer, picture: Path | bytes) -> ReadPicture:
 
 @functools.cache
 def _detector() -> Detector:
-    """What finds lines, which takes a while to open."""
+    """The line detector, which takes a while to open."""
     return open_detector(RAPIDOCR)
 
 
 def reads_pages() -> bool:
-    """Whether the packages of the extra `page` are here."""
+    """Whether the packages of the extra `page` are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("rapidocr", "onnxruntime"))
 
 
@@ -129,20 +129,20 @@ def _loaded(picture: Path | bytes, limits: Limits) -> np.ndarray:
         return load_image(picture, limits=limits)
     try:
         check_bytes(os.path.getsize(picture), picture.name, limits.max_bytes)
-        encoded = picture.read_bytes()  # a message about bytes does not say where on the server they lie
+        encoded = picture.read_bytes()  # so that messages do not reveal its place on the server
     except OSError as error:
         raise ImageError(f"{picture.name}: {error.strerror}; drop it again") from None
     return load_image(encoded, limits=limits)
 
 
 def drawn_line(data_url: str, limits: Limits) -> bytes:
-    """The PNG of a drawing, cut to what was drawn.
+    """The PNG of a drawing, cropped to the ink.
 
     Args:
-        data_url: Of a canvas of the browser, "data:image/png;base64,...".
+        data_url: From an HTML canvas, "data:image/png;base64,...".
 
     Raises:
-        ImageError: It is none, or empty.
+        ImageError: It is not such a URL, or empty.
     """
     if not data_url.startswith(_DATA_URL):
         raise ImageError("the drawing is not a PNG; draw it again")

@@ -42,10 +42,10 @@ TEXTS: dict[str, tuple[str, str]] = {
 
 
 def text(key: str, language: str, **values: object) -> str:
-    """The text in one of LANGUAGES; `values` fill its braces."""
+    """The text in one of LANGUAGES; `values` fill its placeholders."""
     return TEXTS[key][LANGUAGES.index(language)].format(**values)
 
 
 def language_of(accepted: str) -> str:
-    """The language of an `Accept-Language` header ("zh-CN,zh;q=0.9"): Chinese where it comes first, else English."""
+    """The language for an `Accept-Language` header ("zh-CN,zh;q=0.9"): Chinese if it comes first, else English."""
     return "zh" if accepted.strip().lower().startswith("zh") else "en"

@@ -1,4 +1,4 @@
-"""Reading rows in bulk by engines that others wrote: `datasets.Dataset.map`, Ray Data's `map_batches`, process pools.
+"""Reading rows in bulk with existing engines: `datasets.Dataset.map`, Ray Data's `map_batches`, process pools.
 
 from ms_ocr_handwritten.bulk import ReadLines
 dataset.map(ReadLines(), batched=True, batch_size=256, num_proc=8)
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadLines:
-    """Reads a batch of rows: each is given `text`, `score` and `chars`, or an `error`; its other columns stay.
+    """Reads a batch of rows: adds `text`, `score` and `chars`, or an `error`; the other columns are kept.
 
-    It is made of plain arguments, which are all that is pickled. Each process opens the recogniser once, at the first
-    batch. Two that would read alike are equal, so `datasets` finds in its cache what was read with the same files (of
-    the model, of a language model, of a lexicon), and nothing else.
+    It consists of plain arguments, and only these are pickled. Each process opens the recogniser once, at the first
+    batch. Instances that would read alike are equal, so the cache of `datasets` finds only what was read with the same
+    files (of the model, of a language model, of a lexicon).
 
     Args:
-        model: a model directory, or an id; None for the embedded model. A directory must be there, under the same path,
+        model: a model directory, or an id; None for the embedded model. A directory must exist, under the same path,
             on every machine that reads.
         image: the column of the images: encoded bytes, paths, URLs, what `datasets` stores ({"bytes", "path"}), Pillow
             images, arrays.
-        prefix: of the columns that are added, where rows have a `text` of their own.
-        rgb: arrays hold RGB (as `ray.data.read_images` gives them), not BGR as OpenCV does.
-        threads: that one process computes with. PyTorch's are set for the whole process; None leaves them.
+        prefix: of the added columns, if the rows already have a `text`.
+        rgb: arrays are RGB (as from `ray.data.read_images`), not BGR as in OpenCV.
+        threads: number of threads per process. PyTorch's are set for the whole process; None leaves them unchanged.
         backend, precision, device, trim, language_model, augment_below, limits: as for `Recognizer.from_pretrained`.
         batch_size, n_best, allowed, lexicon, lexicon_mode: as for `Recognizer.read_many`. n_best above 1 adds a column
             `alternatives`.
@@ -82,19 +82,19 @@ class ReadLines:
             object.__setattr__(self, name, value)
 
     def __call__(self, batch: "Mapping[str, Any] | pyarrow.Table") -> "dict[str, Any] | pyarrow.Table":
-        """Read a batch of rows, in their order.
+        """Read a batch of rows, in order.
 
         Args:
             batch: columns of equal length, in a dict (a batch of Ray Data's "numpy" format, or your own), in the
-                mapping that `datasets` gives, or a `pyarrow.Table`.
+                mapping from `datasets`, or a `pyarrow.Table`.
 
         Returns:
-            The batch with the new columns; to `datasets` these alone, since `map` keeps the others as they are stored.
-            `text` str, '' where nothing was read; `score` float in [0, 1]; `chars` a list of {"character", "score",
-            "x0", "x1"}; `error` '' or why the image could not be read, text and chars being empty then and score 0.
+            The batch with the new columns; for `datasets` only the new ones, since `map` keeps the others as stored.
+            `text` str, '' if nothing was read; `score` float in [0, 1]; `chars` a list of {"character", "score",
+            "x0", "x1"}; `error` '' or why the image could not be read; text and chars are then empty and score 0.
 
         Raises:
-            ConfigurationError: There is no column of images, or one of the new columns is there already.
+            ConfigurationError: There is no column of images, or a new column exists already.
             OcrError: The recogniser cannot be opened. An image that cannot be read raises nothing.
         """
         import pyarrow
@@ -110,7 +110,7 @@ class ReadLines:
                 "(of Ray Data: batch_format 'numpy' or 'pyarrow'; of datasets: batched=True)"
             )
         self._check(list(batch))
-        # Asked for a column, `datasets` decodes it, and one bad image ends all: its rows as they are stored are better.
+        # Accessing a column makes `datasets` decode it, and one bad image fails the batch: use the rows as stored.
         table = getattr(batch, "pa_table", None)
         read = self._read(batch[self.image] if table is None else table.column(self.image).to_pylist())
         added = {self.prefix + name: values for name, values in read.items()}
@@ -129,10 +129,10 @@ class ReadLines:
         return columns_of(lines, self.n_best)
 
     def _images(self, values: "list[Any] | np.ndarray") -> Iterator[Any]:
-        """What `load_image` takes; it says of anything else what is wrong."""
+        """The inputs of `load_image`, which reports values that it does not accept."""
         for value in values:
             image = stored_image(value)
-            if isinstance(image, list):  # pixels, as Arrow gives them
+            if isinstance(image, list):  # pixels, as returned by Arrow
                 with suppress(ValueError):
                     image = np.asarray(image)
             yield bgr(image) if self.rgb and isinstance(image, np.ndarray) else image
@@ -140,7 +140,7 @@ class ReadLines:
     def _check(self, columns: list[str]) -> None:
         if self.image not in columns:
             raise ConfigurationError(
-                f"no column {self.image!r}; there are {', '.join(columns)}; name the one of images: ReadLines(image=)"
+                f"no column {self.image!r}; available: {', '.join(columns)}; name the image column: ReadLines(image=)"
             )
         taken = [self.prefix + name for name in arrow_types(self.n_best) if self.prefix + name in columns]
         if taken:
@@ -151,7 +151,7 @@ class ReadLines:
 
 @functools.lru_cache(maxsize=1)
 def _recognizer(reader: ReadLines) -> "Recognizer":
-    """That of this process. A pool pickles its callable with every batch, so it is not the callable's own."""
+    """The recogniser of this process. Not held by the callable, which a pool pickles again for every batch."""
     return open_recognizer(
         reader.model,
         reader.backend,

@@ -1,6 +1,6 @@
-"""What was read as columns of rows, of the same types whatever a batch holds: '' and 0, never null.
+"""Readings as columns of rows, with the same types whatever a batch contains: '' and 0, never null.
 
-A batch without a character, or without an error, would else have columns of no type, which do not go together with
+Otherwise a batch without characters, or without errors, would have untyped columns, which cannot be concatenated with
 those of other batches.
 """
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def columns_of(lines: "Iterable[Line | OcrError]", n_best: int) -> dict[str, list[Any]]:
-    """`text`, `score`, `chars` and `error` of each line, and `alternatives` where `n_best` is more than 1."""
+    """`text`, `score`, `chars` and `error` of each line, and `alternatives` if `n_best` is more than 1."""
     columns: dict[str, list[Any]] = {name: [] for name in _names(n_best)}
     for line in lines:
         error = ""
         if isinstance(line, OcrError):
             if isinstance(line, ImageError):
-                line.index = None  # the row says where
+                line.index = None  # the row shows its position
             error, line = str(line) or type(line).__name__, Line("", 0.0, ())
         columns["text"].append(line.text)
         columns["score"].append(float(line.score))

@@ -1,4 +1,4 @@
-"""The recogniser of one process among several, and which model it reads with."""
+"""The recogniser of one process among several, and the identity of its model."""
 
 import hashlib
 import os
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def open_recognizer(
     model: "str | os.PathLike[str] | None", backend: str, precision: str, *, threads: int | None, **options: Any
 ) -> "Recognizer":
-    """The recogniser of `model` (None: the embedded one) with that many threads of whatever computes; None: all.
+    """The recogniser of `model` (None: the embedded one) with that many threads, whatever the backend; None: all.
 
-    options: as for `Recognizer.from_pretrained`, which says what this raises.
+    options: as for `Recognizer.from_pretrained`, which lists the errors raised.
     """
     from ..recognizer import Recognizer
 
@@ -44,19 +44,19 @@ def open_recognizer(
 
 
 def model_digest(model: "str | os.PathLike[str] | None") -> str:
-    """A digest of what is read of a model directory (None: the embedded model); '' for an id."""
+    """A digest of the files used of a model directory (None: the embedded model); '' for an id."""
     folder = Path(default_model_dir() if model is None else model)
     if not folder.is_dir():
         return ""
     names = (CONFIGURATION_FILE, VOCABULARY_FILE, *WEIGHTS_FILES, ONNX_FILE, INT8_FILE)
     language_model = None
-    with suppress(OcrError):  # opening says what is wrong
+    with suppress(OcrError):  # opening reports what is wrong
         language_model = Configuration.load(folder).decoder.within(folder).language_model
     return _digest({name: folder / name for name in names} | _files_of(language_model))
 
 
 def decoding_digest(language_model: "str | os.PathLike[str] | None", lexicon: object) -> str:
-    """A digest of the files that say how lines are decoded; '' where there are none."""
+    """A digest of the files that affect decoding; '' if there are none."""
     files = _files_of(language_model)
     if isinstance(lexicon, (str, os.PathLike)):
         files["lexicon"] = Path(lexicon)
@@ -64,7 +64,7 @@ def decoding_digest(language_model: "str | os.PathLike[str] | None", lexicon: ob
 
 
 def _files_of(language_model: "str | os.PathLike[str] | None") -> dict[str, Path]:
-    """A language model and its weights, by what they are."""
+    """A language model and its weights, by role."""
     if language_model is None:
         return {}
     from ..decoding.language_model import weights_file
@@ -73,7 +73,7 @@ def _files_of(language_model: "str | os.PathLike[str] | None") -> dict[str, Path
 
 
 def _digest(files: dict[str, Path]) -> str:
-    """A digest of the content of those files that are there."""
+    """A digest of the content of the files that exist."""
     digest = hashlib.sha256()
     for name, path in files.items():
         if path.is_file():

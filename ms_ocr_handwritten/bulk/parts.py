@@ -1,10 +1,10 @@
-"""The results of a long run, as files of a fixed number of rows, each of which appears whole.
+"""The results of a long run, as files with a fixed number of rows, each of which appears only once complete.
 
     lines.jsonl -> lines-00000.jsonl, lines-00001.jsonl ..., and lines.run.json
 
-Part p holds the rows from p * size on, whoever reads them: one process or many, at once or after a kill. So a part that
-is there is done, and no row can come twice or be lost. lines.run.json says what the parts were read of and how, and a
-run that would read otherwise is refused.
+Part p holds the rows from p * size on, whoever reads them: one process or many, concurrently or after a kill. So an
+existing part is complete, and no row can be duplicated or lost. lines.run.json records the inputs and settings of the
+parts, and a run with different ones is rejected.
 """
 
 import glob
@@ -23,17 +23,17 @@ from ..line import Line, line_row
 from .columns import arrow_types, columns_of
 
 Item = TypeVar("Item")
-Write = Callable[[str, Line | OcrError], None]  # called with the name of each line, and what was read
+Write = Callable[[str, Line | OcrError], None]  # called with the name of each line and its result
 
 SUFFIXES = (".jsonl", ".parquet")
-_ROWS = 512  # of Parquet written at once
+_ROWS = 512  # of Parquet per write
 
 
 class Parts:
     """The files of a run whose results are named `out`, FILE.jsonl or FILE.parquet."""
 
     def __init__(self, out: Path, n_best: int = 1) -> None:
-        """n_best: as `columns_of` is told. Raises ConfigurationError for a name of another kind."""
+        """n_best: as for `columns_of`. Raises ConfigurationError for a name with another suffix."""
         if out.suffix not in SUFFIXES:
             raise ConfigurationError(f"{out}: results are written as {' or '.join(SUFFIXES)}; give such a name")
         self.out, self._n_best = out, n_best
@@ -56,11 +56,11 @@ class Parts:
         return {int(match[1]) for name in names if (match := form.fullmatch(name))}
 
     def agree(self, told: dict[str, Any]) -> None:
-        """Write down what this run reads and how, or compare it with what a former run, or another process, wrote.
+        """Record what this run reads and how, or compare it with the record of an earlier run or another process.
 
-        Raises ConfigurationError where they differ, OutputError where it cannot be written.
+        Raises ConfigurationError if they differ, OutputError if it cannot be written.
         """
-        told = json.loads(json.dumps(told))  # as it is read back
+        told = json.loads(json.dumps(told))  # in the form in which it is read back
         if self.former() is None:
             write_atomically(self.run_file, json.dumps(told, indent=1).encode("ascii"))
         former = self.former() or {}
@@ -73,7 +73,7 @@ class Parts:
             )
 
     def former(self) -> dict[str, Any] | None:
-        """What `agree` wrote, None where it did not yet. Raises ConfigurationError where the file is no such one."""
+        """What `agree` wrote, None if it has not yet. Raises ConfigurationError if the file is something else."""
         try:
             told = json.loads(self.run_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -134,16 +134,16 @@ class Parts:
 
 
 def json_row(name: str, line: Line | OcrError) -> str:
-    """A line as one object of JSON: path, and text, score, chars and alternatives if there are some; or error."""
+    """A line as a JSON object: path, and text, score, chars and any alternatives; or error."""
     if isinstance(line, OcrError):
         if isinstance(line, ImageError):
-            line.index = None  # the name says more
+            line.index = None  # the name is more informative
         return json.dumps({"path": name, "error": str(line)}, ensure_ascii=False)
     return json.dumps(line_row(name, line), ensure_ascii=False)
 
 
 def groups(items: Iterable[Item], size: int) -> Iterator[tuple[int, Iterator[Item]]]:
-    """Number and items of each part; what is not taken of one is passed over."""
+    """Number and items of each part; items of a part that are not consumed are skipped."""
     rest = iter(items)
     for part in count():
         group = islice(rest, size)

@@ -1,7 +1,7 @@
 """The command line `ms-ocr`: one file per command, imported when the command is called.
 
-`COMMANDS` maps the name of a command to `module:attribute`; the module holds click declarations alone and imports
-what it needs inside the command. So `ms-ocr --help` costs no more than click itself.
+`COMMANDS` maps the name of a command to `module:attribute`. Such a module contains only click declarations and imports
+what it needs inside the command, so that `ms-ocr --help` costs no more than click itself.
 """
 
 import errno
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
         except OcrError as error:
             click.echo(f"error: {error}", err=True)
             context.exit(1)
-        except ModuleNotFoundError as error:  # after a lean installation, see docs/read.md
+        except ModuleNotFoundError as error:  # after a minimal installation, see docs/read.md
             package = (error.name or "").partition(".")[0]
             if package in ("", __package__.partition(".")[0]):
                 raise
@@ -88,8 +88,8 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 def main() -> None:
     """Read handwritten lines; make, check and use their training data.
 
-    Exit codes: 0 done, 1 an error or a problem found, 2 wrong usage. Files and pipes get UTF-8.
+    Exit codes: 0 success, 1 an error or a problem found, 2 wrong usage. Output to files and pipes is UTF-8.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what an old terminal cannot show is escaped, not an error
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape what an old terminal cannot show instead of failing
         encoding = None if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")

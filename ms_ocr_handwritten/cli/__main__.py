@@ -1,4 +1,4 @@
-"""`python -m ms_ocr_handwritten.cli ...` is `ms-ocr ...`; torchrun starts it so."""
+"""`python -m ms_ocr_handwritten.cli ...` is the same as `ms-ocr ...`; torchrun needs this form."""
 
 from . import main
 

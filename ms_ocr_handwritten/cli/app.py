@@ -1,4 +1,4 @@
-"""`ms-ocr app`: a page in the browser on which a model is tried and its readings are corrected."""
+"""`ms-ocr app`: a browser page for trying a model and correcting its readings."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ CORRECTIONS = "corrections"
     help="Model directory or id that the page offers; repeatable [default: the embedded model].",
 )
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="At first.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="Initial choice.")
 @click.option("--device", metavar="D", help="cpu, gpu, gpu:1 ... [default: a GPU if there is one].")
 @click.option(
     "--host",
@@ -26,7 +26,7 @@ CORRECTIONS = "corrections"
     show_default=True,
     help="Address to listen on; 0.0.0.0 gives access to everyone who can reach this machine.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]")
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860]")
 @click.option(
     "--corrections",
     type=click.Path(path_type=Path),
@@ -44,11 +44,11 @@ def app(
 ) -> None:
     """Try a model in the browser, and correct what it reads.
 
-    Reads a picture of a line that is dropped, pasted or drawn, and pages where the extra `page` is installed. Corrected
-    readings go into an LMDB for `ms-ocr train`. Needs `pip install ms_ocr_handwritten[app]`. Ends with Ctrl-C.
+    Reads a line image that is dropped, pasted or drawn, and pages if the extra `page` is installed. Corrected readings
+    are saved in an LMDB for `ms-ocr train`. Needs `pip install ms_ocr_handwritten[app]`. Stop with Ctrl-C.
 
-    Nothing is asked of the network, unless a model is an id. Where others are let in they can name no other models, and
-    save nothing unless --corrections says so.
+    No network access, unless a model is given as an id. If other hosts are admitted, they cannot choose other models,
+    and nothing is saved without --corrections.
     """
     from ..app.interface import Settings, is_loopback, serve
     from ..lmdb.store import LmdbReader

@@ -1,6 +1,6 @@
-"""`ms-ocr recognize --out`: very many lines, in parts, by processes and machines; after a kill it goes on.
+"""`ms-ocr recognize --out`: reads very many lines in parts, across processes and machines, resumable after a kill.
 
-Every process goes through all sources and reads those of its own parts; the others are passed over unopened.
+Every process iterates over all sources and reads those in its own parts; it skips the others without opening them.
 """
 
 import multiprocessing
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from ..bulk.parts import Parts
     from ..recognizer import Recognizer
 
-_LOG_SECONDS = 60  # between reports of progress where stderr is no terminal
-_LOOK_SECONDS = 0.5  # between looks at what workers have done
+_LOG_SECONDS = 60  # between progress reports if stderr is not a terminal
+_LOOK_SECONDS = 0.5  # between checks on the workers' progress
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Every `number`th part, from part `index` on, counted from 0."""
+    """Every `number`th part, starting from part `index`, counted from 0."""
 
     index: int
     number: int
@@ -60,7 +60,7 @@ class ShardType(click.ParamType):
 
 @dataclass(frozen=True)
 class Run:
-    """What is read, how, and where it goes; the same for all shards. Can be pickled."""
+    """What is read, how, and where the output goes; the same for all shards. Can be pickled."""
 
     paths: tuple[str, ...]
     column: str
@@ -79,7 +79,7 @@ class Run:
         return open_recognizer(self.model, self.backend, self.precision, threads=threads, **self.opened)
 
     def reading_with(self, backend: Any, precision: Any) -> "Run":
-        """With these in place of "auto"."""
+        """This run with "auto" replaced by the given backend and precision."""
         return replace(
             self,
             backend=backend if self.backend == "auto" else self.backend,
@@ -92,7 +92,7 @@ class Run:
         return Parts(self.out, self.asked["n_best"])
 
     def told(self) -> dict[str, Any]:
-        """What the processes and runs that write the parts must have in common."""
+        """The settings that all processes and runs which write these parts must share."""
         from ..bulk.opening import decoding_digest, model_digest
 
         told = {**asdict(self), **self.opened, **self.asked}
@@ -105,7 +105,7 @@ class Run:
 
 
 def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
-    """Read the parts of a shard that are not there yet; ends with exit code 1 if an image could not be read.
+    """Read the parts of a shard that are still missing; exits with code 1 if an image could not be read.
 
     Raises:
         OutputError: Parts of the shard are there and `resume` is not asked for, or cannot be written; a worker died.
@@ -121,7 +121,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
     threads = None if workers == 1 else 1
     recognizer = None
     former = parts.former()
-    if former is not None:  # what "auto" stood for there it stands for here
+    if former is not None:  # "auto" is resolved as in the earlier run
         run = run.reading_with(former.get("backend"), former.get("precision"))
     if former is None or workers == 1:
         recognizer = run.open(threads)
@@ -142,7 +142,7 @@ def run_shard(run: Run, shard: Shard, workers: int, resume: bool) -> None:
 
 
 def _bar(run: Run, shard: Shard, done: frozenset[int]) -> "tqdm":
-    """Progress, rate and time left on stderr; where that is no terminal, now and then."""
+    """Progress, rate and time left on stderr; only at intervals if that is not a terminal."""
     from tqdm import tqdm
 
     total = count(run.paths)
@@ -175,7 +175,7 @@ def _read_parts(
 
 
 def _read_here(run: Run, shard: Shard, done: frozenset[int], recognizer: "Recognizer", bar: "tqdm") -> tuple[int, int]:
-    """How many lines were read, and how many of them could not be."""
+    """The number of lines read, and how many of them were unreadable."""
     counts = [0, 0]
 
     def on_line(readable: bool) -> None:
@@ -188,7 +188,7 @@ def _read_here(run: Run, shard: Shard, done: frozenset[int], recognizer: "Recogn
 
 
 def _read_in_workers(run: Run, shard: Shard, done: frozenset[int], workers: int, bar: "tqdm") -> tuple[int, int]:
-    """As `_read_here`, by processes that share the parts of the shard out among them."""
+    """As `_read_here`, with processes that divide the parts of the shard among themselves."""
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", 2 * workers, lock=False)
     processes = [
@@ -214,8 +214,8 @@ def _read_in_workers(run: Run, shard: Shard, done: frozenset[int], workers: int,
 
 
 def _work(run: Run, shard: Shard, done: frozenset[int], counts: Any, at: int) -> None:
-    """A worker: counts lines in counts[at], and those that could not be read in the next."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, ends this process
+    """A worker: counts lines in counts[at], and unreadable ones in counts[at + 1]."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which receives it too, ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def on_line(readable: bool) -> None:
@@ -230,7 +230,7 @@ def _work(run: Run, shard: Shard, done: frozenset[int], counts: Any, at: int) ->
 
 
 def _end_with_parent() -> None:
-    """A killed parent leaves nobody behind who goes on writing."""
+    """If the parent is killed, no worker goes on writing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

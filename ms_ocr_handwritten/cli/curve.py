@@ -1,4 +1,4 @@
-"""`ms-ocr curve`: the curves of trainings as a picture."""
+"""`ms-ocr curve`: training curves as a figure."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import click
     help="Image to write: .png, .svg or .pdf.",
 )
 def curve(work_dirs: tuple[Path, ...], out: Path) -> None:
-    """Draw loss, CER, lines right, learning rate and lines per second of trainings, also while they run.
+    """Plot loss, CER, line accuracy, learning rate and lines per second of trainings, also while they run.
 
-    WORK_DIR is that of `ms-ocr train`; several are drawn into the same picture.
+    WORK_DIR is that of `ms-ocr train`; several are plotted in the same figure.
     """
     from ..report.curves import draw_curves, read_curves
 

@@ -1,4 +1,4 @@
-"""`ms-ocr doctor`: what this machine has, what reading costs here with each backend, and what `auto` takes."""
+"""`ms-ocr doctor`: what is installed, how fast each backend reads on this machine, and what `auto` selects."""
 
 import importlib.metadata
 import platform
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..model_dir import ModelDir
     from ..recognizer import Recognizer
 
-PACKAGES = {  # what is missing without them
+PACKAGES = {  # what is unavailable without them
     "torch": "reading pytorch_model.pt, training",
     "modelscope": "pipeline, MsDataset, build_trainer",
     "onnxruntime": "reading model.onnx; `pip install ms_ocr_handwritten[onnx]`",
@@ -28,13 +28,13 @@ BATCH = 24  # lines
 
 
 @click.command()
-@click.option("--model", metavar="DIR_OR_ID", help="Model directory, or id [default: the embedded model].")
-@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Of each measurement.")
+@click.option("--model", metavar="DIR_OR_ID", help="Model directory or id [default: the embedded model].")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Rounds per measurement.")
 def doctor(model: str | None, rounds: int) -> None:
-    """Show versions and speeds, and say what `auto` chooses.
+    """Show versions and speeds, and what `auto` selects.
 
-    Milliseconds are medians over rounds in which all combinations take turns; a line of one chunk is 240 x 32 px.
-    The exit code is 1 if none can read the model.
+    Milliseconds are medians over rounds in which all combinations take turns; a line of one chunk is 240 x 32 px. The
+    exit code is 1 if no combination can read the model.
     """
     from ..model_dir import ModelDir, default_model_dir
     from ..model_id import local_directory
@@ -66,7 +66,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """What PyTorch computes with, and how fast products of matrices are; a line of text."""
+    """How PyTorch computes here, and its matrix multiplication rate, as a line of text."""
     if _version("torch") is None:
         return ""
     import torch
@@ -82,7 +82,7 @@ def _processor() -> str:
 
 
 def _readers(files: "ModelDir") -> "Iterator[tuple[tuple[str, str], Recognizer]]":
-    """(backend, precision) and a recogniser, for each combination that works here; the others are named."""
+    """(backend, precision) and a recogniser for each combination that works here; the others are reported."""
     from ..backends import PRECISIONS_OF
     from ..recognizer import Recognizer
 
@@ -108,14 +108,14 @@ def _table(readers: "dict[tuple[str, str], Recognizer]", rounds: int) -> Iterato
         for name, reader in readers.items():
             for size, batch in sizes.items():
                 times[name, size].append(_milliseconds(reader, batch) / size)
-    yield f"{'backend':<12} {'precision':<10} {'ms a line alone':>16} {f'in batches of {BATCH}':>16}"
+    yield f"{'backend':<12} {'precision':<10} {'ms/line, single':>16} {f'in batches of {BATCH}':>16}"
     for backend, precision in readers:
         alone, batched = (statistics.median(times[(backend, precision), size]) for size in sizes)
         yield f"{backend:<12} {precision:<10} {alone:16.2f} {batched:16.2f}"
 
 
 def _milliseconds(reader: "Recognizer", lines: "list[LineCanvas]") -> float:
-    """Of one reading, after another that is not counted."""
+    """Duration of one reading, after an untimed warm-up."""
     reader.read_canvases(lines)
     start = time.perf_counter()
     reader.read_canvases(lines)
@@ -123,7 +123,7 @@ def _milliseconds(reader: "Recognizer", lines: "list[LineCanvas]") -> float:
 
 
 def _choices(files: "ModelDir") -> Iterator[str]:
-    """What "auto" takes in a process that has imported torch, and in one that has not, such as `ms-ocr recognize`."""
+    """What "auto" selects in a process that has imported torch, and in one that has not, such as `ms-ocr recognize`."""
     from ..backends import automatic_backend
 
     for situation, imported in (("with torch imported", True), ("without", False)):

@@ -1,6 +1,6 @@
-"""`ms-ocr evaluate`: how well a model reads labelled lines, and a peer beside it.
+"""`ms-ocr evaluate`: how well a model reads labelled lines, optionally beside a peer.
 
-Needs no ModelScope and, for a model in ONNX, no torch.
+Does not need ModelScope or, for an ONNX model, torch.
 """
 
 import json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..recognizer import Line, Recognizer
     from ..vocab import Vocabulary
 
-# Columns of the table: key of `Result.row`, heading. Rates are printed in percent.
+# Columns of the table: key of `Result.row` and heading. Rates are printed in percent.
 _COUNTS = {"lines": "lines", "characters": "chars"}
 _RATES = {
     "cer": "CER",
@@ -47,24 +47,24 @@ OnLine = Callable[[Source, "Line | OcrError"], None]
 
 @dataclass(frozen=True)
 class Reader:
-    """What is evaluated: the model, or another beside it."""
+    """A recogniser under evaluation: the model, or another one beside it."""
 
-    name: str  # '' for a model alone
+    name: str  # '' if the model is the only one
     read: ReadMany
     vocabulary: "Vocabulary"
 
 
 @dataclass
 class Result:
-    """The scores of one set, what of its labels the reader cannot write, and how many lines could not be read."""
+    """The scores of one set, the characters of its labels unknown to the reader, and the number of unreadable lines."""
 
     scores: "Scores"
-    unknown: Counter[str] = field(default_factory=Counter)  # characters of the folded labels, counted in scores as well
-    unreadable: int = 0  # lines left out of the scores
+    unknown: Counter[str] = field(default_factory=Counter)  # characters of the folded labels, scored as well
+    unreadable: int = 0  # lines excluded from the scores
 
     def row(self, path: str) -> dict[str, Any]:
         summary = self.scores.summary()
-        del summary["avg_loss"]  # reading computes no loss
+        del summary["avg_loss"]  # no loss is computed when reading
         return {
             "path": path,
             **summary,
@@ -128,16 +128,15 @@ def evaluate(
 ) -> None:
     """Compare what the model reads with the labels.
 
-    PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). One row each; labels and texts are
+    PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). Each gives one row; labels and texts are
     folded to half-width first. CER: errors per character; loose: without spaces, punctuation, symbols and case;
     AR = 1 - CER; CR: AR without insertions; unknown chars: characters of the labels that the model's vocabulary
-    lacks (they count as errors too). Lines that cannot be read are named on stderr and left out; the exit code is
-    then 1.
+    lacks (they count as errors too). Unreadable lines are reported on stderr and left out; the exit code is then 1.
 
-    --peer rapidocr (PP-OCRv6 small, after `pip install ms_ocr_handwritten[peer]`) gets a row of its own below the
-    model's, with its own unknown chars and unreadable lines; in neither: unknown chars that neither vocabulary holds
-    (errors of both). So does the model of --against, read with the same options. With --report the page compares the
-    two, and says whether their difference is more than chance.
+    --peer rapidocr (PP-OCRv6 small, after `pip install ms_ocr_handwritten[peer]`) gets its own row below the model's,
+    with its own unknown chars and unreadable lines; in neither: unknown chars that are in neither vocabulary (errors
+    for both). So does the model of --against, read with the same options. With --report the page compares the two and
+    states whether the difference is significant.
     """
     if report is None and training:
         raise click.UsageError("--training has an effect only with --report; give --report DIR, or leave it out")
@@ -207,10 +206,10 @@ def _each(listeners: list[OnLine]) -> OnLine:
 def evaluate_sources(
     read: ReadMany, sources: Iterable[Source], vocabulary: "Vocabulary", on_line: OnLine, name: str = ""
 ) -> Result:
-    """Score what `read` makes of the images against their labels; `read` may be any recogniser's.
+    """Score the output of `read` on the images against their labels; `read` may belong to any recogniser.
 
     `on_line` is called with each source and its line. Unreadable lines are reported on stderr, with the reader's
-    `name` if there is one, and counted.
+    `name` if it has one, and counted.
     """
     from ..metrics import Scores
     from ..vocab import fold_full_width
@@ -230,7 +229,7 @@ def evaluate_sources(
 
 
 def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
-    """What gives the lines of an LMDB, or of a folder with labels.tsv, to each reader anew; and their number.
+    """A function that iterates over the lines of an LMDB or a folder with labels.tsv, and the number of lines.
 
     Raises LabelError if `path` is neither.
     """
@@ -249,7 +248,7 @@ def labelled_sources(path: str) -> tuple[Callable[[], Iterable[Source]], int]:
 
 
 def _beside_others(result: Result, reader: Reader, readers: list[Reader]) -> dict[str, Any]:
-    """What a row holds beyond that of a model alone."""
+    """The additional columns of a row when several readers are compared."""
     in_neither = {
         character: number
         for character, number in result.unknown.most_common()

@@ -1,4 +1,4 @@
-"""`ms-ocr evaluate-pages`: how well whole pages are read, against their transcriptions, and a peer beside it."""
+"""`ms-ocr evaluate-pages`: how well whole pages are read against their transcriptions, optionally beside a peer."""
 
 import json
 import time
@@ -33,7 +33,7 @@ _COLUMNS = {
     "seconds_a_page": "s a page",
 }
 
-# A page's picture and its truth -> (text, polygon) lines.
+# A page's image and its ground truth -> (text, polygon) lines.
 ReadPage = Callable[["Path", "TranscribedPage"], "list[tuple[str, Points]]"]
 
 
@@ -57,18 +57,18 @@ def evaluate_pages(
     batch_size: int,
     device: str | None,
 ) -> None:
-    """Compare what is read of pages with their transcriptions.
+    """Compare what is read from pages with their transcriptions.
 
     DIR holds PAGE XML, ALTO or hOCR files (at any depth) with their images beside them.
 
     \b
-    found      lines of the transcription that a line was found for (polygons with IoU 0.5 or more)
-    invented   lines found where the transcription has none
+    found      lines of the transcription matched by a detected line (polygons with IoU 0.5 or more)
+    invented   detected lines without a counterpart in the transcription
     CER        errors per character over the lines found; loose: without spaces, punctuation, symbols and case
-    page CER   the same over all lines, with what was missed and what was invented
+    page CER   the same over all lines, including missed and invented ones
     s a page   time from the file to the text; readers take turns page by page
 
-    A page that cannot be read is named on stderr and left out for every reader; the exit code is then 1.
+    A page that cannot be read is reported on stderr and left out for every reader; the exit code is then 1.
     """
     from ..page.evaluate import PageScores
 
@@ -131,7 +131,7 @@ def _pages(files: list[Path]) -> "Iterator[TranscribedPage | OcrError]":
 
 
 def _picture(page: "TranscribedPage") -> "tuple[Path, TranscribedPage]":
-    """The page's image, and the page in px of it."""
+    """The page's image, and the page with polygons in px of that image."""
     from ..image import image_size
     from ..image.limits import PAGE_LIMITS
 

@@ -1,4 +1,4 @@
-"""`ms-ocr export onnx` and `export int8`: thin wrappers of `onnx.export` and `onnx.int8`."""
+"""`ms-ocr export onnx` and `export int8`: thin wrappers around `onnx.export` and `onnx.int8`."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32  # lines read at a time
 
-Labelled = tuple[Callable[[], Iterable[Source]], int]  # of `labelled_sources`
+Labelled = tuple[Callable[[], Iterable[Source]], int]  # as from `labelled_sources`
 
 
 @click.group()
@@ -34,18 +34,18 @@ def export() -> None:
 
 
 @export.command()
-@click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or id, which needs --out.")
+@click.option("--model", metavar="DIR_OR_ID", required=True, help="Model directory, or an id (requires --out).")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: model.onnx in DIR]")
 @click.option("--opset", type=click.IntRange(min=14), help="ONNX opset version [default: 17].")
 @click.option(
     "--half-weights",
     is_flag=True,
-    help="Store the weights as float16, for half the size; it computes in "
-    "float32 all the same. Loses nothing where the weights are values of float16.",
+    help="Store the weights as float16, for half the size; computation stays "
+    "in float32. Lossless if the weights are float16 values.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists (once the new one has passed the check).")
 def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, force: bool) -> None:
-    """Write the network as an ONNX file, checked against PyTorch before it gets its name."""
+    """Write the network as an ONNX file, verified against PyTorch before it is put in place."""
     from ..model_dir import ONNX_FILE
 
     files = _open_model(model, out)
@@ -90,11 +90,11 @@ def onnx(model: str, out: Path | None, opset: int | None, half_weights: bool, fo
 def int8(
     model: str, calibrate: tuple[str, ...], evaluate: tuple[str, ...], lines: int, out: Path | None, force: bool
 ) -> None:
-    """Write model.onnx in int8, unless it then reads worse by 0.2 points of CER or more.
+    """Quantise model.onnx to int8, unless its CER then rises by 0.2 points or more.
 
-    PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). Calibrate and evaluate with different
-    lines. Both files read those to evaluate with, which need 1,000 characters or more; the CER of each set is printed
-    and written into the file.
+    PATH is the folder of an LMDB, or a folder with labels.tsv (file TAB text). Calibrate and evaluate on different
+    lines. Both files read the evaluation lines, which need 1,000 characters or more; the CER of each set is printed and
+    stored in the file.
     """
     from ..backends.onnx import refuse_other_weights
     from ..model_dir import INT8_FILE, ONNX_FILE
@@ -133,7 +133,7 @@ def int8(
 
 
 def _open_model(model: str, out: Path | None) -> "ModelDir":
-    """Raises ConfigurationError for an id without `out`: its directory is ModelScope's cache, to be left as it is."""
+    """Raises ConfigurationError for an id without `out`: its directory is ModelScope's cache, which is not modified."""
     from ..model_dir import ModelDir
     from ..model_id import local_directory
 
@@ -143,7 +143,7 @@ def _open_model(model: str, out: Path | None) -> "ModelDir":
 
 
 def _lines_of(sets: list[Labelled], lines: int, layout: "Layout") -> "Iterator[LineCanvas]":
-    """At most `lines` lines, evenly spread over all those of the sets. Raises ImageError, naming the line."""
+    """At most `lines` lines, evenly spread over those of all sets. Raises ImageError, naming the line."""
     from ..image import line_canvas, load_image
 
     total = sum(size for _, size in sets)
@@ -161,7 +161,7 @@ def _lines_of(sets: list[Labelled], lines: int, layout: "Layout") -> "Iterator[L
 
 
 def _table(comparison: "Comparison") -> str:
-    """A row for each set, and one for all."""
+    """One row per set, and one for all sets together."""
     cells = [["lines", "chars", "CER fp32", "CER int8", "points", "set"]]
     for row in (*comparison.rows(), comparison.total()):
         fp32, int8 = 100 * row["cer_fp32"], 100 * row["cer_int8"]

@@ -1,4 +1,4 @@
-"""`ms-ocr lm build`, `lm perplexity` and `lm tune`: thin over `decoding`."""
+"""`ms-ocr lm build`, `lm perplexity` and `lm tune`: thin wrappers around `decoding`."""
 
 import os
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def lm() -> None:
 
 @lm.command()
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", required=True, help="ARPA file to make.")
-@click.option("--order", type=click.IntRange(2, 8), default=5, show_default=True, help="Characters of an n-gram.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", required=True, help="ARPA file to write.")
+@click.option("--order", type=click.IntRange(2, 8), default=5, show_default=True, help="Characters per n-gram.")
 @click.option(
     "--vocab",
     metavar="FILE",
@@ -38,13 +38,12 @@ def lm() -> None:
     type=click.FloatRange(min=0),
     default=0.0,
     show_default=True,
-    help="Leave out n-grams whose loss raises the perplexity by less than this share: 1e-8 a little, 1e-7 much.",
+    help="Drop n-grams whose loss raises the perplexity by less than this share: 1e-8 a little, 1e-7 much.",
 )
 def build(texts: tuple[str, ...], out: Path, order: int, vocab: str | None, prune: float) -> None:
-    """Make a model of characters from plain text, UTF-8, a sentence a line; of gigabytes, if need be.
+    """Build a character model from plain UTF-8 text, one sentence per line; gigabytes are fine.
 
-    Full-width forms are folded, as labels are when a recogniser is trained. Kneser-Ney smoothing, interpolated and
-    modified.
+    Full-width forms are folded, as in a recogniser's training labels. Interpolated modified Kneser-Ney smoothing.
     """
     from ..atomic import appearing_whole
     from ..decoding.kneser_ney import estimate, write_arpa
@@ -66,9 +65,9 @@ def build(texts: tuple[str, ...], out: Path, order: int, vocab: str | None, prun
 @click.argument("model", metavar="LM")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
 def perplexity(model: str, texts: tuple[str, ...]) -> None:
-    """How well a model foretells text: perplexity of a character, the end of each line counted as one.
+    """How well a model predicts text: perplexity per character, each line end counted as one.
 
-    A row for each TEXT: lines, characters, those that the model lacks, perplexity.
+    One row per TEXT: lines, characters, those that the model lacks, perplexity.
     """
     from ..decoding.language_model import LanguageModel
 
@@ -85,14 +84,14 @@ def perplexity(model: str, texts: tuple[str, ...]) -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
-@click.option("--beam-width", type=click.IntRange(min=1), default=10, show_default=True, help="Texts kept.")
+@click.option("--beam-width", type=click.IntRange(min=1), default=10, show_default=True, help="Hypotheses kept.")
 def tune(
     model: str, language_model: str, paths: tuple[str, ...], backend: str, precision: str, beam_width: int
 ) -> None:
-    """Find alpha and beta for which MODEL with LM reads labelled lines best, and write them beside LM (LM.json).
+    """Find the alpha and beta with which MODEL and LM read labelled lines best, and write them beside LM (LM.json).
 
-    PATH is the folder of an LMDB, or a folder with labels.tsv: lines that are not used to evaluate. A row is printed
-    for each pair tried.
+    PATH is the folder of an LMDB, or a folder with labels.tsv; do not use these lines for evaluation. One row is
+    printed per pair tried.
     """
     from ..decoding.language_model import LanguageModel, save_weights
     from ..decoding.tuning import tune as tuned
@@ -126,7 +125,7 @@ def _candidates(recognizer: "Recognizer", sets: list) -> "Iterator[tuple[Candida
 
 
 def _lines(paths: tuple[str, ...]) -> Iterator[str]:
-    """Lines of text files, folded, without the empty ones. Raises LanguageModelError, naming file and line."""
+    """Lines of text files, folded, without empty ones. Raises LanguageModelError, naming file and line."""
     from ..vocab import fold_full_width
 
     for path in paths:

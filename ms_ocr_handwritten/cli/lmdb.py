@@ -1,6 +1,6 @@
-"""`ms-ocr lmdb inspect | validate`, and the group: thin over `lmdb.report` and `lmdb.check`.
+"""`ms-ocr lmdb inspect | validate`, and the command group: thin wrappers around `lmdb.report` and `lmdb.check`.
 
-Text for people, or with --json one JSON object, goes to stdout; progress goes to stderr, and only to a terminal.
+Readable text, or with --json one JSON object, goes to stdout; progress goes to stderr, only if that is a terminal.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ _path_argument = click.argument("path", type=click.Path(path_type=Path))
 
 @click.group()
 def lmdb() -> None:
-    """Make, check, split and export the LMDB of lines that training reads."""
+    """Make, check, split and export LMDBs of training lines."""
 
 
 lmdb.add_command(build)
@@ -35,7 +35,7 @@ lmdb.add_command(export)
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a page with histograms.")
 @json_option
 def inspect(path: Path, vocab: Path | None, report: Path | None, as_json: bool) -> None:
-    """Sum up the LMDB at PATH: sizes, formats, label lengths, characters, what is there twice."""
+    """Summarise the LMDB at PATH: sizes, formats, label lengths, characters, duplicates."""
     if report is not None:
         refuse_existing(report, "choose another --report")
     description = describe(path, vocab)
@@ -47,10 +47,10 @@ def inspect(path: Path, vocab: Path | None, report: Path | None, as_json: bool) 
 
 @lmdb.command()
 @_path_argument
-@click.option("--vocab", type=click.Path(path_type=Path), help="vocab.txt: check characters and alignment as well.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="vocab.txt: also check characters and alignment.")
 @json_option
 def validate(path: Path, vocab: Path | None, as_json: bool) -> None:
-    """List every fault of the LMDB at PATH; exit code 1 when there is one."""
+    """List every problem of the LMDB at PATH; exit code 1 if there is one."""
     from ..lmdb.check import validate_lmdb
     from ..vocab import Vocabulary
 

@@ -1,4 +1,4 @@
-"""`ms-ocr lmdb build | split | export`: thin over `lmdb.build`, `lmdb.split` and `lmdb.export`."""
+"""`ms-ocr lmdb build | split | export`: thin wrappers around `lmdb.build`, `lmdb.split` and `lmdb.export`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ _ways = click.Choice(["line", "key", "group", "writer", "page", "folder"])
 @click.option("--text-column", default="", metavar="NAME", help="Column of the texts, likewise.")
 @click.option("--writer-column", default="", metavar="NAME", help="Column of the writers, likewise.")
 @click.option("--page-column", default="", metavar="NAME", help="Column of the pages, likewise.")
-@click.option("--subset", default="", metavar="NAME", help="Which part of a data set that holds several (train ...).")
+@click.option("--subset", default="", metavar="NAME", help="Subset of a data set that has several (train ...).")
 @click.option(
     "--compose",
     type=click.IntRange(min=0),
@@ -75,23 +75,23 @@ def build(
     vocab: Path | None,
     as_json: bool,
 ) -> None:
-    """Make the LMDB folder OUT of the lines of SOURCE, a file or folder.
+    """Build the LMDB folder OUT from the lines of SOURCE, a file or folder.
 
     \b
     table         .tsv, .csv of file and text; PaddleOCR's rec_gt.txt
     casia         .dgrl, .dgr pages, .gnt characters (HWDB, ICDAR 2013)
-    lmdb          of ModelScope, deep-text-recognition-benchmark, PaddleOCR
+    lmdb          from ModelScope, deep-text-recognition-benchmark, PaddleOCR
     iam           lines.txt or xml, and lines/
-    ppocrlabel    Label.txt and its pages
+    ppocrlabel    Label.txt and its page images
     label-studio, labelme, via
-                  JSON, and its pages
-    pages         PAGE XML, ALTO, hOCR, and their pages
+                  JSON, and its page images
+    pages         PAGE XML, ALTO, hOCR, and their page images
     datasets      saved to disk, or an id in the cache
     parquet, webdataset
                   files, or a folder of them
 
-    Records that are no sample are left out and listed, and the exit code is then 1. A build that was interrupted goes
-    on when the same command is given again.
+    Records that are not samples are left out and listed; the exit code is then 1. To resume an interrupted build, give
+    the same command again.
     """
     from ..data.record import Columns, ReadOptions
     from ..lmdb.build import BuildOptions, build_lmdb
@@ -138,7 +138,7 @@ def build(
 def split(
     path: Path, share: float, by: str, seed: int, train: Path | None, held_out: Path | None, as_json: bool
 ) -> None:
-    """Write the LMDB at PATH as two, to learn from and to judge by; PATH stays as it is."""
+    """Split the LMDB at PATH into two, for training and evaluation; PATH is not changed."""
     from ..lmdb.split import split_lmdb
 
     done = split_lmdb(path, share, by, seed, train, held_out)

@@ -1,4 +1,4 @@
-"""What the commands of `ms-ocr lmdb` share: text or JSON on stdout, a bar on stderr, a page about an LMDB."""
+"""Shared by the commands of `ms-ocr lmdb`: text or JSON on stdout, a bar on stderr, a report on an LMDB."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..lmdb.report import Description
     from ..lmdb.resumable import SkippedSample
 
-SHOWN = 20  # problems, skipped rows or characters in the text for people; --json has them all
+SHOWN = 20  # problems, skipped rows or characters in the readable text; --json lists them all
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -33,7 +33,7 @@ def show_progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def print_report(report: Any, as_json: bool, lines: list[str], more: Mapping[str, Any] = {}) -> None:
-    """The lines, or the report (a dataclass or a dict) with `more` dataclasses beside its values as JSON."""
+    """Prints the lines, or as JSON the report (a dataclass or a dict) with the `more` dataclasses added to it."""
     if as_json:
         value = report if isinstance(report, dict) else dataclasses.asdict(report)
         value |= {name: dataclasses.asdict(one) for name, one in more.items()}
@@ -47,7 +47,7 @@ def exit_with_problems(found: bool) -> None:
 
 
 def first(lines: list[str]) -> list[str]:
-    """The first `SHOWN` lines, and how many more there are."""
+    """The first `SHOWN` lines, followed by the number of further ones."""
     if len(lines) <= SHOWN:
         return lines
     return lines[:SHOWN] + [f"  ... and {len(lines) - SHOWN} more; --json lists all"]
@@ -63,7 +63,7 @@ def describe(path: Path, vocab: Path | None) -> "Description":
 
 
 def write_page(file: Path, path: Path, vocab: Path | None, skipped: "Sequence[SkippedSample]" = ()) -> None:
-    """A page about the LMDB at `path`. Raises OutputError where it cannot be written."""
+    """Write a report on the LMDB at `path`. Raises OutputError if it cannot be written."""
     page_of(describe(path, vocab), file, skipped)
 
 

@@ -1,4 +1,4 @@
-"""What the commands write: rows of TSV, errors and progress on stderr, and no file that is there already."""
+"""Output of the commands: TSV rows, errors and progress on stderr; existing files are never overwritten."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,21 +15,21 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def tsv_row(*fields: str) -> str:
-    r"""Fields separated by tabs; a backslash, tab, line feed or carriage return in one is written \\, \t, \n or \r."""
+    r"""Fields separated by tabs; backslash, tab, line feed and carriage return are escaped as \\, \t, \n and \r."""
     return "\t".join(field.translate(_ESCAPES) for field in fields)
 
 
 def one_line(name: str) -> str:
-    r"""A name as it can stand in a line of text: where it holds control characters, escaped as in Python (\n, \\)."""
+    r"""A name in a form that fits on one line: if it contains control characters, escaped as in Python (\n, \\)."""
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
 
 
 def aligned(rows: Sequence[Sequence[str]], last_left: bool = False) -> str:
-    """Rows of cells as text: columns aligned right, two spaces between them.
+    """Rows of cells as text: right-aligned columns, separated by two spaces.
 
-    last_left: the last column is left as it is, for paths, whose width on a terminal is anyone's guess.
+    last_left: leave the last column unaligned, for paths, whose width on a terminal is unknown.
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
     if last_left:
@@ -43,7 +43,7 @@ def number_of(number: int, noun: str) -> str:
 
 
 def progress(items: Iterable[Item], title: str, total: int | None) -> Iterable[Item]:
-    """The items; while they are taken, a bar on stderr if that is a terminal."""
+    """The items; a bar on stderr shows the progress if that is a terminal."""
     from tqdm import tqdm
 
     return tqdm(items, desc=title, total=total, unit="line", disable=None, leave=False)
@@ -62,13 +62,13 @@ def report_unreadable(name: str, error: Exception) -> None:
 
 
 def exit_if_unreadable(unreadable: int, total: int) -> None:
-    """With exit code 1 and a summary on stderr, if anything could not be read."""
+    """Exit with code 1 and a summary on stderr if anything could not be read."""
     if unreadable:
         click.echo(f"{unreadable} of {total} could not be read", err=True)
         click.get_current_context().exit(1)
 
 
 def refuse_existing(path: Path, remedy: str) -> None:
-    """Raise OutputError if there is something at `path`."""
+    """Raise OutputError if `path` exists."""
     if path.exists() or path.is_symlink():
         raise OutputError(f"{path}: exists already and is left as it is; {remedy}")

@@ -1,4 +1,4 @@
-"""`ms-ocr page`: pictures of pages, TIFF and PDF in, their text out, as text or in the formats of other programs."""
+"""`ms-ocr page`: reads page images, TIFF and PDF, and writes their text, plain or in the formats of other programs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..page.sources import PageSource
     from ..recognizer import Recognizer
 
-# `page.formats.FORMATS` and the writings of `page.order`; repeated here because help must not wait for numpy.
+# Copies of `page.formats.FORMATS` and the writings of `page.order`, as help must not wait for numpy to load.
 FORMATS = ("text", "json", "alto", "page", "hocr", "pdf")
 WRITINGS = ("horizontal", "vertical")
 _FOR_PRINTING = ("text", "json")
@@ -29,7 +29,7 @@ _OPTIONS = (
         help="Line detector: rapidocr, or the id or directory of a DBNet model of ModelScope.",
     ),
     click.option("--writing", type=click.Choice(WRITINGS), default="horizontal", show_default=True,
-                 help="vertical: in columns from right to left."),
+                 help="vertical: columns from right to left."),
 )  # fmt: skip
 
 
@@ -71,20 +71,20 @@ def page(
     batch_size: int,
     device: str | None,
 ) -> None:
-    """Find the lines of whole pages and read them, in reading order.
+    """Detect the lines of whole pages and read them, in reading order.
 
-    PATH is an image, a TIFF of several pages, a PDF, an http(s) URL, a folder (searched for these at any depth, in
+    PATH is an image, a multi-page TIFF, a PDF, an http(s) URL, a folder (searched for these at any depth, in
     order of name) or a pattern such as 'scans/*.jpg'. Needs `pip install ms_ocr_handwritten[page]`.
 
     \b
     text   the text alone if PATH is one page, else below ==> PATH, page N <==
-    json   one object a page in a line: source, page, width, height, lines (text, score, polygon, chars)
-    alto   ALTO 4, one file a page in --out; with the page's picture where PATH is not one
+    json   one object per page, each on one line: source, page, width, height, lines (text, score, polygon, chars)
+    alto   ALTO 4, one file per page in --out; with the page's image if PATH is not an image
     page   PAGE XML 2019, likewise
     hocr   hOCR 1.2, likewise
-    pdf    searchable PDF: the pictures with invisible text, one file a PATH in --out
+    pdf    searchable PDF: the images with invisible text, one file per PATH in --out
 
-    What cannot be read is named on stderr, the rest is read, and the exit code is 1. A page without text is no error.
+    Unreadable pages are reported on stderr, the rest is read, and the exit code is 1. A page without text is no error.
     """
     if out is None and (overlay or layout not in _FOR_PRINTING):
         option = "--overlay" if overlay else f"--format {layout}"
@@ -117,7 +117,7 @@ def page(
 
 
 def open_page_reader(detector: str, writing: str, recognizer: "Recognizer") -> "PageReader":
-    """Raises what `PageReader` and `plugin.detector.open_detector` raise."""
+    """Raises the errors of `PageReader` and `plugin.detector.open_detector`."""
     from ..page.detector import RAPIDOCR
     from ..page.reader import PageReader
 
@@ -129,7 +129,7 @@ def open_page_reader(detector: str, writing: str, recognizer: "Recognizer") -> "
 
 
 def page_sources(paths: tuple[str, ...], dpi: int) -> "Iterator[PageSource]":
-    """The pages of all paths, one after the other; a path or file without any gives one that opens with the reason."""
+    """The pages of all paths, in order; a path or file without pages yields one whose opening raises the reason."""
     from ..page.sources import PageSource, open_pages
 
     def failing(source: Source, error: OcrError) -> PageSource:
@@ -141,7 +141,7 @@ def page_sources(paths: tuple[str, ...], dpi: int) -> "Iterator[PageSource]":
     for source in expand(paths, (*IMAGE_SUFFIXES, ".pdf")):
         if isinstance(source.image, OcrError):
             yield failing(source, source.image)
-        elif isinstance(source.image, bytes):  # of an LMDB
+        elif isinstance(source.image, bytes):  # from an LMDB
             yield PageSource(source.name, 1, 1, partial(bytes, source.image), dpi, False)
         else:
             try:

@@ -1,6 +1,6 @@
-"""The peer that `--peer` reads beside the model: RapidOCR, PP-OCRv6 small; its recogniser alone, or whole pages.
+"""The peer of `--peer`, for comparison with the model: RapidOCR (PP-OCRv6 small), its recogniser alone or whole pages.
 
-The weights are those that the package rapidocr brings; a file that is not there is an error and is never fetched.
+The weights are those of the package rapidocr; a missing file is an error and is never downloaded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,30 +22,30 @@ _WEIGHTS = {
     "Rec": "PP-OCRv6_rec_small.onnx",
 }
 _WHOLE = {"use_det": True, "use_cls": True, "use_rec": True}
-_ALONE = {"use_det": False, "use_cls": False, "use_rec": True}  # the image is the line: none is looked for in it
+_ALONE = {"use_det": False, "use_cls": False, "use_rec": True}  # the image is one line, so no detection
 
 
 class RapidOcr:
-    """Reads one line after the other; `vocabulary` holds the characters that it can write."""
+    """Reads one line at a time; `vocabulary` holds the characters that it can output."""
 
     def __init__(self) -> None:
-        """Raises BackendError where rapidocr, onnxruntime or the weights are missing, or do not work."""
+        """Raises BackendError if rapidocr, onnxruntime or the weights are missing or do not work."""
         import numpy as np
 
         from ..page.rapidocr import open_rapidocr
         from ..vocab import Vocabulary
 
         blank = np.full((48, 320, 3), 255, np.uint8)
-        # Any, as what a call returns depends on the steps that it asks for.
+        # Any, as the return type of a call depends on the steps requested.
         self._engine: Any = open_rapidocr("--peer rapidocr", "peer", _WEIGHTS, {}, blank, _ALONE)
         characters = self._engine.text_rec.postprocess_op.character
         self.vocabulary = Vocabulary(tuple(characters[1:]))  # the first is the blank
 
     def read_many(self, images: Iterable) -> "Iterator[Line | ImageError]":
-        """A line for each image that `load_image` takes, or the ImageError why there is none.
+        """A line for each image that `load_image` accepts, or the ImageError that explains why there is none.
 
-        `score` is rapidocr's own, in [0, 1]: the mean of the characters' (the model's is their geometric mean), 0.0
-        for an empty line. `chars` is empty.
+        `score` is rapidocr's own, in [0, 1]: the arithmetic mean over the characters (the model's is the geometric
+        mean), 0.0 for an empty line. `chars` is empty.
         """
         from ..image import load_image
 
@@ -56,7 +56,7 @@ class RapidOcr:
                 yield error
 
     def read_page(self, image: object) -> "list[tuple[str, Points]]":
-        """(text, polygon (4, 2) in px) of the lines it finds on a page; its own settings throughout.
+        """(text, polygon (4, 2) in px) of the lines it detects on a page, with its own settings throughout.
 
         Raises ImageError.
         """

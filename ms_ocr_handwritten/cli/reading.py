@@ -1,4 +1,4 @@
-"""What the commands that read lines share: the options that choose the recogniser, and reading a stream of sources."""
+"""Shared by the commands that read lines: the options that select the recogniser, and reading a stream of sources."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import tee
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from ..image.limits import Limits
     from ..recognizer import Line, Recognizer
 
-# `backends.BACKENDS` and `backends.PRECISIONS`; repeated here because help must not wait for numpy.
+# Copies of `backends.BACKENDS` and `backends.PRECISIONS`, as help must not wait for numpy to load.
 BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
 
-ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors in their place
+ReadMany = Callable[[Iterable], "Iterator[Line | OcrError]"]  # images to lines, in order, errors included
 
 _OPTIONS = (
-    click.option("--model", metavar="DIR_OR_ID", help="Model directory, or id [default: the embedded model]."),
+    click.option("--model", metavar="DIR_OR_ID", help="Model directory or id [default: the embedded model]."),
     click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What computes."),
     click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Lines at a time."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Lines per batch."),
     click.option("--device", metavar="D", help="cpu, gpu, gpu:1 ... [default: a GPU if there is one]."),
 )
 
@@ -84,7 +84,7 @@ def open_recognizer(
     limits: "Limits | None" = None,
     augment_below: float | None = None,
 ) -> "Recognizer":
-    """Raises what `Recognizer.from_pretrained` and `default_model_dir` raise."""
+    """Raises the errors of `Recognizer.from_pretrained` and `default_model_dir`."""
     from ..image.limits import Limits
     from ..model_dir import default_model_dir
     from ..recognizer import Recognizer
@@ -102,16 +102,16 @@ def open_recognizer(
 
 
 def reader_of(recognizer: "Recognizer", batch_size: int, **asked: Any) -> ReadMany:
-    """asked: what `Recognizer.read_many` may be asked for besides, such as `n_best`."""
+    """asked: further arguments of `Recognizer.read_many`, such as `n_best`."""
     return lambda images: recognizer.read_many(images, batch_size, errors="yield", **asked)
 
 
 def read_sources(read: ReadMany, sources: Iterable[Source]) -> "Iterator[tuple[Source, Line | OcrError]]":
-    """Each source with its line, or with the reason why there is none; no more than a batch is held in memory."""
+    """Each source with its line, or with the reason why there is none; at most one batch is held in memory."""
     sources, ahead = tee(sources)
     lines = read(source.image for source in ahead if not isinstance(source.image, OcrError))
     for source in sources:
         found = source.image if isinstance(source.image, OcrError) else next(lines)
         if isinstance(found, ImageError):
-            found.index = None  # the source's name says more
+            found.index = None  # the source's name is more informative
         yield source, found

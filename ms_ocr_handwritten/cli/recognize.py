@@ -1,4 +1,4 @@
-"""`ms-ocr recognize`: images in, their texts out, one row each, in input order, on stdout or in files."""
+"""`ms-ocr recognize`: reads images and writes their texts, one row each, in input order, to stdout or files."""
 
 import json
 from pathlib import Path
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "layout", type=click.Choice(["text", "tsv", "jsonl"]), default="text", show_default=True)
 @click.option(
-    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
+    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut off wide margins."
 )
 @click.option(
     "--n-best",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Texts of each line: jsonl has them as alternatives.",
+    help="Texts per line: jsonl lists them as alternatives.",
 )
 @click.option(
     "--image-column",
@@ -85,18 +85,18 @@ def recognize(
 
     PATH is an image, an http(s) URL, a folder (searched for images at any depth, in order of name; hidden files and
     __MACOSX are left out), a pattern such as 'scans/*.png', the folder of an LMDB (its keys are the names), a Parquet
-    file, a tar file of WebDataset, or a .txt file that names images, one a line.
+    file, a tar file of WebDataset, or a .txt file that names images, one per line.
 
     \b
     text   the text alone if the one PATH is an image, else path TAB text; control characters in path are escaped
-    tsv    a header, then path, score, text; \\t, \\n, \\r and \\\\ stand for what they do in Python
-    jsonl  one object a line: path, text, score, chars (character, score, x0, x1 in px of the image), and alternatives
-           (text, log-probability) where --n-best, a language model or a constraint was given
+    tsv    a header, then path, score, text; \\t, \\n, \\r and \\\\ are escapes as in Python
+    jsonl  one object per line: path, text, score, chars (character, score, x0, x1 in px of the image), and alternatives
+           (text, log-probability) if --n-best, a language model or a constraint was given
 
-    What cannot be read is named on stderr, the rest is read, and the exit code is 1.
+    What cannot be read is reported on stderr, the rest is read, and the exit code is 1.
 
     With --out a row is path, text, score, chars (and alternatives), or path and error. Part p holds the lines from
-    p times --part-size on, whichever process writes it; FILE.run.json keeps what was asked for.
+    p times --part-size on, whichever process writes it; FILE.run.json records the settings of the run.
     """
     if out is not None:
         if layout not in ("text", out.suffix[1:]):

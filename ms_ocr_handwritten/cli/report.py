@@ -1,4 +1,4 @@
-"""`ms-ocr evaluate --report`: keeps what is read while it is scored, for `report.page`; pictures are read once more."""
+"""`ms-ocr evaluate --report`: collects results during scoring for `report.page`; images are read a second time."""
 
 import os
 from collections import Counter
@@ -23,22 +23,22 @@ Read = tuple[str, str, "Line | OcrError"]  # name, label, what was read
 
 @dataclass
 class ReportedSet:
-    """The lines of one set as the readers have read them, each in the order of the set."""
+    """The lines of one set as read by each reader, in the order of the set."""
 
     path: str
     open_sources: OpenSources
     read: dict[str, list[Read]] = field(default_factory=dict)  # by reader
-    widths: list[int] = field(default_factory=list)  # px at 32 px height, 0 where that is unknown
+    widths: list[int] = field(default_factory=list)  # px at 32 px height, 0 if unknown
 
     def add(self, reader: str, source: Source, line: "Line | OcrError") -> None:
-        """Keep what a reader has made of the next line, and let its picture go."""
+        """Record a reader's result for the next line; the image is not kept."""
         first = not self.read or reader == next(iter(self.read))
         self.read.setdefault(reader, []).append((source.name, source.label, line))
         if first:
             self.widths.append(_width(source, line))
 
     def lines(self) -> "Iterator[tuple[int, ReportedLine]]":
-        """What every reader has read, with its place in the set."""
+        """The lines that every reader could read, with their index in the set."""
         from ..report.lines import Reading, ReportedLine
 
         group = _groups(self.path)
@@ -51,7 +51,7 @@ class ReportedSet:
             yield index, ReportedLine(name, shown, group(index), self.widths[index], *readings)
 
     def unreadable(self) -> Iterator[tuple[str, str]]:
-        """Name and reason of each line that a reader could not read."""
+        """Name and reason for each line that a reader could not read."""
         for lines in self.read.values():
             yield from ((name, str(line)) for name, _, line in lines if isinstance(line, OcrError))
 
@@ -63,7 +63,7 @@ def evaluation_of(
     vocabulary: "Vocabulary",
     training: Counter[str] | None,
 ) -> "Evaluation":
-    """What `report.page.write_report` takes. training: of `training_characters`, None where that is not known."""
+    """The input of `report.page.write_report`. training: from `training_characters`, None if not known."""
     from ..report.lines import Evaluation
 
     placed = [(number, index, line) for number, one in enumerate(sets) for index, line in one.lines()]
@@ -88,7 +88,7 @@ def evaluation_of(
 
 
 def training_characters(paths: Iterable[str]) -> Counter[str]:
-    """How often each character is in the folded labels of LMDBs, or of folders with labels.tsv. Raises OcrError."""
+    """Count of each character in the folded labels of LMDBs, or of folders with labels.tsv. Raises OcrError."""
     from ..lmdb.store import LmdbReader
     from ..vocab import fold_full_width
 
@@ -120,7 +120,7 @@ def _width(source: Source, line: "Line | OcrError") -> int:
 
 
 def _groups(path: str) -> Callable[[int], str]:
-    """What names the writer of a line, else its page, else its folder, else ''."""
+    """A function that gives the writer of a line, else its page, else its folder, else ''."""
     if is_lmdb(path):
         from ..lmdb.store import SIDE_KEYS, LmdbReader
 

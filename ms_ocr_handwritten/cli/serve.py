@@ -1,4 +1,4 @@
-"""`ms-ocr serve`: reads what comes over HTTP."""
+"""`ms-ocr serve`: reads images that are sent over HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..serve.doors import Computed, Door
     from ..serve.options import ServeOptions
 
-URLS = ("none", "public", "any")  # `serve.options.URLS`; repeated here because help must not wait for numpy
+URLS = ("none", "public", "any")  # a copy of `serve.options.URLS`, as help must not wait for numpy to load
 _MIB = 2**20
 _MEGA = 10**6
 
@@ -81,7 +81,7 @@ _MEGA = 10**6
 @page_options
 @click.option("--language-model", metavar="FILE", help="Character n-gram model, from `ms-ocr lm build`.")
 @click.option(
-    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut wide margins away."
+    "--trim", type=click.Choice(["never", "auto"]), default="never", show_default=True, help="Cut off wide margins."
 )
 @recognizer_options
 def serve(
@@ -106,17 +106,17 @@ def serve(
     batch_size: int,
     device: str | None,
 ) -> None:
-    """Read lines and pages that come over HTTP, until SIGTERM or Ctrl-C.
+    """Read lines and pages that are sent over HTTP, until SIGTERM or Ctrl-C.
 
-    Needs `pip install ms_ocr_handwritten[serve]`, and `[page]` for pages. There are no passwords and no TLS: what is
-    open to others belongs behind a proxy that has them.
+    Needs `pip install ms_ocr_handwritten[serve]`, and `[page]` for pages. There is no authentication and no TLS: if
+    others have access, put the server behind a proxy that provides both.
 
     \b
-    POST /recognize   one line: the picture's bytes, a form, or JSON {"image": base64} or {"url": ...}
+    POST /recognize   one line: the image's bytes, a form, or JSON {"image": base64} or {"url": ...}
     POST /page        a page, or the pages of a TIFF or PDF
-    GET  /healthz     whether it computes
+    GET  /healthz     whether it is able to read
     GET  /metrics     counters for Prometheus
-    GET  /docs, /openapi.json   the description of all this
+    GET  /docs, /openapi.json   the API description
     """
     from ..serve.server import check_installed, listening
 
@@ -141,7 +141,7 @@ def serve(
         receive_seconds=receive_seconds,
     )
     metrics = Metrics()
-    thread = ThreadPoolExecutor(1, "ms-ocr-read")  # of lines and pages
+    thread = ThreadPoolExecutor(1, "ms-ocr-read")  # reads lines and pages
     opening = thread.submit(open_recognizer, model, backend, precision, device, language_model, trim, options.limits)
     recognizer = opening.result().computed_in(thread)
     lines = line_door(recognizer, options, metrics.computed("lines"))
@@ -169,7 +169,7 @@ def _pages(
     options: "ServeOptions",
     computed: "Computed",
 ) -> "Door | BackendError":
-    """The door for pages, or why there is none."""
+    """The endpoint for pages, or the reason why there is none."""
     from ..serve.doors import page_door
 
     if no_page:

@@ -1,5 +1,5 @@
-"""From the PATHs of a command to images, one after the other, none held back: files, folders, patterns, URLs, lists of
-these, LMDBs, Parquet files and WebDataset's tar files.
+"""Expands the PATHs of a command to images, one at a time, keeping none: files, folders, patterns, URLs, lists of
+these, LMDBs, Parquet files and WebDataset tar files.
 """
 
 import glob
@@ -19,17 +19,17 @@ from ..files import current_folder
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # looked for in folders
 LMDB_FILE = "data.mdb"
 LABELS_FILE = "labels.tsv"
-LIST_SUFFIX = ".txt"  # of a file that names images, one a line
+LIST_SUFFIX = ".txt"  # of a file that lists images, one per line
 PARQUET_SUFFIX = ".parquet"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-MACOS_FOLDER = "__MACOSX"  # of thumbnails, in archives made there
+MACOS_FOLDER = "__MACOSX"  # holds thumbnails, in archives made on macOS
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image: its name for people, what `load_image` takes (or why there is nothing), and its label if known."""
+    """One image: its display name, what `load_image` accepts (or the error instead), and its label if known."""
 
     name: str
     image: str | bytes | OcrError
@@ -41,13 +41,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Place:
-    """A Source that is not loaded yet, so that it can be passed over; once the next is asked for it may be too late."""
+    """A Source that is not loaded yet, so that it can be skipped; load it before the next one is requested."""
 
     name: str
     load: Callable[[], str | bytes]
 
     def loaded(self) -> Source:
-        """With the image, or with the reason why it cannot be had."""
+        """The source with its image, or with the reason why it cannot be loaded."""
         try:
             return Source(self.name, self.load())
         except OcrError as error:
@@ -59,14 +59,14 @@ def is_lmdb(path: str) -> bool:
 
 
 def is_one_image(path: str) -> bool:
-    """Whether `path` can name no more than one image: a file or a URL."""
+    """Whether `path` stands for at most one image: a file or a URL."""
     return bool(_URL.match(path)) or (os.path.isfile(path) and _holder(path) is None)
 
 
 def expand(paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES, column: str = "") -> Iterator[Source]:
-    """The images of all paths, in their order; a path that leads to none gives a Source with the reason.
+    """The images of all paths, in order; a path without images yields a Source with the reason.
 
-    `suffixes` are those that folders are searched for, `column` that of the images in Parquet files ('': a usual one).
+    Folders are searched for `suffixes`; `column` holds the images in Parquet files ('': one of the usual names).
     """
     for source in places(paths, suffixes, column):
         yield source.loaded()
@@ -75,7 +75,7 @@ def expand(paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES, c
 def places(
     paths: tuple[str, ...], suffixes: tuple[str, ...] = IMAGE_SUFFIXES, column: str = ""
 ) -> Iterator[Source | Place]:
-    """As `expand`, but nothing is loaded from files that hold many images."""
+    """As `expand`, but images in container files are not loaded."""
     for path in paths:
         if _URL.match(path):
             yield file_source(path)
@@ -91,7 +91,7 @@ def places(
 
 
 def count(paths: tuple[str, ...]) -> int | None:
-    """How many sources `expand` will give, without reading an image; None where only reading tells."""
+    """The number of sources `expand` will yield, without reading an image; None if only reading can tell."""
     sizes = [_size(path) for path in paths]
     return None if None in sizes else sum(filter(None, sizes))
 
@@ -111,7 +111,7 @@ def _size(path: str) -> int | None:
 
 
 def identify(paths: tuple[str, ...]) -> str:
-    """A digest of the names of all sources; of files that hold many, of their own names, sizes and times of change."""
+    """A digest of the names of all sources; for container files, of their own names, sizes and modification times."""
     digest = hashlib.sha256()
 
     def add(*parts: object) -> None:
@@ -157,7 +157,7 @@ def lmdb_sources(path: str) -> Iterator[Source]:
 
 
 def _lmdb_places(path: str) -> Iterator[Source | Place]:
-    """The images of an LMDB, named `path/key`; a record that cannot be had gives the reason in its place."""
+    """The images of an LMDB, named `path/key`; a record that cannot be read gives the reason in its place."""
     from ..lmdb.store import LmdbReader, image_key
 
     try:
@@ -176,19 +176,19 @@ def _lmdb_size(path: str) -> int:
     try:
         return len(LmdbReader(path))
     except OcrError:
-        return 1  # the reason, which `lmdb_sources` gives
+        return 1  # the reason, which `lmdb_sources` yields
 
 
 @dataclass(frozen=True)
 class _Holder:
-    """A kind of file that holds many images: its places, given the column of the images, and how many they are."""
+    """A kind of container file: its places, given the images' column, and the number of its images."""
 
     places: Callable[[str, str], Iterator[Source | Place]]
     size: Callable[[str], int | None]
 
 
 def _holder(path: str) -> _Holder | None:
-    """What the file holds, by its name; None for one image."""
+    """The kind of container file, by its name; None for a single image."""
     name = path.lower()
     if name.endswith(LIST_SUFFIX):
         return _Holder(_list_sources, lambda path: sum(1 for _ in _list_sources(path)))
@@ -200,7 +200,7 @@ def _holder(path: str) -> _Holder | None:
 
 
 def _list_sources(path: str, column: str = "") -> Iterator[Source]:
-    """The images that a list names, one a line, relative to the working directory as PATHs are."""
+    """The images that a list names, one per line, relative to the working directory, like PATHs."""
     name = click.format_filename(path)
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
@@ -210,7 +210,7 @@ def _list_sources(path: str, column: str = "") -> Iterator[Source]:
 
 
 def _parquet_places(path: str, column: str) -> Iterator[Source | Place]:
-    """The rows of a Parquet file, named `path#row` from 0."""
+    """The rows of a Parquet file, named `path#row`, from 0."""
     from ..data.rows import read_images
 
     name = click.format_filename(path)
@@ -241,7 +241,7 @@ def _tar_places(path: str, column: str) -> Iterator[Source | Place]:
 
 
 def _folder_sources(path: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
-    """All image files below a folder, in order of name; hidden ones are counted on stderr."""
+    """All image files below a folder, in order of name; the number of hidden ones is reported on stderr."""
     name, found, hidden = click.format_filename(path), False, 0
     for source, is_hidden in _walk(path, suffixes):
         if is_hidden:
@@ -259,12 +259,12 @@ def _folder_sources(path: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
 
 
 def _folder_size(path: str) -> int:
-    """As many as `_folder_sources` gives."""
+    """The number of sources that `_folder_sources` yields."""
     return sum(not hidden for _, hidden in _walk(path, IMAGE_SUFFIXES)) or 1
 
 
 def _walk(folder: str, suffixes: tuple[str, ...], hidden: bool = False) -> Iterator[tuple[Source, bool]]:
-    """The images below a folder, and whether each is hidden: what a file manager or an archiver left there."""
+    """The images below a folder, and whether each is hidden: left there by a file manager or an archiver."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)

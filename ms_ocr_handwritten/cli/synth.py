@@ -1,4 +1,4 @@
-"""`ms-ocr synth`: lines of the synthesiser as an LMDB to train on; thin over `synth.line` and `lmdb.store`."""
+"""`ms-ocr synth`: synthetic lines as an LMDB for training; a thin wrapper around `synth.line` and `lmdb.store`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .output import number_of, progress
     type=click.Path(path_type=Path),
     metavar="DIR",
     required=True,
-    help="What `python -m ms_ocr_handwritten.synth.fetch DIR` fetched.",
+    help="Folder filled by `python -m ms_ocr_handwritten.synth.fetch DIR`.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="LMDB", required=True, help="Folder to make.")
 @click.option("--lines", type=click.IntRange(min=1), required=True, help="How many.")
@@ -43,7 +43,7 @@ def synth(
     from ..synth.text import KINDS
 
     if unknown := set(only) - set(KINDS):
-        raise ConfigurationError(f"--only {', '.join(sorted(unknown))}: no such kind of text; {', '.join(KINDS)} exist")
+        raise ConfigurationError(f"--only {', '.join(sorted(unknown))}: no such kind; available: {', '.join(KINDS)}")
     kinds = tuple((kind, weight) for kind, weight in KINDS.items() if not only or kind in only)
     samples = generate(inputs, lines, seed, start, max_width=max_width, degrade=degrade, kinds=kinds)
     written = write_lmdb(out, progress(samples, "synth", lines))

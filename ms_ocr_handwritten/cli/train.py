@@ -1,4 +1,4 @@
-"""`ms-ocr train`: thin over `training.setup.prepare_training`; also under torchrun.
+"""`ms-ocr train`: a thin wrapper around `training.setup.prepare_training`; also under torchrun.
 
 torchrun --nproc_per_node=2 -m ms_ocr_handwritten.cli train ...
 """
@@ -62,7 +62,7 @@ _folder = click.Path(path_type=Path)
     type=_folder,
     metavar="LMDB",
     multiple=True,
-    help="Lines of old skills to mix in, train.rehearsal.share of all; may be repeated.",
+    help="Lines of earlier skills to mix in, train.rehearsal.share of all; may be repeated.",
 )
 @click.option(
     "--old-skills",
@@ -97,7 +97,7 @@ def train(
     frozen: tuple[str, ...],
     find_lr: bool,
 ) -> None:
-    """Train on LMDBs; the scores of the last evaluation go to stdout as JSON.
+    """Train on LMDBs; the scores of the last evaluation are printed to stdout as JSON.
 
     \b
     ms-ocr train --model DIR --train lines --eval held_out --work-dir work \\
@@ -139,21 +139,21 @@ def train(
 
 
 def override(raw: dict[str, Any], assignment: str) -> None:
-    """Set one value in `raw`: 'train.optimizer.lr=0.0005'. Objects on the way are made where they are missing.
+    """Set one value in `raw`: 'train.optimizer.lr=0.0005'. Missing objects on the way are created.
 
-    Raises ConfigurationError if it is no KEY=VALUE, the value is no JSON, or the way leads through something else.
+    Raises ConfigurationError if it is not KEY=VALUE, the value is not JSON, or the key leads through a non-object.
     """
     key, equals, text = assignment.partition("=")
     names = key.split(".")
     if not equals or not all(names):
         raise ConfigurationError(
-            f"--set {assignment}: a dotted key, = and a JSON value expected, such as train.optimizer.lr=0.0005"
+            f"--set {assignment}: expected a dotted key, = and a JSON value, such as train.optimizer.lr=0.0005"
         )
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         raise ConfigurationError(
-            f"--set {assignment}: {text!r} is no JSON; a text needs double quotes within the "
+            f"--set {assignment}: {text!r} is not JSON; a text needs double quotes within the "
             f"shell's own: --set '{key}={json.dumps(text, ensure_ascii=False)}'"
         ) from None
     set_value(raw, key, value)

@@ -1,1 +1,1 @@
-"""Readers of foreign formats of labelled lines and pages, one file each."""
+"""Readers of external formats of labelled lines and pages, one file each."""

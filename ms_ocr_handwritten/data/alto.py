@@ -1,4 +1,4 @@
-"""ALTO (Library of Congress), versions 2 to 4: pages with lines, as eScriptorium and library scanners write it."""
+"""ALTO (Library of Congress), versions 2 to 4: pages with lines, as written by eScriptorium and library scanners."""
 
 import os
 import xml.etree.ElementTree as ElementTree
@@ -10,7 +10,7 @@ from .transcribed_page import Polygon, TranscribedLine, TranscribedPage, box, on
 
 
 def read_alto(path: str | os.PathLike[str]) -> Iterator[TranscribedPage]:
-    """The pages of an ALTO file, in order. Raises LabelError where it is none; a bad line is in `problems`."""
+    """The pages of an ALTO file, in order. Raises LabelError for other files; invalid lines are in `problems`."""
     root = read_xml(path, "alto")
     image = root.findtext("Description/sourceImageInformation/fileName", "").strip()
     pages = root.findall("Layout/Page")
@@ -36,7 +36,7 @@ def _text(line: ElementTree.Element) -> str:
         if element.tag == "SP":
             parts.append(" ")
         elif element.tag in ("String", "HYP"):
-            if parts and not spaced and element.tag == "String":  # a writer that leaves spaces out
+            if parts and not spaced and element.tag == "String":  # a writer that omits spaces
                 parts.append(" ")
             parts.append(element.get("CONTENT", ""))
     return one_spaced(parts)
@@ -67,6 +67,6 @@ def _number(element: ElementTree.Element, key: str, default: float | None = None
     value = element.get(key)
     if value is None:
         if default is None:
-            raise ValueError(f"it has no {key}, and no Polygon")
+            raise ValueError(f"it has neither {key} nor Polygon")
         return default
     return float(value)

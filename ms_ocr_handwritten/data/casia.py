@@ -1,6 +1,6 @@
 """CASIA's offline databases: pages of lines (.dgrl, .dgr; HWDB 2.0-2.2, ICDAR 2013), characters (.gnt; HWDB 1.0-1.2).
 
-All numbers are little-endian; ink is 0 to 254 on a background of 255, bitmaps are stored row by row.
+All numbers are little-endian; ink is 0 to 254 on a background of 255; bitmaps are stored row by row.
 
     page     header size 4, format code 8 ("DGRL", "DGR"), illustration (header size - 36), code type 20 ("GB" ...),
              code length 2, bits per pixel 2 (8 or 1); page height 4, page width 4, lines 4; then the lines
@@ -8,7 +8,7 @@ All numbers are little-endian; ink is 0 to 254 on a background of 255, bitmaps a
     .dgr     characters 4; of each: code, top 2, left 2, height 2, width 2, bitmap
     .gnt     of each character: sample size 4 (10 + width * height), code 2, width 2, height 2, bitmap
 
-A code of 0xFF bytes marks ink that is no character. The file's name begins with the writer: 001-P16.dgrl, 1001-c.gnt.
+A code of 0xFF bytes marks ink that is not a character. File names begin with the writer: 001-P16.dgrl, 1001-c.gnt.
 
 Source of the format: the databases' own page, nlpr.ia.ac.cn/databases/handwriting/Offline_database.html.
 """
@@ -28,24 +28,24 @@ from .record import BadRecord, ReadOptions, Record, Records
 SUFFIXES = (".dgrl", ".dgr", ".gnt")
 PAPER = 255
 
-_FIXED_HEADER = 36  # bytes of a page's header beside its illustration
+_FIXED_HEADER = 36  # bytes of a page's header without its illustration
 _LONGEST_HEADER = 2**20
-_LONGEST_LINE = 10_000  # characters; beyond, the file is damaged
+_LONGEST_LINE = 10_000  # characters; if exceeded, the file is damaged
 _MOST_PIXELS = 64_000_000
 _ENCODINGS = {"GB": "gb18030", "GBK": "gb18030", "GB2312": "gb18030", "ASCII": "ascii", "SJIS": "shift_jis"}
 
 
 def files(path: Path) -> list[Path]:
-    """The files of the database at `path`, itself one or a folder that holds them at any depth, in order of name."""
+    """The files of the database at `path`, a single file or a folder searched at any depth, in order of name."""
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def read(path: Path, options: ReadOptions) -> Records:
-    """The lines of all pages and the characters of all .gnt files, or with `options.compose` lines pasted of these.
+    """The lines of all pages and the characters of all .gnt files, or with `options.compose` lines composed of these.
 
-    A file that is cut off or damaged gives what stands before the fault, then a BadRecord with the fault's offset.
+    A truncated or damaged file yields the records before the fault, then a BadRecord with the fault's offset.
     """
     base = path if path.is_dir() else path.parent
     for file in files(path):
@@ -66,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Records:
 
 
 def count(path: Path, options: ReadOptions) -> int | None:
-    """The number of lines that the pages' headers name; None where characters are read, which no header counts."""
+    """The number of lines according to the pages' headers; None for character files, which have no such header."""
     total = 0
     for file in files(path):
         if file.suffix.lower() == ".gnt":
@@ -75,12 +75,12 @@ def count(path: Path, options: ReadOptions) -> int | None:
             with open(file, "rb") as stream:
                 total += _Bytes(stream, file).header().lines
         except (DataError, OSError):
-            continue  # named when it is read
+            continue  # reported when it is read
     return total
 
 
 class _Bytes:
-    """A file read from its beginning; what is asked for beyond its end raises DataError with the offset."""
+    """A file read sequentially; reading beyond its end raises DataError with the offset."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self.stream, self.path, self.offset = stream, path, 0
@@ -99,7 +99,7 @@ class _Bytes:
         return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout), what))
 
     def refuse(self, what: str, length: int = 0) -> DataError:
-        """The error for what was read in the last `length` bytes."""
+        """The error for the last `length` bytes read."""
         return DataError(
             f"{self.path}: {what} at offset {self.offset - length}; the file is damaged, or of another format"
         )
@@ -183,7 +183,7 @@ def _line(data: _Bytes, header: _Header, line: str) -> tuple[list[bytes], np.nda
 
 
 def _line_of_characters(data: _Bytes, header: _Header, line: str) -> tuple[list[bytes], np.ndarray]:
-    """The codes and the picture of a line whose characters are stored one by one; ink that is none is left off."""
+    """The codes and the image of a line whose characters are stored one by one; ink that is no character is dropped."""
     codes, places = [], []
     for number in range(1, data.characters(line) + 1):
         what = f"character {number} of {line}"
@@ -201,7 +201,7 @@ def _line_of_characters(data: _Bytes, header: _Header, line: str) -> tuple[list[
 
 
 def paste(places: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
-    """Bitmaps at their (top, left) on paper no larger than they need; where they overlap, the darker pixel shows."""
+    """Bitmaps at their (top, left) on the smallest background that holds them; where they overlap, the darker wins."""
     if not places:
         return np.full((1, 1), PAPER, np.uint8)
     first_row, first_column = min(top for top, _, _ in places), min(left for _, left, _ in places)
@@ -216,7 +216,7 @@ def paste(places: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
 
 
 def characters(file: Path) -> Iterator[tuple[int, bytes, np.ndarray]]:
-    """(offset, code, uint8 (height, width)) of the characters of a .gnt file. Raises DataError where it is damaged."""
+    """(offset, code, uint8 (height, width)) of the characters of a .gnt file. Raises DataError if it is damaged."""
     with open(file, "rb") as stream:
         data = _Bytes(stream, file)
         while (start := data.offset) < data.size:
@@ -242,7 +242,7 @@ def _single_characters(file: Path, name: str) -> Records:
 
 
 def decode(code: bytes) -> str:
-    """The character of a .gnt file's code. Raises LabelError where it is none."""
+    """The character for a code of a .gnt file. Raises LabelError if there is none."""
     return _character(code, "gb18030")
 
 

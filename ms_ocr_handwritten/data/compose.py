@@ -1,11 +1,11 @@
-"""Lines pasted from the single characters of one writer (a .gnt file), following a text file.
+"""Lines composed of the single characters of one writer (a .gnt file), with texts from a file.
 
-Such lines teach a network nearly what real ones do: Messina and Louradour (ICDAR 2015), Shen and Messina (ICFHR 2016),
-"A method of synthesizing handwritten Chinese images for data augmentation". Each character is that writer's own, of
-its own size; the gaps and a slow drift of the line are drawn, the same ones for the same seed.
+Such lines train a network nearly as well as real ones: Messina and Louradour (ICDAR 2015), Shen and Messina (ICFHR
+2016), "A method of synthesizing handwritten Chinese images for data augmentation". Each character is that writer's
+own, at its original size; gaps and a slow baseline drift are random, reproducible by the seed.
 
-A .gnt file keeps no height above the line, so it is taken from the character: low commas and stops, high quotes,
-letters and digits on the line, all else about its middle.
+A .gnt file does not record the vertical position, so it is derived from the character: commas and full stops low,
+quotes high, letters and digits on the baseline, all others centred.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ from .record import BadRecord, ReadOptions, Record, Records
 _LOW = frozenset("，。、；,._…")
 _HIGH = frozenset("“”‘’\"'`^°")
 _SPACES = frozenset(" \u3000")
-_GAP = (0.03, 0.16)  # between characters, of the median character's height: least and greatest
-_SPACE = 0.45  # of a space, likewise
-_DRIFT = 0.02  # of the line between two characters, likewise (standard deviation)
+_GAP = (0.03, 0.16)  # between characters, in median character heights: minimum and maximum
+_SPACE = 0.45  # width of a space, likewise
+_DRIFT = 0.02  # of the baseline between two characters, likewise (standard deviation)
 _JITTER = 0.03
 
 
 def compose(file: Path, name: str, options: ReadOptions) -> Records:
-    """`options.compose` lines of the writer of `file`: texts in the file's order, from a place drawn by the seed.
+    """`options.compose` lines of the writer of `file`: texts in the order of their file, from a random starting point.
 
-    Texts that hold a character which the writer has not written are passed over; where too few are left, a BadRecord
-    says how many lines are missing. Raises DataError where the .gnt file is damaged or no text file is given.
+    Texts with a character that the writer has not written are skipped; if too few remain, a BadRecord says how
+    many lines are missing. Raises DataError if the .gnt file is damaged or no text file is given.
     """
     texts = _texts(options.texts)
     glyphs: dict[str, list[np.ndarray]] = {}
@@ -39,7 +39,7 @@ def compose(file: Path, name: str, options: ReadOptions) -> Records:
         try:
             glyphs.setdefault(decode(code), []).append(bitmap)
         except LabelError:
-            continue  # ink that is no character; named where the characters themselves are read
+            continue  # ink that is not a character; reported where the characters are read
     writer = writer_of(file)
     random = np.random.default_rng([options.seed, *writer.encode()])
     number = 0
@@ -64,17 +64,17 @@ def compose(file: Path, name: str, options: ReadOptions) -> Records:
         yield BadRecord(str(file), error)
 
 
-@lru_cache(maxsize=1)  # asked for by every writer's file
+@lru_cache(maxsize=1)  # requested for each writer's file
 def _texts(path: Path | None) -> list[str]:
     if path is None:
-        raise DataError("composing lines needs a text to write; name a UTF-8 file of one line of text a line (--texts)")
+        raise DataError("composing lines needs a text to write; name a UTF-8 file with one text per line (--texts)")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error}); give another file") from error
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise DataError(f"{path}: holds no text; write one line of text a line")
+        raise DataError(f"{path}: contains no text; write one text per line")
     return texts
 
 
@@ -84,7 +84,7 @@ def _from(texts: list[str], start: int) -> Iterator[str]:
 
 
 def _line(text: str, glyphs: dict[str, list[np.ndarray]], random: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W): the text on paper as high as its ink."""
+    """uint8 (H, W): the text on a background as high as its ink."""
     chosen = [
         None if character in _SPACES else glyphs[character][int(random.integers(len(glyphs[character])))]
         for character in text
@@ -104,7 +104,7 @@ def _line(text: str, glyphs: dict[str, list[np.ndarray]], random: np.random.Gene
 
 
 def _top(character: str, height: int, size: float) -> float:
-    """Where the character begins, in px below the top of a line of characters of `size` px."""
+    """The top of the character, in px below the top of a line of characters of `size` px."""
     if character in _LOW or (character.isascii() and character.isalnum()):
         return size - height
     if character in _HIGH:

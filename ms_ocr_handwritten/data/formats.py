@@ -1,4 +1,4 @@
-"""Which format a path is of, and its reader: `find_format(path)`, `FORMATS[name]`."""
+"""The format of a path and its reader: `find_format(path)`, `FORMATS[name]`."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _unknown(path: Path, options: ReadOptions) -> None:
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read, and about how many records there are, for a bar on the screen (None: not known)."""
+    """How to read a format, and its approximate number of records, for a progress bar (None: unknown)."""
 
     title: str
     read: Reader
@@ -47,9 +47,9 @@ FORMATS = {
 
 
 def find_format(path: Path) -> tuple[str, Path]:
-    """The name of the format that `path` is of, and the file or folder to read.
+    """The name of the format of `path`, and the file or folder to read.
 
-    Raises DataError where there is nothing, nothing known, or more than one thing.
+    Raises DataError if there is nothing, nothing in a known format, or more than one data set.
     """
     if path.is_file():
         name = _format_of_file(path)
@@ -58,7 +58,7 @@ def find_format(path: Path) -> tuple[str, Path]:
         raise DataError(f"{path}: of no known format; name it (--from {'|'.join(FORMATS)})")
     if not path.is_dir():
         raise DataError(
-            f"{path}: no such file or folder; for a data set of the cache of `datasets` give --from datasets"
+            f"{path}: no such file or folder; for a data set in the cache of `datasets` give --from datasets"
         )
     found = _formats_of_folder(path)
     if len(found) == 1:
@@ -69,7 +69,7 @@ def find_format(path: Path) -> tuple[str, Path]:
             f"(--from {'|'.join(FORMATS)}); images with a text file each are packed into a tar first (docs/data.md)"
         )
     listed = ", ".join(f"{where.name} ({name})" for name, where in found)
-    raise DataError(f"{path}: the folder holds several things: {listed}; name one of them, or the format (--from)")
+    raise DataError(f"{path}: the folder contains several data sets: {listed}; name one, or the format (--from)")
 
 
 def _format_of_file(path: Path) -> str:
@@ -108,7 +108,7 @@ def _format_of_json(path: Path) -> str:
 
 
 def _formats_of_folder(path: Path) -> list[tuple[str, Path]]:
-    """(format, what to read of it) of all that is there: by the names in the folder, else by those in one below it."""
+    """(format, path to read) of all data sets there: by the names in the folder, else by those in a folder below it."""
     if (path / "data.mdb").is_file():
         return [("lmdb", path)]
     if rows.is_saved(path):
@@ -117,7 +117,7 @@ def _formats_of_folder(path: Path) -> list[tuple[str, Path]]:
         return [("iam", path)]
     labels = [path / name for name in _LABEL_FILES if (path / name).is_file()]
     if labels:
-        # PPOCRLabel writes rec_gt.txt of the crops it makes beside the Label.txt of the pages: two sets of one folder.
+        # PPOCRLabel writes rec_gt.txt of its crops beside the Label.txt of the pages: two data sets in one folder.
         return [(_format_of_file(file), file) for file in labels]
     found: dict[tuple[str, Path], None] = {}
     for folder, folders, names in os.walk(path):
@@ -129,7 +129,7 @@ def _formats_of_folder(path: Path) -> list[tuple[str, Path]]:
             if form == "pages" and not ((form, path) in found or is_transcript(Path(folder, name))):
                 continue
             if form and form != "json":
-                # A file of these two holds many pages, and is a data set of its own.
+                # A file of these two formats holds many pages and is a data set of its own.
                 found[form, Path(folder, name) if form in ("label-studio", "via") else path] = None
         if found:
             break

@@ -1,4 +1,4 @@
-"""hOCR: pages with lines as HTML, as Tesseract and OCRopus write it."""
+"""hOCR: pages with lines as HTML, as written by Tesseract and OCRopus."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _PROPERTY = re.compile(r"""\s*([A-Za-z_]+)((?:"[^"]*"|'[^']*'|[^;"'])*)(?:;|$)""
 
 
 def read_hocr(path: str | os.PathLike[str]) -> Iterator[TranscribedPage]:
-    """The pages of an hOCR file, in order. Raises LabelError where it is none; a bad line is in `problems`."""
+    """The pages of an hOCR file, in order. Raises LabelError for other files; invalid lines are in `problems`."""
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -25,7 +25,7 @@ def read_hocr(path: str | os.PathLike[str]) -> Iterator[TranscribedPage]:
     parser.feed(text)
     parser.close()
     if not parser.pages:
-        raise LabelError(f"{path}: holds no element of class ocr_page; is it hOCR?")
+        raise LabelError(f"{path}: has no element of class ocr_page; is it hOCR?")
     for number, page in enumerate(parser.pages, start=1):
         where = f"{path}, page {number}" if len(parser.pages) > 1 else str(path)
         yield _transcribed(Path(path), where, page)
@@ -44,13 +44,13 @@ class _Page(_Element):
 
 
 class _Parser(HTMLParser):
-    """Collects pages and their lines; everything else of the HTML is passed over."""
+    """Collects pages and their lines; all other HTML is ignored."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pages: list[_Page] = []
         self._line: _Element | None = None
-        self._depth = 0  # of elements open within the line, itself included
+        self._depth = 0  # number of open elements within the line, including itself
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         values = {key: value or "" for key, value in attributes}
@@ -112,7 +112,7 @@ def _bbox(element: _Element) -> tuple[float, float, float, float]:
 
 
 def _baseline(line: _Element, corners: tuple[float, float, float, float]) -> Polygon | None:
-    """`baseline slope offset`, from the lower left corner of the bbox."""
+    """`baseline slope offset`, relative to the lower left corner of the bbox."""
     numbers = line.properties.get("baseline", "").split()
     if len(numbers) != 2:
         return None

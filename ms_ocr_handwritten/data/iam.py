@@ -1,11 +1,11 @@
-"""IAM handwriting database: lines.txt (or the forms' XML) and the pictures of its lines.
+"""IAM handwriting database: lines.txt (or the forms' XML) and the line images.
 
     lines.txt    id  ok|err  grey level  components  x y w h  Words|of|the|line      ("#" begins a comment)
     xml/         <form id writer-id> ... <line id text> in files named after the forms
-    pictures     lines/a01/a01-000u/a01-000u-00.png, or all in one folder
+    images       lines/a01/a01-000u/a01-000u-00.png, or all in one folder
 
-"ok" and "err" tell how well the words of a line were separated, not the line itself: both are taken. The writer is that
-of the form, from its XML or from forms.txt.
+"ok" and "err" rate the word segmentation, not the line itself: both are used. The writer is that of the form, from its
+XML or from forms.txt.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +19,7 @@ _LINES, _FORMS = "lines.txt", "forms.txt"
 
 
 def lines_file(path: Path) -> Path | None:
-    """lines.txt in the database's folder (or its ascii/), or the path itself; None where there is none."""
+    """lines.txt in the database's folder (or its ascii/), or the path itself; None if there is none."""
     candidates = [path] if path.is_file() else [path / _LINES, path / "ascii" / _LINES]
     return next((one for one in candidates if one.name == _LINES and one.is_file()), None)
 
@@ -32,7 +32,7 @@ def xml_folder(path: Path) -> Path | None:
 
 
 def read(path: Path, options: ReadOptions) -> Records:
-    """Raises DataError where neither lines.txt nor the forms' XML is there."""
+    """Raises DataError if there is neither lines.txt nor the forms' XML."""
     lines, xml = lines_file(path), xml_folder(path if path.is_dir() else path.parent)
     base = path if path.is_dir() else path.parent.parent if path.parent.name == "ascii" else path.parent
     folders = [options.image_root] if options.image_root else [base / "lines", base]
@@ -95,7 +95,7 @@ def _form(line: str) -> str:
 
 
 def _writers(lines: Path, xml: Path | None) -> dict[str, str]:
-    """Form -> writer, as far as forms.txt beside lines.txt or the XML says."""
+    """Form -> writer, as far as given in forms.txt beside lines.txt or in the XML."""
     writers = {}
     forms = lines.with_name(_FORMS)
     if forms.is_file():
@@ -108,6 +108,6 @@ def _writers(lines: Path, xml: Path | None) -> dict[str, str]:
             try:
                 form = ElementTree.parse(file).getroot()
             except (ElementTree.ParseError, OSError, ValueError):
-                continue  # such a form has no writer here; its lines are read all the same
+                continue  # the form's writer is unknown here; its lines are read all the same
             writers[form.get("id", file.stem)] = form.get("writer-id", "")
     return writers

@@ -1,8 +1,8 @@
-"""Label Studio's JSON export (not JSON-MIN) of its OCR template: boxes and polygons in percent, texts beside them.
+"""Label Studio's JSON export (not JSON-MIN) of its OCR template: boxes and polygons in percent, with texts.
 
-A task holds `data` (the page's address) and `annotations`, whose `result` lists regions; those that share an id are
-one: its shape (rectangle, polygon; `...labels` where it is labelled) and its text (textarea). A rectangle's `rotation`
-is in degrees about its upper left corner. Of several annotations of a task the first not cancelled is taken.
+A task holds `data` (the page's URL) and `annotations`, whose `result` is a list of regions; those with the same id
+belong together: a shape (rectangle, polygon; `...labels` if it has a label) and its text (textarea). A rectangle's
+`rotation` is in degrees about its upper left corner. The first annotation of a task that is not cancelled is used.
 """
 
 import json
@@ -45,19 +45,19 @@ def read(path: Path, options: ReadOptions) -> Records:
         except DataError as error:
             yield BadRecord(where, error)
         except (AttributeError, TypeError, KeyError) as error:
-            yield BadRecord(where, DataError(f"{where}: not as Label Studio exports it ({error!r}); export it again"))
+            yield BadRecord(where, DataError(f"{where}: not a valid export ({error!r}); export it again"))
         else:
             yield from _lines(regions, page, name, where)
 
 
 def load_json(path: Path) -> Any:
-    """What the file holds. Raises DataError where it cannot be read or is no JSON."""
+    """The file's parsed content. Raises DataError if it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON ({error}); export it again") from None
+        raise DataError(f"{path}: not JSON ({error}); export it again") from None
 
 
 def _page_name(task: dict[str, Any], where: str) -> str:
@@ -83,7 +83,7 @@ def _page(name: str, folders: tuple[Path | None, ...], where: str) -> Path:
 
 
 def _regions(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
-    """(id, shape or None, text) of the regions that hold a shape or a text, in their order."""
+    """(id, shape or None, text) of the regions that have a shape or a text, in order."""
     done = [one for one in task["annotations"] if not one.get("was_cancelled")]
     shapes: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
@@ -114,7 +114,7 @@ def _lines(regions: list[tuple[str, dict[str, Any] | None, str]], page: Path, na
 
 
 def _polygon(shape: dict[str, Any], page: Path) -> list[tuple[float, float]]:
-    """Points in px of the page; Label Studio counts in percent of its width and height."""
+    """Points in px of the page; Label Studio uses percent of its width and height."""
     value = shape["value"]
     width, height = shape.get("original_width"), shape.get("original_height")
     if not width or not height:

@@ -1,6 +1,6 @@
-"""LabelMe's files, one JSON a page: `shapes` of {"label", "points", "shape_type", "description"}, `imagePath`.
+"""LabelMe's files, one JSON per page: `shapes` of {"label", "points", "shape_type", "description"}, `imagePath`.
 
-The text of a line is its description where there is one (the label then names a class), else its label.
+The text of a line is its description if it has one (the label is then a class), else its label.
 """
 
 import base64
@@ -35,7 +35,7 @@ def read(path: Path, options: ReadOptions) -> Records:
 def _page(file: Path, name: str, options: ReadOptions) -> Records:
     page = load_json(file)
     if not is_labelme(page) or not isinstance(page["shapes"], list):
-        raise DataError(f"{file}: no shapes and imagePath as LabelMe writes them")
+        raise DataError(f"{file}: has no shapes and imagePath, as written by LabelMe")
     picture = PageImage(_picture(page, file, options))
     for number, shape in enumerate(page["shapes"]):
         where = f"{file}: shape {number}"
@@ -54,7 +54,7 @@ def _page(file: Path, name: str, options: ReadOptions) -> Records:
 
 
 def _picture(page: dict[str, Any], file: Path, options: ReadOptions) -> Path | bytes:
-    """The file beside the annotations, else the copy within them."""
+    """The file beside the annotations, else the copy embedded in them."""
     try:
         return find_page(str(page["imagePath"]), (options.image_root, file.parent), str(file))
     except DataError:

@@ -1,4 +1,4 @@
-"""PAGE XML (PRImA), 2010 to 2019: one page with lines, as Transkribus, eScriptorium and OCR-D write it."""
+"""PAGE XML (PRImA), 2010 to 2019: one page with lines, as written by Transkribus, eScriptorium and OCR-D."""
 
 import os
 import xml.etree.ElementTree as ElementTree
@@ -10,9 +10,9 @@ from .transcribed_page import Polygon, TranscribedLine, TranscribedPage, one_spa
 
 
 def read_page_xml(path: str | os.PathLike[str]) -> Iterator[TranscribedPage]:
-    """The page of a PAGE XML file. Raises LabelError where it is none; a bad line is in `problems`."""
+    """The page of a PAGE XML file. Raises LabelError for other files; invalid lines are in `problems`."""
     root = read_xml(path, "PcGts")
-    for page in root.findall("Page"):  # the schema allows one
+    for page in root.findall("Page"):  # the schema allows only one
         lines: list[TranscribedLine] = []
         problems: list[LabelError] = []
         for index, line in enumerate(page.iter("TextLine"), start=1):
@@ -43,7 +43,7 @@ def _points(line: ElementTree.Element, tag: str) -> Polygon:
 
 
 def _text(line: ElementTree.Element) -> str:
-    """The line's own text, of several the one of the lowest index; else those of its words."""
+    """The line's own text, the one with the lowest index if there are several; else those of its words."""
     texts = line.findall("TextEquiv")
     if texts:
         best = min(texts, key=lambda one: int(one.get("index", "0")) if one.get("index", "0").isdigit() else 0)

@@ -1,4 +1,4 @@
-"""Lines that are cut out of pictures of pages: what the readers of annotations share."""
+"""Cutting lines out of page images: shared by the readers of annotations."""
 
 import math
 import threading
@@ -16,7 +16,7 @@ from ..image.straighten import Points, cut_line
 
 
 class PageImage:
-    """The picture of a page, decoded at the first cut and let go of with the last of its lines."""
+    """The image of a page, decoded at the first cut and released with the last of its lines."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -24,7 +24,7 @@ class PageImage:
         self._bgr: np.ndarray | None = None
 
     def cutter(self, polygon: Points, baseline: Points | None = None) -> Callable[[], np.ndarray]:
-        """A function that cuts the line out: BGR uint8 (h, w, 3). It raises ImageError as `cut_line` does."""
+        """A function that cuts out the line: BGR uint8 (h, w, 3). It raises ImageError like `cut_line`."""
         return partial(self._cut, polygon, baseline)
 
     def _cut(self, polygon: Points, baseline: Points | None) -> np.ndarray:
@@ -39,9 +39,9 @@ class PageImage:
 
 
 def find_page(name: str, folders: Iterable[Path | None], where: str) -> Path:
-    """The file of a page whose annotations call it `name`: that path, or its last part, in one of the folders.
+    """The file of the page that its annotations call `name`: that path, or its last part, in one of the folders.
 
-    Raises DataError where none of them holds it.
+    Raises DataError if none of them contains it.
     """
     tail = name.replace("\\", "/").rsplit("/", 1)[-1]
     looked = [folder for folder in folders if folder is not None]
@@ -55,7 +55,7 @@ def find_page(name: str, folders: Iterable[Path | None], where: str) -> Path:
 
 
 def rectangle(x: float, y: float, width: float, height: float, degrees: float = 0.0) -> list[tuple[float, float]]:
-    """Corners, clockwise from (x, y), of a rectangle turned about that corner; on the page clockwise is positive."""
+    """Corners, clockwise from (x, y), of a rectangle rotated about that corner; positive is clockwise on the page."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = ((0, 0), (width, 0), (width, height), (0, height))
     return [(x + right * cosine - down * sine, y + right * sine + down * cosine) for right, down in corners]

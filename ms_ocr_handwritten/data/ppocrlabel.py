@@ -1,7 +1,7 @@
 """PPOCRLabel's Label.txt: `page TAB JSON list of {"transcription", "points", "difficult"}`, lines cut out of pages.
 
-Written by PPOCRLabel (`savePPlabel`), read by PaddleOCR's detectors; a page is named from the folder above the one
-that holds Label.txt. "###" and `difficult` mark what nobody could read.
+Written by PPOCRLabel (`savePPlabel`), read by PaddleOCR's detectors; page paths are relative to the parent of the
+folder that holds Label.txt. "###" and `difficult` mark illegible text.
 """
 
 import json
@@ -11,11 +11,11 @@ from ..errors import DataError, LabelError
 from .pages import PageImage, find_page
 from .record import BadRecord, ReadOptions, Record, Records, checked_text
 
-UNREADABLE = ("###", "待识别")  # the latter is what PPOCRLabel puts into a box that has no text yet
+UNREADABLE = ("###", "待识别")  # the latter is PPOCRLabel's placeholder in a box without text
 
 
 def is_label_file(path: Path) -> bool:
-    """Whether the first line is a page and a list of boxes."""
+    """Whether the first line consists of a page and a list of boxes."""
     try:
         with open(path, "rb") as file:
             name, tab, boxes = file.readline(2**20).partition(b"\t")
@@ -50,7 +50,7 @@ def _page(line: bytes, where: str, path: Path, options: ReadOptions) -> Records:
     except DataError as error:
         yield BadRecord(where, error)
         return
-    except (ValueError, RecursionError) as error:  # not UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
         yield BadRecord(where, DataError(f"{where}: no `page TAB JSON list of boxes` ({error}); correct the line"))
         return
     picture = PageImage(page)

@@ -1,4 +1,4 @@
-"""Lines read at random, whatever holds them: what training needs of an LMDB, a data set of rows, or a selection."""
+"""Random access to lines, whatever holds them: the interface that training needs of an LMDB, rows, or a selection."""
 
 import hashlib
 import os
@@ -12,27 +12,27 @@ from .rows import DatasetReader, is_dataset
 
 
 class LineReader(Protocol):
-    """`len` lines. `path` names all of them: readers of different lines have different paths. Can be pickled."""
+    """`len` lines. `path` identifies them all: readers of different lines have different paths. Can be pickled."""
 
     path: str
 
     def __len__(self) -> int: ...
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image of a line. Raises DataError that names the record."""
+        """The encoded image of a line. Raises DataError naming the record."""
         ...
 
     def label(self, index: int) -> str:
-        """The label of a line, not folded. Raises DataError that names the record."""
+        """The label of a line, not folded. Raises DataError naming the record."""
         ...
 
     def key(self, index: int) -> str:
-        """The record of a line, for messages."""
+        """The record name of a line, for messages."""
         ...
 
 
 def line_reader(source: Any) -> LineReader:
-    """The lines of an LMDB's path, of a `datasets.Dataset` or an MsDataset around one, or of a reader as it is.
+    """The lines of an LMDB's path, a `datasets.Dataset` or an MsDataset around one; a reader is returned unchanged.
 
     Raises LmdbError or DataError.
     """
@@ -42,10 +42,10 @@ def line_reader(source: Any) -> LineReader:
 
 
 class SelectedLines:
-    """Some lines of several readers, in any order; a LineReader."""
+    """Selected lines of several readers, in any order; a LineReader."""
 
     def __init__(self, readers: Sequence[LineReader], indices: Sequence[int] | np.ndarray) -> None:
-        """`indices`: of the lines of all readers, one after the other. Raises IndexError."""
+        """`indices`: into the concatenated lines of all readers. Raises IndexError."""
         self._readers = list(readers)
         self._ends = np.cumsum([len(reader) for reader in readers])
         self._indices = np.asarray(indices, np.int64)

@@ -1,4 +1,4 @@
-"""What every reader of a foreign format gives, one after the other: a line, or why there is none in its place."""
+"""The items that every reader of an external format yields: a line, or in its place the reason why there is none."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ class Record:
     """A line with its text.
 
     where: file and record, for messages ("001-P16.dgrl: line 3")
-    text: as the data set has it, neither folded nor trimmed
-    image: a path or bytes of an encoded image, stored as it is; an array uint8, grey (H, W) or BGR (H, W, 3), to be
-        encoded; or a function that gives bytes or an array, called where many may be at work
-    source: the record's name within its data set ("train/001-P16.dgrl#3"); up to the last "/" it is its folder
-    writer, page: '' where the data set does not say
+    text: as in the data set, neither folded nor trimmed
+    image: a path or bytes of an encoded image, stored unchanged; an array uint8, grey (H, W) or BGR (H, W, 3), to be
+        encoded; or a function that returns bytes or an array, possibly called concurrently
+    source: the record's name within its data set ("train/001-P16.dgrl#3"); the part up to the last "/" is its folder
+    writer, page: '' if unknown
     """
 
     where: str
@@ -34,7 +34,7 @@ class Record:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that cannot be read, `where` it stands, and why."""
+    """A record that cannot be read, its place `where`, and the reason."""
 
     where: str
     error: OcrError
@@ -44,7 +44,7 @@ Records: TypeAlias = Iterator[Record | BadRecord]
 
 
 def checked_text(value: object, what: str) -> str:
-    """The text that a file gives as `what`; a number is one. Raises DataError where there is none."""
+    """The text given as `what` in a file; numbers are accepted. Raises DataError if there is none."""
     if value is None or isinstance(value, (list, dict)):
         raise DataError(f"{what} is {'empty (null)' if value is None else f'a {type(value).__name__}'}, not a text")
     return str(value)
@@ -52,7 +52,7 @@ def checked_text(value: object, what: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table or data set; '' for the usual ones."""
+    """Names of the columns of a table or data set; '' for the usual names."""
 
     image: str = ""
     text: str = ""
@@ -67,22 +67,22 @@ class Columns:
     }
 
     def find(self, there: list[str], where: str, needed: tuple[str, ...] = ("image", "text")) -> dict[str, str]:
-        """Kind ("image", "text", "writer", "page") -> which of the columns `there`; those `needed` are always found.
+        """Kind ("image", "text", "writer", "page") -> column among `there`; the kinds in `needed` are always found.
 
-        Raises DataError where a column that was named is not there, or none of the usual names of one needed is.
+        Raises DataError if a named column does not exist, or a needed column has none of the usual names.
         """
         found = {}
         lower = {name.strip().lower(): name for name in reversed(there)}
         for kind, usual in self.USUAL.items():
             asked = getattr(self, kind)
             if asked and asked not in there:
-                raise DataError(f"{where}: no column {asked!r}; there are {', '.join(there)}")
+                raise DataError(f"{where}: no column {asked!r}; available: {', '.join(there)}")
             name = asked or next((lower[name] for name in usual if name in lower), "")
             if name:
                 found[kind] = name
             elif kind in needed:
                 raise DataError(
-                    f"{where}: which column holds the {kind}? There are {', '.join(there)}; rename it to {kind}, "
+                    f"{where}: which column holds the {kind}? Available: {', '.join(there)}; rename it to {kind}, "
                     f"or name it (--{kind}-column)"
                 )
         return found
@@ -90,11 +90,11 @@ class Columns:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader may be told beyond the path.
+    """Options of a reader beside the path.
 
-    image_root: where relative names of images are looked up [beside the table]
-    subset: of a data set that holds several (train, test ...), this one
-    compose: lines to paste of each writer's single characters (0: the characters themselves), following `texts`
+    image_root: base folder for relative image names [beside the table]
+    subset: the subset to read of a data set with several (train, test ...)
+    compose: number of lines to compose per writer of single characters (0: the characters themselves), using `texts`
     """
 
     image_root: Path | None = None

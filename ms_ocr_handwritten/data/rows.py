@@ -1,8 +1,8 @@
 """Data sets of rows: Hugging Face `datasets` (saved to disk, in memory, from a cache by id), ModelScope's MsDataset,
-and Parquet files. Columns `image` and `text` (and `writer`, `page`), or as named.
+and Parquet files. Columns `image` and `text` (and `writer`, `page`), or as specified.
 
-An image is {"bytes", "path"} as Hugging Face stores it, encoded bytes, a path, a Pillow image or an array.
-`DatasetReader` reads such a set at random, for training without an LMDB.
+An image is {"bytes", "path"} as stored by Hugging Face, encoded bytes, a path, a Pillow image or an array.
+`DatasetReader` gives random access to such a data set, for training without an LMDB.
 """
 
 import os
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-_BATCH = 64  # rows read at once
-SAVED = ("dataset_info.json", "dataset_dict.json")  # of them, one is in a folder that `save_to_disk` wrote
+_BATCH = 64  # rows per read
+SAVED = ("dataset_info.json", "dataset_dict.json")  # a folder written by `save_to_disk` contains one of them
 
 
 class _DamagedError(DataError):
-    """A file as a whole cannot be read."""
+    """A whole file cannot be read."""
 
 
 def is_saved(path: Path) -> bool:
@@ -37,14 +37,14 @@ def is_saved(path: Path) -> bool:
 
 
 def is_dataset(source: object) -> bool:
-    """Whether this is a data set of rows in memory: `datasets.Dataset`, or what holds one, as MsDataset does."""
+    """Whether this is a data set of rows in memory: a `datasets.Dataset`, or a wrapper of one such as MsDataset."""
     return hasattr(source, "to_hf_dataset") or hasattr(source, "column_names")
 
 
 def open_dataset(source: Any, subset: str = "") -> "datasets.Dataset":
     """The rows of a saved data set's folder, of an id in the cache of `datasets`, or of a data set in memory.
 
-    Nothing is asked of the network. Raises DataError where there is none, or it holds several of which none is named.
+    Does not use the network. Raises DataError if there is none, or if it has several subsets and none is named.
     """
     import datasets
 
@@ -52,7 +52,7 @@ def open_dataset(source: Any, subset: str = "") -> "datasets.Dataset":
         found = _load(source, subset)
     else:
         found = source.to_hf_dataset() if hasattr(source, "to_hf_dataset") else source
-    if isinstance(found, dict):  # DatasetDict is one
+    if isinstance(found, dict):  # a DatasetDict is one
         if not subset and len(found) == 1:
             subset = next(iter(found))
         if subset not in found:
@@ -72,10 +72,10 @@ def _load(path: Path, subset: str) -> Any:
     try:
         if is_saved(path):
             return datasets.load_from_disk(os.fspath(path))
-        from datasets.packaged_modules.cache.cache import Cache  # `load_dataset` would ask the hub first
+        from datasets.packaged_modules.cache.cache import Cache  # `load_dataset` would contact the hub first
 
         return Cache(dataset_name=path.name, repo_id=path.as_posix(), version="auto", hash="auto").as_dataset()
-    except Exception as error:  # of a damaged or missing data set, `datasets` raises almost anything
+    except Exception as error:  # for a damaged or missing data set, `datasets` raises almost anything
         raise DataError(
             f"{path}: neither a data set saved to disk nor one in the cache of `datasets` ({error}); load it once with "
             "datasets.load_dataset while online"
@@ -91,7 +91,7 @@ def read(path: Path, options: ReadOptions) -> Records:
 
 
 def read_dataset(dataset: "datasets.Dataset", options: ReadOptions, name: str) -> Records:
-    """The rows of a data set, in their order. Raises DataError for its columns."""
+    """The rows of a data set, in order. Raises DataError for unsuitable columns."""
     found = options.columns.find(list(dataset.column_names), name)
     plain = _undecoded(dataset.select_columns(list(found.values())), found["image"])
     texts = _text_of(plain, found["text"])
@@ -105,7 +105,7 @@ def count_parquet(path: Path, options: ReadOptions) -> int:
 
     total = 0
     for file in parquet_files(path):
-        with suppress(pyarrow.ArrowException, OSError):  # named when it is read
+        with suppress(pyarrow.ArrowException, OSError):  # reported when it is read
             total += pyarrow.parquet.read_metadata(file).num_rows
     return total
 
@@ -115,7 +115,7 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Records:
-    """The rows of a Parquet file, or of all in a folder; a damaged file gives a BadRecord in place of its rows."""
+    """The rows of a Parquet file, or of all in a folder; a damaged file yields a BadRecord in place of its rows."""
     for file in parquet_files(path):
         try:
             with _open_parquet(file) as parquet:
@@ -128,7 +128,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Records:
 
 
 def read_images(file: Path, column: str = "") -> Iterator[Callable[[], str | bytes]]:
-    """What gives the image of each row of a Parquet file: encoded bytes, a path or a URL.
+    """A function for each row of a Parquet file that returns its image: encoded bytes, a path or a URL.
 
     Args:
         column: that of the images; '' for a usual name.
@@ -151,7 +151,7 @@ def _encoded(value: Any) -> str | bytes:
 
 @contextmanager
 def _open_parquet(file: Path) -> "Iterator[pyarrow.parquet.ParquetFile]":
-    """Raises _DamagedError, within the block too."""
+    """Raises _DamagedError, also within the block."""
     import pyarrow
     import pyarrow.parquet
 
@@ -189,7 +189,7 @@ def _source(value: Any, name: str, index: int) -> str:
 
 
 def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
-    """What a column holds as what a Record takes. Raises DataError."""
+    """A column's value converted to the image of a Record. Raises DataError."""
     value = stored_image(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
@@ -203,19 +203,19 @@ def _picture(value: Any, root: Path | None) -> Path | bytes | np.ndarray:
 
 
 def stored_image(value: Any) -> Any:
-    """The bytes of Hugging Face's Image as it is stored, or else its path; anything else as it is."""
+    """The bytes of an image stored by Hugging Face, or else its path; other values unchanged."""
     return value.get("bytes") or value.get("path") if isinstance(value, dict) else value
 
 
 def bgr(array: np.ndarray) -> np.ndarray:
-    """Colours in OpenCV's order, of RGB or RGBA (H, W, 3 or 4); other arrays as they are."""
+    """RGB or RGBA (H, W, 3 or 4) converted to BGR, as in OpenCV; other arrays unchanged."""
     if array.ndim == 3 and array.shape[2] in (3, 4):
         return np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
     return array
 
 
 def _array(value: Any) -> np.ndarray:
-    """Grey or BGR uint8, from the RGB that data sets hold."""
+    """Grey or BGR uint8, from the RGB of data sets."""
     array = bgr(np.asarray(value))
     rgb = load_image(array)
     return rgb[:, :, 0].copy() if array.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
@@ -230,7 +230,7 @@ def _undecoded(dataset: "datasets.Dataset", column: str) -> "datasets.Dataset":
 
 
 def _text_of(dataset: "datasets.Dataset", column: str) -> Callable[[Any], str]:
-    """From a value of the column to its text: classes are called by their names."""
+    """A function from a value of the column to its text: classes become their names."""
     import datasets
 
     feature = dataset.features.get(column)
@@ -238,10 +238,10 @@ def _text_of(dataset: "datasets.Dataset", column: str) -> Callable[[Any], str]:
 
 
 class DatasetReader:
-    """The lines of a data set of rows, read at random; a `reader.LineReader`."""
+    """Random access to the lines of a data set of rows; a `reader.LineReader`."""
 
     def __init__(self, dataset: Any, columns: Columns = Columns()) -> None:
-        """`dataset`: `datasets.Dataset`, or MsDataset around one. Raises DataError for another, and for its columns."""
+        """`dataset`: a `datasets.Dataset`, or MsDataset around one. Raises DataError for others and bad columns."""
         rows = open_dataset(dataset)
         self.path = f"data set {rows._fingerprint} of {len(rows)} rows"
         self._found = columns.find(list(rows.column_names), self.path)
@@ -267,7 +267,7 @@ class DatasetReader:
             raise DataError(f"{self.key(index)}: {error}") from error
 
     def label(self, index: int) -> str:
-        """The text of a row. Raises DataError where it is none."""
+        """The text of a row. Raises DataError if it is not a text."""
         try:
             return _checked_text(self._texts[index][self._found["text"]], self._found["text"], self._text)
         except DataError as error:

@@ -1,8 +1,8 @@
-"""LMDBs of lines, our own and others with the same keys: deep-text-recognition-benchmark's and PaddleOCR's.
+"""LMDBs of lines, ours and others with the same keys: those of deep-text-recognition-benchmark and PaddleOCR.
 
-Both name their records as ModelScope does (num-samples, image-%09d, label-%09d, from 1) and store images and labels
-as they are. What they fold, they fold when they read: deep-text-recognition-benchmark to lower case and to its
-alphabet, PaddleOCR to its dictionary, ModelScope from full-width to half-width. So all three are copied as they stand.
+Both use the same keys as ModelScope (num-samples, image-%09d, label-%09d, from 1) and store images and labels
+unchanged. Folding happens when they are read: deep-text-recognition-benchmark folds to lower case and its alphabet,
+PaddleOCR to its dictionary, ModelScope from full-width to half-width. So all three are copied unchanged.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""Tables of image files and their texts: TSV, CSV, and PaddleOCR's rec_gt.txt.
+"""Tables of image files and texts: TSV, CSV, and PaddleOCR's rec_gt.txt.
 
     labels.tsv, rec_gt.txt    file TAB text [TAB page [TAB anything]]
     labels.csv                file,text                 (quoted as in RFC 4180)
 
-A first line that names no image is a header: `filename,label,writer` in any order, or names that the caller gives.
-More than two columns of a CSV need one, since a comma within an unquoted text looks the same. In place of a file,
-PaddleOCR's tables may hold a JSON list of files, which share the text.
+A first line that names no image is a header: `filename,label,writer` in any order, or names given by the caller.
+A CSV with more than two columns needs a header, since an unquoted comma in a text looks the same. In place of a file,
+PaddleOCR's tables may have a JSON list of files that share the text.
 """
 
 import csv
@@ -20,21 +20,21 @@ from .record import BadRecord, Columns, ReadOptions, Record, Records
 SUFFIXES = (".tsv", ".txt", ".csv")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-_Row = tuple[int, list[str] | LabelError]  # line number, fields or what is wrong with the line
-_POSITIONS = ("image", "text", "page")  # of the columns where no header names them
+_Row = tuple[int, list[str] | LabelError]  # line number, fields or the error in the line
+_POSITIONS = ("image", "text", "page")  # of the columns if there is no header
 
 
 def read_labels_file(path: str | os.PathLike, image_root: str | os.PathLike | None = None) -> list[tuple[Path, str]]:
-    """(image path, label) of every row of a table, in order; images lie under `image_root`, else beside the table.
+    """(image path, label) of every row of a table, in order; images are relative to `image_root`, else to the table.
 
-    Raises LabelError naming file:line where a row has too few or too many fields, an image that does not exist or
-    comes twice, or an empty label; and where the table itself is missing, not UTF-8, or neither .tsv, .txt nor .csv.
+    Raises LabelError naming file:line if a row has too few or too many fields, an image that does not exist or
+    occurs twice, or an empty label; and if the table itself is missing, not UTF-8, or neither .tsv, .txt nor .csv.
     """
     rows = []
     for record in read(Path(path), ReadOptions(image_root=None if image_root is None else Path(image_root))):
         if isinstance(record, BadRecord):
             raise record.error
-        if isinstance(record.image, Path):  # a table names nothing else
+        if isinstance(record.image, Path):  # tables contain only paths
             rows.append((record.image, record.text))
     return rows
 
@@ -44,13 +44,13 @@ def empty_label(where: str, name: str) -> LabelError:
 
 
 def count(path: Path, options: ReadOptions) -> int:
-    """Lines of the table, header and blank ones included: what a bar on the screen needs."""
+    """Lines of the table, including header and blank lines, for a progress bar."""
     with open(path, "rb") as table:
         return sum(1 for _ in table)
 
 
 def read(path: Path, options: ReadOptions) -> Records:
-    """The rows of the table. Raises LabelError where it is missing or of another kind, DataError for its columns."""
+    """The rows of the table. Raises LabelError if it is missing or of another type, DataError for its columns."""
     root = options.image_root or path.parent
     seen: dict[int, int] = {}
     try:
@@ -68,7 +68,7 @@ def read(path: Path, options: ReadOptions) -> Records:
 
 
 def _fault(where: str, image: Path, text: str, table: Path, number: int, seen: dict[int, int]) -> LabelError | None:
-    """Why the row is no sample; `seen` maps the images of samples so far (their hashes alone) to their lines."""
+    """Why the row is not a sample; `seen` maps the images of earlier samples (only their hashes) to line numbers."""
     name = hash(image)
     if name in seen:
         return LabelError(f"{where}: {image} has a label already, at {table}:{seen[name]}; keep one of the two")
@@ -83,7 +83,7 @@ def _fault(where: str, image: Path, text: str, table: Path, number: int, seen: d
 def _named_rows(
     path: Path, root: Path, columns: Columns
 ) -> Iterator[tuple[int, list[str], dict[str, str] | LabelError]]:
-    """(line number, names of the images, text and what else the row says) of every row that is no header."""
+    """(line number, names of the images, text, further fields) of every row except a header."""
     positions: dict[str, int] = {}
     for number, fields in _table_format(path)(path):
         if isinstance(fields, LabelError):
@@ -101,7 +101,7 @@ def _named_rows(
             yield (
                 number,
                 [],
-                LabelError(f"{path}:{number}: {len(fields)} fields, or no list of files; expected file and text"),
+                LabelError(f"{path}:{number}: {len(fields)} fields, or not a list of files; expected file and text"),
             )
             continue
         if "text" not in row:
@@ -111,7 +111,7 @@ def _named_rows(
 
 
 def _header(fields: list[str], root: Path, columns: Columns, path: Path) -> dict[str, int]:
-    """Kind -> position of the columns, if the first row is a header: its first field is no image's name."""
+    """Kind -> position of the columns if the first row is a header, i.e. its first field names no image."""
     first = fields[0].strip()
     if first.startswith("[") or first.lower().endswith(IMAGE_SUFFIXES) or (first and (root / first).is_file()):
         return {}
@@ -120,12 +120,12 @@ def _header(fields: list[str], root: Path, columns: Columns, path: Path) -> dict
     except DataError:
         if columns != Columns() or len(fields) > 2:
             raise
-        return {"image": 0, "text": 1}  # whatever the two are called
+        return {"image": 0, "text": 1}  # whatever their names are
     return {kind: fields.index(name) for kind, name in found.items()}
 
 
 def _image_names(field: str) -> list[str]:
-    """The files of a row: one, or PaddleOCR's JSON list of them. Raises ValueError where it is no such list."""
+    """The files of a row: one, or PaddleOCR's JSON list of files. Raises ValueError if it is not such a list."""
     if not field.startswith("["):
         return [field]
     names = json.loads(field)
@@ -144,7 +144,7 @@ def _table_format(table: Path) -> Callable[[Path], Iterator[_Row]]:
 
 
 def _tsv_rows(table: Path) -> Iterator[_Row]:
-    """The lines that are not blank; columns after the second are allowed."""
+    """The non-blank lines; columns after the second are allowed."""
     with open(table, "rb") as lines:
         for number, raw in enumerate(lines, start=1):
             try:
@@ -160,7 +160,7 @@ def _tsv_rows(table: Path) -> Iterator[_Row]:
 
 
 def _csv_rows(table: Path) -> Iterator[_Row]:
-    """The rows that are not blank; as many fields as the header has, else two, so that no comma cuts a text."""
+    """The non-blank rows; as many fields as in the header, else two, so that a comma cannot truncate a text."""
     wanted = 0
     with open(table, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         reader = csv.reader(lines, strict=True)

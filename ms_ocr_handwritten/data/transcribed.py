@@ -1,4 +1,4 @@
-"""Pages in PAGE XML, ALTO or hOCR: their lines, cut out of the pictures that lie beside them."""
+"""Pages in PAGE XML, ALTO or hOCR: their lines, cut out of the images beside them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from .transcripts import SUFFIXES, is_transcript, read_transcripts
 
 
 def files(path: Path) -> list[Path]:
-    """The transcriptions at `path`, itself one or a folder that holds them at any depth, in order of name."""
+    """The transcriptions at `path`, a single file or a folder searched at any depth, in order of name."""
     if path.is_file():
         return [path]
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())

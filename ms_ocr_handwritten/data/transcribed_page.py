@@ -1,4 +1,4 @@
-"""A page with its transcription, as PAGE XML, ALTO and hOCR give it, and what their readers share."""
+"""A page with its transcription, as given by PAGE XML, ALTO and hOCR, and functions shared by their readers."""
 
 import math
 import os
@@ -13,11 +13,11 @@ from ..errors import LabelError
 
 Polygon = tuple[tuple[float, float], ...]
 
-MAX_BYTES = 64 * 1024 * 1024  # of one file; a page of a thousand lines has about one
+MAX_BYTES = 64 * 1024 * 1024  # per file; a page of a thousand lines has about one MiB
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 
 _SPACES = re.compile(r"[ \t\r\n]+")
-_SAME_SHAPE = 0.02  # by which the ratio of width to height of an image and of its transcription may differ
+_SAME_SHAPE = 0.02  # tolerated difference between the aspect ratios of an image and its transcription
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class TranscribedLine:
 
 @dataclass(frozen=True)
 class TranscribedPage:
-    """One page of a file of transcriptions.
+    """One page of a transcription file.
 
-    where: file, and the page within it if it holds several, for messages
-    image: as the file names it, '' if it does not
-    width, height: of the page in the units of its coordinates, 0 if the file does not say
+    where: file, and the page within it if there are several, for messages
+    image: as named in the file, '' if it is not
+    width, height: of the page in the units of its coordinates, 0 if not given
     lines: in the order of the file
-    problems: what stands for lines that cannot be made out
+    problems: messages about lines that are invalid
     """
 
     file: Path
@@ -50,9 +50,9 @@ class TranscribedPage:
     problems: tuple[LabelError, ...] = ()
 
     def find_image(self, folder: str | os.PathLike[str] | None = None) -> Path:
-        """The file of the page's image: the name it is given, or the transcription's own name with the suffix of an
-        image, in `folder` or beside the transcription. Raises LabelError."""
-        # The path is that of the machine that wrote the file, of whatever system; its last part is what remains true.
+        """The file of the page's image: the name given for it, or the transcription's own name with an image
+        suffix, in `folder` or beside the transcription. Raises LabelError."""
+        # The path may be from another machine and operating system; only its last part is still valid.
         named = unquote(PurePosixPath(PureWindowsPath(self.image).as_posix()).name)
         stem = self.file.name.split(".")[0]
         for place in [self.file.parent] if folder is None else [Path(folder), self.file.parent]:
@@ -64,9 +64,9 @@ class TranscribedPage:
         raise LabelError(f"{self.where}: its image {named or stem + '.jpg'!r} is not beside it; put it there")
 
     def scaled_to(self, width: int, height: int) -> "TranscribedPage":
-        """The page in px of its image of that size; files count in tenths of a mm too, and images are shrunk.
+        """The page in px of its image of that size, as files also use tenths of a mm, and images may be scaled down.
 
-        Raises LabelError if page and image are not of one shape.
+        Raises LabelError if page and image differ in aspect ratio.
         """
         if not self.width or not self.height or (self.width, self.height) == (width, height):
             return self
@@ -87,7 +87,7 @@ class TranscribedPage:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole of a file of transcriptions. Raises LabelError."""
+    """The content of a transcription file. Raises LabelError."""
     try:
         size = os.path.getsize(path)
         if size > MAX_BYTES:
@@ -98,7 +98,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_xml(path: str | os.PathLike[str], root: str) -> ElementTree.Element:
-    """The root element, called `root`, namespaces taken off all names. Raises LabelError."""
+    """The root element, called `root`, without namespaces in any names. Raises LabelError."""
     try:
         tree = ElementTree.fromstring(read_bytes(path))
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two for odd encodings
@@ -126,10 +126,10 @@ def parse_points(text: str) -> Polygon:
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Polygon:
-    """The corners of an upright rectangle."""
+    """The corners of an axis-aligned rectangle."""
     return ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
 
 
 def one_spaced(parts: Iterable[str]) -> str:
-    """Parts of a text side by side; white space of the markup is one space, and none at the ends."""
+    """Concatenated parts of a text; white space in the markup becomes one space, and none at the ends."""
     return _SPACES.sub(" ", "".join(parts)).strip(" ")

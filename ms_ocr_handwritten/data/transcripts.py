@@ -1,4 +1,4 @@
-"""PAGE XML, ALTO or hOCR, whichever a file is."""
+"""PAGE XML, ALTO or hOCR, detected by a file's root element."""
 
 import os
 import re
@@ -14,11 +14,11 @@ SUFFIXES = (".xml", ".hocr", ".html", ".htm", ".xhtml")
 
 _READERS = {"alto": read_alto, "PcGts": read_page_xml, "html": read_hocr}
 _FIRST_TAG = re.compile(rb"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_HEAD = 16 * 1024  # bytes in which the root is looked for
+_HEAD = 16 * 1024  # bytes that are searched for the root
 
 
 def read_transcripts(path: str | os.PathLike[str]) -> Iterator[TranscribedPage]:
-    """The pages of a file in any of the formats. Raises LabelError where it is of none."""
+    """The pages of a file in any of the formats. Raises LabelError if it is in none of them."""
     root = root_name(path)
     if root not in _READERS:
         raise LabelError(f"{path}: neither PAGE XML, ALTO nor hOCR; convert it to one of them")

@@ -1,6 +1,6 @@
 """VGG Image Annotator (VIA 2), a project or its annotations as JSON: regions of pages with attributes.
 
-The text is the attribute called text, transcription ... (or as the caller names it), or the only one there is.
+The text is the attribute called text, transcription ... (or as the caller names it), or the only attribute.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from .transcribed_page import box
 
 
 def pages_of(content: Any) -> dict[str, Any] | None:
-    """Name -> page, None where this is nothing of VIA's."""
+    """Name -> page, None if this is not a VIA file."""
     if not isinstance(content, dict):
         return None
     pages = content.get("_via_img_metadata", content)
@@ -27,7 +27,7 @@ def pages_of(content: Any) -> dict[str, Any] | None:
 def read(path: Path, options: ReadOptions) -> Records:
     pages = pages_of(load_json(path))
     if pages is None:
-        raise DataError(f"{path}: no project or annotations of VIA 2; export them as JSON")
+        raise DataError(f"{path}: not a project or annotations of VIA 2; export them as JSON")
     for key, page in pages.items():
         name, where = str(page["filename"]), f"{path}: {page['filename']}"
         try:

@@ -1,4 +1,4 @@
-"""WebDataset: tar files in which the members of a sample follow each other and share their name up to the first dot.
+"""WebDataset: tar files in which the members of a sample are adjacent and share their name up to the first dot.
 
 0001.png 0001.txt 0002.png 0002.txt ...    the text in .txt, .text, .label, .gt or .gt.txt, or in .json ({"text": ...})
 """
@@ -18,11 +18,11 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _TEXTS = (".txt", ".text", ".label", ".gt", ".gt.txt")
 _JSON = ".json"
 _READ = frozenset((*IMAGE_SUFFIXES, *_TEXTS, _JSON))
-_LARGEST = 64 * 1024 * 1024  # bytes of one member
+_LARGEST = 64 * 1024 * 1024  # bytes per member
 
 
 class _TooLargeError(DataError):
-    """A member has too many bytes; those behind it can be read."""
+    """A member exceeds the size limit; later members can still be read."""
 
 
 def files(path: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path, options: ReadOptions) -> Records:
-    """The samples of all shards, in order; a shard that is cut off gives what stands before, then a BadRecord."""
+    """The samples of all shards, in order; a truncated shard yields the samples before the fault, then a BadRecord."""
     base = path if path.is_dir() else path.parent
     for file in files(path):
         members: dict[str, bytes | _TooLargeError] = {}
@@ -44,15 +44,15 @@ def read(path: Path, options: ReadOptions) -> Records:
                 members[suffix] = _content_or_fault(content_of) if suffix in _READ else b""
         except (tarfile.TarError, OSError, EOFError, DataError) as error:
             yield BadRecord(str(file), _damaged(file, name, error))
-            continue  # the sample at the fault may be half there
+            continue  # the sample at the fault may be incomplete
         if members:
             yield _sample(file, base, name, members, options)
 
 
 def read_images(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and content of each image in a tar file, with a text beside it or not; a content before the next name.
+    """Name and content of each image in a tar file, with or without a text; read each content before the next name.
 
-    Raises DataError where the file is cut off or damaged, after the images before.
+    Raises DataError if the file is truncated or damaged, after the images before the fault.
     """
     name = ""
     try:
@@ -69,7 +69,7 @@ def _damaged(file: Path, name: str, error: Exception) -> DataError:
 
 
 def _members(file: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    """(name up to the first dot, the rest in lower case, what reads the content) of the files in the archive."""
+    """(name up to the first dot, the rest in lower case, a function that reads the content) of the archive's files."""
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             if not member.isfile():
@@ -93,7 +93,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _content_or_fault(content_of: Callable[[], bytes]) -> "bytes | _TooLargeError":
-    """A member that is too large costs its own sample, not those behind it."""
+    """The content, or the error: a member that is too large only costs its own sample."""
     try:
         return content_of()
     except _TooLargeError as error:

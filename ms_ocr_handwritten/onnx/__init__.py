@@ -1,1 +1,1 @@
-"""ONNX files of this package: what they say of themselves, export, and int8."""
+"""This package's ONNX files: their metadata, export, and int8 quantisation."""

@@ -1,10 +1,10 @@
-"""A network as an ONNX file that the model card's own snippet reads, checked against PyTorch before it is handed over.
+"""Exports a network as an ONNX file that works with the model card's own snippet, verified against PyTorch.
 
-Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks of each of B lines. First output `logits`:
-float32 (B, 201, C). So far upstream's contract, with B = 1 there. Two more outputs give the columns of each chunk by
-itself, `chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks: `Recognizer` reads
-those. Of a network that takes lines whole, the chunks are the lines: `images` (B, 3, 32, W) for any W of 640 px or
-more, `logits` (B, T, C) and the other two (B, T), T = W / 4.
+Input `images`: float32 (3 B, 3, 32, 300), RGB in [0, 1], three chunks for each of B lines. First output `logits`:
+float32 (B, 201, C). So far this is upstream's contract, with B = 1 there. Two more outputs give the columns of each
+chunk separately, `chunk_ids` int64 (N, 75) and `chunk_log_probs` float32 (N, 75), for any number N of chunks; these are
+used by `Recognizer`. For a network that takes whole lines, the chunks are the lines: `images` (B, 3, 32, W) for any W
+of 640 px or more, `logits` (B, T, C) and the other two (B, T), T = W / 4.
 """
 
 import copy
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPSET = 17  # the first with LayerNormalization
-OPSETS = range(14, 21)  # from what attention is written as to the last that PyTorch's exporter knows
-TOLERANCE = 1e-3  # greatest difference of logits, relative to the greatest logit
+OPSETS = range(14, 21)  # from the first in which attention can be written to the last that PyTorch's exporter supports
+TOLERANCE = 1e-3  # maximum difference of logits, relative to the largest logit
 OTHER_RUNTIME = "try another onnxruntime or opset"
 
 
 class _Exported(nn.Module):
-    """The outputs in the forms that onnxruntime computes fastest: it has no quick argmax or log-sum-exp of floats.
+    """Outputs in the forms that onnxruntime computes fastest: its argmax and log-sum-exp of floats are slow.
 
-    It computes the logits of whole lines even for those who ask for the other outputs alone, so they are one copy.
+    It computes the logits of whole lines even if only the other outputs are requested, so they are a single copy.
     """
 
     def __init__(self, network: Network) -> None:
@@ -57,7 +57,7 @@ class _Exported(nn.Module):
 
 
 class _ExportedWhole(nn.Module):
-    """The outputs of a network that takes lines whole."""
+    """The outputs of a network that takes whole lines."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -69,13 +69,13 @@ class _ExportedWhole(nn.Module):
 
 
 def _best(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, T, C) to the best id of each column, the first of equals, and its log-probability, (N, T)."""
+    """Logits (N, T, C) to the best id of each column, the first in a tie, and its log-probability, (N, T)."""
     is_top = logits >= logits.amax(-1, keepdim=True)
     return is_top.to(torch.uint8).argmax(-1), logits.log_softmax(-1).amax(-1)
 
 
 def _line_rows(chunks: int) -> Tensor:
-    """Of all columns (75 N, ...) in one row, the indices of those that each whole line keeps, (B, 201)."""
+    """The indices, into all columns (75 N, ...) in one row, of those that each whole line keeps, (B, 201)."""
     columns = torch.arange(OFFICIAL_CHUNKS * CHUNK_COLUMNS).view(1, OFFICIAL_CHUNKS, CHUNK_COLUMNS, 1)
     starts = torch.arange(chunks // OFFICIAL_CHUNKS) * (OFFICIAL_CHUNKS * CHUNK_COLUMNS)
     return starts[:, None] + join_chunks(columns).flatten()
@@ -89,16 +89,16 @@ def export_onnx(
     half_weights: bool = False,
     weights: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write `network` to `path`; an existing file is replaced only by one that passed the check.
+    """Write `network` to `path`; an existing file is replaced only if the new one passes the check.
 
     Args:
-        network: left as and where it is.
+        network: not modified or moved.
         path: of the new file.
         opset: one of OPSETS.
         half_weights: store the weights as float16, but compute in float32. This halves the file, and is lossless
-            where the weights are float16 values.
+            if the weights are float16 values.
         weights: the file that `network` was loaded from. The new file records its digest (`backends.onnx.made_from`),
-            so that it is never read beside other weights; if `network` was changed since, no digest is recorded.
+            so that it is never used beside other weights; if `network` was changed since, no digest is recorded.
 
     Raises:
         BackendError: onnx or onnxruntime is missing, the opset is not one of OPSETS, or the texts or logits differ;
@@ -106,11 +106,11 @@ def export_onnx(
         CheckpointError: `weights` cannot be read.
     """
     require("exporting to ONNX", "onnx", "onnxruntime")
-    if opset not in OPSETS:  # PyTorch would say so as well, after it has printed the whole graph
-        raise BackendError(f"opset {opset} is none of {OPSETS[0]} to {OPSETS[-1]}; try {OPSET}")
+    if opset not in OPSETS:  # PyTorch would report this too, after printing the whole graph
+        raise BackendError(f"opset {opset} is not in {OPSETS[0]} to {OPSETS[-1]}; try {OPSET}")
     path = Path(path)
     digest = None if weights is None else weights_digest(network, weights)
-    network = copy.deepcopy(network).eval().cpu().float()  # the caller's stays where and as it is
+    network = copy.deepcopy(network).eval().cpu().float()  # the caller's network is not changed
     with appearing_whole(path) as temporary:
         _write(network, temporary, opset)
         _complete(temporary, half_weights, digest)
@@ -119,12 +119,12 @@ def export_onnx(
 
 
 def weights_digest(network: Network, path: str | os.PathLike[str]) -> str:
-    """Hex digest of the file of weights at `path` if they are those of `network`, else CHANGED_WEIGHTS."""
+    """Hex digest of the weights file at `path` if its weights are those of `network`, else CHANGED_WEIGHTS."""
     saved, own = read_weights(path), network.state_dict()
     same = saved.keys() == own.keys()
     if same and all(torch.equal(value.cpu().float(), saved[name].float()) for name, value in own.items()):
         return sha256_of(path)
-    logger.warning("%s: holds other weights than the network that is exported, so that is not read beside it", path)
+    logger.warning("%s: its weights differ from those of the exported network, so they are not used together", path)
     return CHANGED_WEIGHTS
 
 
@@ -135,7 +135,7 @@ def _write(network: Network, path: str, opset: int) -> None:
         axes = {name: {0: "lines", 1: "columns"} for name in axes} | {"images": {0: "lines", 3: "width"}}
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is checked afterwards
+            warnings.simplefilter("ignore")  # the exporter's notes on tracing; the result is verified afterwards
             torch.onnx.export(
                 (_Exported if layout.chunked else _ExportedWhole)(network).eval(),
                 (torch.rand(2 * layout.pieces(0), 3, LINE_HEIGHT, layout.official_piece),),
@@ -146,13 +146,13 @@ def _write(network: Network, path: str, opset: int) -> None:
                 dynamo=False,
                 dynamic_axes=axes,
             )
-    except RuntimeError as error:  # torch.onnx.errors derive from it
+    except RuntimeError as error:  # base class of torch.onnx.errors
         reason = str(error).strip().splitlines()[0]
         raise BackendError(f"PyTorch cannot export this network with opset {opset} ({reason}); try {OPSET}") from error
 
 
 def _complete(path: str, half_weights: bool, digest: str | None) -> None:
-    """Add the metadata, and halve the weights if asked to."""
+    """Add the metadata, and halve the weights if requested."""
     import onnx
 
     model = onnx.load(path)
@@ -175,7 +175,7 @@ def _halve_weights(graph: "onnx.GraphProto") -> None:
         if weight.data_type != TensorProto.FLOAT:
             continue
         name, stored = weight.name, f"{weight.name}.half"
-        with np.errstate(over="ignore"):  # what becomes infinite does not pass the check
+        with np.errstate(over="ignore"):  # values that become infinite fail the check
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), stored))
         casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.float", to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
@@ -184,10 +184,10 @@ def _halve_weights(graph: "onnx.GraphProto") -> None:
 
 
 def check_onnx(network: Network, path: str | os.PathLike[str], remedy: str = OTHER_RUNTIME) -> float:
-    """Greatest difference of logits between `network` and the file at `path`, relative to the greatest logit.
+    """Maximum difference of logits between `network` and the file at `path`, relative to the largest logit.
 
-    Raises BackendError if it exceeds TOLERANCE, if a column far from a tie is read as another class, or if onnxruntime
-    cannot run the file; its message ends with `remedy`.
+    Raises BackendError if it exceeds TOLERANCE, if a column that is not near a tie gets another class, or if
+    onnxruntime cannot run the file; its message ends with `remedy`.
     """
     run = _session(path, remedy)
     layout, greatest = network.config.layout, 0.0
@@ -204,7 +204,7 @@ def check_onnx(network: Network, path: str | os.PathLike[str], remedy: str = OTH
             two = by_chunk.topk(2, dim=-1).values
         scale = max(1.0, float(by_chunk.abs().max()))
         differences = np.abs(logits - by_line.numpy()).max(initial=0), np.abs(log_probs - best.values.numpy()).max()
-        difference = float(np.max(differences)) / scale  # nan where either is
+        difference = float(np.max(differences)) / scale  # nan if either is
         certain = (two[..., 0] - two[..., 1]).numpy() > TOLERANCE * scale
         if not difference <= TOLERANCE or (ids != best.indices.numpy())[certain].any():
             raise BackendError(
@@ -217,7 +217,7 @@ def check_onnx(network: Network, path: str | os.PathLike[str], remedy: str = OTH
 
 
 def _tried(layout: Layout) -> tuple[tuple[int, int], ...]:
-    """Numbers and widths of the pieces that a new file is tried with."""
+    """Numbers and widths of the pieces with which a new file is tested."""
     if layout.chunked:
         return (3 * OFFICIAL_CHUNKS, CHUNK_WIDTH), (OFFICIAL_CHUNKS, CHUNK_WIDTH), (1, CHUNK_WIDTH)
     return (3, layout.official_width), (1, layout.official_width + WHOLE_STEP)
@@ -233,7 +233,7 @@ def _session(path: str | os.PathLike[str], remedy: str) -> Callable[[np.ndarray]
         )
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised
+    options.log_severity_level = 4  # errors are raised anyway
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own extension module

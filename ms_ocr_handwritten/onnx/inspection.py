@@ -1,10 +1,10 @@
-"""What an ONNX file would compute, looked at before a runtime has it: operators, inputs, outputs, and where data lie.
+"""Checks what an ONNX file would compute before a runtime opens it: operators, inputs, outputs, and data locations.
 
-Runtimes execute whatever a graph says, loops without end and files of its choice included. Read here are the files
-that this package and ModelScope's exporter write, so that nothing else needs to run. The graph is walked over in the
-wire format of protobuf, without the package onnx, which readers need not have.
+Runtimes execute whatever a graph says, including endless loops and files of its choice. Only the files that this
+package and ModelScope's exporter write need to run, so nothing else is accepted. The graph is traversed in protobuf's
+wire format, without the package onnx, which readers need not have.
 
-Source of the numbers of fields: onnx.proto of ONNX 1.16 (IR version 10).
+Source of the field numbers: onnx.proto of ONNX 1.16 (IR version 10).
 """
 
 import mmap
@@ -19,27 +19,27 @@ _OURS = """Add ArgMax Cast Concat Constant Conv Div Erf Flatten Gather Gelu Gemm
     LayerNormalization LogSoftmax MatMul Mod Mul Pow Range ReduceMax ReduceMean Reshape Shape Slice Softmax Split Sqrt
     Squeeze Sub Transpose Unsqueeze QuantizeLinear DequantizeLinear"""  # opsets 14 to 20, and int8
 _WHOLE_LINES = "BatchNormalization GlobalAveragePool LSTM MaxPool PRelu Relu Sigmoid"  # of CRNN and LightweightEdge
-_MODELSCOPES = "ConstantOfShape Equal Expand ScatterND Where"  # beside these; opsets 11 to 18
-_DYNAMIC = "DynamicQuantizeLinear MatMulInteger ConvInteger"  # of what onnxruntime's dynamic quantisation makes of them
+_MODELSCOPES = "ConstantOfShape Equal Expand ScatterND Where"  # in addition to these; opsets 11 to 18
+_DYNAMIC = "DynamicQuantizeLinear MatMulInteger ConvInteger"  # from onnxruntime's dynamic quantisation of them
 OPERATORS = frozenset(f"{_OURS} {_WHOLE_LINES} {_MODELSCOPES} {_DYNAMIC}".split())
 _FLOAT = 1  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _MOST_NODES = 100_000
-_BESIDE = b"pytorch_model.pt"  # the one file in which data may lie, as those of the embedded model do
+_BESIDE = b"pytorch_model.pt"  # the only file in which data may lie, as for the embedded model
 
-Part = tuple[int, int]  # where the bytes of a message begin and end
+Part = tuple[int, int]  # start and end of a message's bytes
 
 
 def input_shape(layout: Layout) -> tuple[int | None, ...]:
-    """Of RGB pieces; None for any number of them, and for any width of lines that are taken whole."""
+    """Of RGB pieces; None for any number of them, and for any width of whole lines."""
     return (None, 3, LINE_HEIGHT, CHUNK_WIDTH if layout.chunked else None)
 
 
 def check_onnx_file(path: str | os.PathLike[str], layout: Layout) -> None:
-    """Raise CheckpointError unless a runtime may have the ONNX file at `path`, of a network of this layout.
+    """Raise CheckpointError unless the ONNX file at `path`, for a network of this layout, is safe for a runtime.
 
-    Refused are operators beyond OPERATORS (loops, branches and those of other vendors among them), functions, data in
-    other files than the weights beside it, and any other inputs than one of `input_shape` in float32.
+    Rejected are operators other than OPERATORS (such as loops, branches and those of other vendors), functions, data in
+    files other than the weights beside it, and any inputs but a single one of `input_shape` in float32.
     """
     try:
         check_regular(path)
@@ -52,11 +52,11 @@ def check_onnx_file(path: str | os.PathLike[str], layout: Layout) -> None:
             f"{path}: refused, {error}; make the file with `ms-ocr export onnx`, or download ModelScope's again"
         ) from error
     except (ValueError, IndexError) as error:  # an empty file cannot be mapped; UnicodeDecodeError is a ValueError
-        raise CheckpointError(f"{path}: truncated or no ONNX file; export or download it again") from error
+        raise CheckpointError(f"{path}: truncated or not an ONNX file; export or download it again") from error
 
 
 class _UnsafeError(ValueError):
-    """What the file asks for."""
+    """What makes the file unsafe."""
 
 
 def _check_model(content: mmap.mmap, expected: tuple[int | None, ...]) -> None:
@@ -89,7 +89,7 @@ def _check_model(content: mmap.mmap, expected: tuple[int | None, ...]) -> None:
     _, kind, shape = given[0]
     fits = len(shape) == len(expected) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected))
     if kind != _FLOAT or not fits:
-        raise _UnsafeError(f"its input is no float32 of shape ({', '.join(str(one or 'any') for one in expected)})")
+        raise _UnsafeError(f"its input is not float32 of shape ({', '.join(str(one or 'any') for one in expected)})")
 
 
 def _check_node(content: mmap.mmap, node: Part) -> None:
@@ -102,7 +102,7 @@ def _check_node(content: mmap.mmap, node: Part) -> None:
         elif number == 5:
             for inner, value in _fields(content, part):
                 if inner in (6, 11):
-                    raise _UnsafeError("an operator holds a graph of its own, as loops and branches do")
+                    raise _UnsafeError("an operator contains a subgraph, as loops and branches do")
                 if inner in (5, 10):
                     _check_tensor(content, value)
                 elif inner in (22, 23):
@@ -113,7 +113,7 @@ def _check_node(content: mmap.mmap, node: Part) -> None:
 
 
 def _check_tensor(content: mmap.mmap, tensor: Part) -> bytes:
-    """Its name."""
+    """Check a tensor; returns its name."""
     name = b""
     for number, (start, stop) in _fields(content, tensor):
         if number == 8:
@@ -124,14 +124,14 @@ def _check_tensor(content: mmap.mmap, tensor: Part) -> bytes:
 
 
 def _check_entry(content: mmap.mmap, entry: Part) -> None:
-    """One key and value of what says where data lie: no path but one name; the runtime itself holds to its length."""
+    """Check one entry of a data location: a bare file name without a path; the runtime itself checks the length."""
     key, value = (content[slice(*next(_numbered(content, entry, number), (0, 0)))] for number in (1, 2))
     if key not in (b"location", b"offset", b"length") or (key == b"location" and value != _BESIDE):
-        raise _UnsafeError(f"its data lie in other files than {_BESIDE.decode()}")
+        raise _UnsafeError(f"its data are in files other than {_BESIDE.decode()}")
 
 
 def _value(content: mmap.mmap, value: Part) -> tuple[bytes, int, list[int | None]]:
-    """Name, type and shape of an input; None for a length that is not fixed."""
+    """Name, type and shape of an input; None for a dimension that is not fixed."""
     name, kind, shape = b"", 0, []
     for number, part in _fields(content, value):
         if number == 1:
@@ -151,7 +151,7 @@ def _numbered(content: mmap.mmap, message: Part, wanted: int) -> Iterator[Part]:
 
 
 def _fields(content: mmap.mmap, message: Part) -> Iterator[tuple[int, Part]]:
-    """Number of each field and where its bytes lie; of a varint its value twice. Raises ValueError or IndexError."""
+    """Number and byte range of each field; for a varint its value twice. Raises ValueError or IndexError."""
     position, end = message
     while position < end:
         tag, position = _varint(content, position)

@@ -1,8 +1,8 @@
-"""An ONNX file of ours in int8: calibrated on real lines, measured on labelled ones, refused if it reads worse.
+"""Quantises one of our ONNX files to int8: calibrated on real lines, evaluated on labelled ones, rejected if worse.
 
-Quantised are the products with weights, in the form that onnxruntime's x86 kernels take: weights int8, per output
-channel; inputs uint8, with one range for all lines, so that a text does not depend on the lines read beside it. All
-else stays fp32. Needs no torch.
+Products with weights are quantised, in the form that onnxruntime's x86 kernels expect: weights int8, per output
+channel; inputs uint8, with one range for all lines, so that a text does not depend on the lines read with it. All
+else stays fp32. Does not need torch.
 """
 
 import json
@@ -25,18 +25,18 @@ from ..image import LineCanvas
 from ..metrics import Counts
 from .metadata import PRECISION_KEY, VERSION_KEY, WEIGHTS_KEY, package_version, read_metadata, require
 
-LIMIT = 0.002  # CER of int8 less CER of fp32, over all sets together, from which the file is refused
-MINIMUM_CHARACTERS = 1000  # of the labels, on which a difference of LIMIT is two errors
-PRODUCTS = ("MatMul", "Gemm")  # the operators that are quantised where one factor is a weight; their sums are not
-CALIBRATION_BATCH = 8  # chunks; a range is the mean of the extremes of such batches, so that no outlier widens it alone
+LIMIT = 0.002  # the file is rejected if CER of int8 minus CER of fp32, over all sets together, reaches this
+MINIMUM_CHARACTERS = 1000  # of the labels, for which a difference of LIMIT is two errors
+PRODUCTS = ("MatMul", "Gemm")  # the operators that are quantised if one factor is a weight; their sums are not
+CALIBRATION_BATCH = 8  # chunks; a range is the mean of such batches' extremes, so that no single outlier widens it
 EVALUATION_KEY = "ms_ocr_handwritten.evaluation"  # JSON, a list of `Comparison.rows`
 CALIBRATION_KEY = "ms_ocr_handwritten.calibration_lines"
 
-Score = Callable[[Backend], dict[str, Counts]]  # reads the labelled sets: the counts of each by its name
+Score = Callable[[Backend], dict[str, Counts]]  # reads the labelled sets: the counts of each set by its name
 
 
 class Row(TypedDict):
-    """What fp32 and int8 made of one set, or of all."""
+    """Scores of fp32 and int8 on one set, or on all."""
 
     set: str
     lines: int
@@ -47,18 +47,18 @@ class Row(TypedDict):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What fp32 and int8 made of the same sets, by their names."""
+    """Counts of fp32 and int8 on the same sets, by set name."""
 
     fp32: dict[str, Counts]
     int8: dict[str, Counts]
 
     @property
     def difference(self) -> float:
-        """CER of int8 less CER of fp32, over all sets together."""
+        """CER of int8 minus CER of fp32, over all sets together."""
         return _total(self.int8).cer - _total(self.fp32).cer
 
     def rows(self) -> list[Row]:
-        """One of each set; plain Python numbers, CER as a fraction."""
+        """One row per set; plain Python numbers, CER as a fraction."""
         return [_row(name, self.fp32[name], self.int8[name]) for name in self.fp32]
 
     def total(self) -> Row:
@@ -85,14 +85,14 @@ def quantize_onnx(
 
     Args:
         source: a file that computes in fp32.
-        out: of the new file.
-        calibration: about a hundred lines of the kind that will be read; labels are not needed.
+        out: path of the new file.
+        calibration: about a hundred representative lines; labels are not needed.
         score: called twice, with the backend of `source` and with that of the new file.
         layout: how the network takes lines.
 
     Raises:
-        QuantizationError: the CER grows by LIMIT or more, the sets hold fewer than MINIMUM_CHARACTERS, there is no line
-            to calibrate with, or `source` is of another kind; no new file is left.
+        QuantizationError: the CER grows by LIMIT or more, the sets hold fewer than MINIMUM_CHARACTERS, there are no
+            lines for calibration, or `source` is of another kind; no new file is left.
         BackendError: onnx or onnxruntime is missing.
         CheckpointError: `source` cannot be read.
     """
@@ -100,13 +100,13 @@ def quantize_onnx(
     source, out = Path(source), Path(out)
     whole = open_onnx(source, None, layout)
     if not isinstance(whole, OnnxBackend) or whole.precision != "fp32":
-        raise QuantizationError(f"{source}: no fp32 file of this package; make one with `ms-ocr export onnx`")
+        raise QuantizationError(f"{source}: not an fp32 file of this package; make one with `ms-ocr export onnx`")
     fp32 = score(whole)
     characters = _total(fp32).characters
     if characters < MINIMUM_CHARACTERS:
         raise QuantizationError(
             f"the labels to evaluate with hold {characters} characters, on which {100 * LIMIT} "
-            f"points of CER cannot be told; name sets of {MINIMUM_CHARACTERS} or more"
+            f"points of CER cannot be measured; name sets of {MINIMUM_CHARACTERS} or more"
         )
     with appearing_whole(out) as temporary:
         lines = _write(source, temporary, calibration)
@@ -131,14 +131,14 @@ def _both(row: Row) -> str:
 
 
 def _write(source: Path, out: str, calibration: Iterable[LineCanvas]) -> int:
-    """The number of lines it was calibrated with."""
+    """Write the quantised file; returns the number of lines used for calibration."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="ms_ocr_int8.") as folder:
         prepared = os.path.join(folder, "prepared.onnx")
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # weights that are computed become constants
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # computed weights become constants
         graph = onnx.load(prepared).graph
         weights = {tensor.name for tensor in graph.initializer}
         products = [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
@@ -152,15 +152,15 @@ def _write(source: Path, out: str, calibration: Iterable[LineCanvas]) -> int:
             weight_type=QuantType.QInt8,
             per_channel=True,
             activation_type=QuantType.QUInt8,
-            reduce_range=True,  # weights of 7 bits: without VNNI, sums of 8-bit products overflow
+            reduce_range=True,  # 7-bit weights: without VNNI, sums of 8-bit products overflow
             extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
         )
-    _set_metadata(out, {PRECISION_KEY: "int8"})  # so that its backend says so
+    _set_metadata(out, {PRECISION_KEY: "int8"})  # which its backend reports
     return batches.lines
 
 
 class _Batches:
-    """The batches that onnxruntime calibrates with; `lines` counts those that it has taken."""
+    """The batches for onnxruntime's calibration; `lines` counts the lines used."""
 
     def __init__(self, lines: Iterable[LineCanvas], input_name: str) -> None:
         self.lines, self._source, self._input = 0, lines, input_name
@@ -175,12 +175,12 @@ class _Batches:
         """The next input, float32 (N, 3, 32, 300); None after the last. Raises QuantizationError if there is none."""
         batch = list(islice(self._chunks, CALIBRATION_BATCH))
         if not batch and not self.lines:
-            raise QuantizationError("there is no line to calibrate with; name sets that hold some")
+            raise QuantizationError("there are no lines to calibrate with; name sets that contain some")
         return {self._input: rgb_of_grey(np.stack(batch))} if batch else None
 
 
 def _describe(source: Path, path: str, lines: int, comparison: Comparison) -> None:
-    """Write down in the file where it comes from and how well it reads; of the sets' paths the last name alone."""
+    """Record in the file its origin and accuracy; of the sets' paths only the last component."""
     rows = [row | {"set": Path(str(row["set"])).name} for row in comparison.rows()]
     known = {
         PRECISION_KEY: "int8",

@@ -1,6 +1,6 @@
-"""What the ONNX files of this package say of themselves, read without the rest of the file.
+"""The metadata of this package's ONNX files, read without the rest of the file.
 
-Torch is not imported here: a reader asks which weights a file was made from before it chooses what computes.
+Torch is not imported here: before choosing a backend, a reader asks from which weights a file was made.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from typing import BinaryIO, overload
 from ..errors import BackendError
 
 VERSION_KEY = "ms_ocr_handwritten.version"
-WEIGHTS_KEY = "ms_ocr_handwritten.weights_sha256"  # of the file of weights that the network was loaded from
+WEIGHTS_KEY = "ms_ocr_handwritten.weights_sha256"  # of the weights file that the network was loaded from
 CHANGED_WEIGHTS = "none: changed since they were loaded"  # in place of a digest
-PRECISION_KEY = "ms_ocr_handwritten.precision"  # "int8"; fp32 where it is missing
+PRECISION_KEY = "ms_ocr_handwritten.precision"  # "int8"; missing for fp32
 
 # onnx.proto: ModelProto.metadata_props holds one StringStringEntryProto (key = 1, value = 2) per entry.
 _METADATA_FIELD = 14
@@ -23,9 +23,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of an ONNX file, in no more time than it takes to skip its graph.
+    """The metadata of an ONNX file; takes no longer than skipping its graph.
 
-    Empty for a file that is no ONNX file; whoever opens it says what is wrong with it. Raises OSError.
+    Empty for anything that is not an ONNX file; the errors are reported when it is opened. Raises OSError.
     """
     with open(path, "rb") as file:
         try:
@@ -42,7 +42,7 @@ def _key_and_value(entry: bytes) -> tuple[str, str]:
 
 
 def _fields(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Number and length of each field of bytes; while it is the current one, the file stands where its bytes begin."""
+    """Number and length of each length-delimited field; for each, the file is positioned at the field's first byte."""
     while (tag := _varint(file, at_end_ok=True)) is not None:
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
@@ -99,7 +99,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def package_version() -> str:
-    """The installed version; "unknown" for a source tree that was not installed."""
+    """The installed version; "unknown" for a source tree that is not installed."""
     try:
         return importlib.metadata.version("ms_ocr_handwritten")
     except importlib.metadata.PackageNotFoundError:
@@ -107,7 +107,7 @@ def package_version() -> str:
 
 
 def require(purpose: str, *packages: str) -> None:
-    """Raise BackendError for the first of the packages of the extra `onnx` that is missing."""
+    """Raise BackendError for the first missing package of the extra `onnx`."""
     for package in packages:
         try:
             __import__(package)

@@ -1,1 +1,1 @@
-"""From the picture of a page to its text: detector -> polygons -> straightened lines -> reading -> order -> formats."""
+"""From a page image to its text: detector -> polygons -> straightened lines -> reading -> order -> formats."""

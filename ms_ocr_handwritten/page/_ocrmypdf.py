@@ -1,4 +1,4 @@
-"""What OCRmyPDF calls: its hooks, and `PageReader` as its OcrEngine. The only module that imports ocrmypdf."""
+"""The OCRmyPDF plugin: its hooks, and `PageReader` as its OcrEngine. The only module that imports ocrmypdf."""
 
 import threading
 from argparse import ArgumentParser
@@ -16,7 +16,7 @@ from .formats import SourcePage, writer_of
 from .order import HORIZONTAL, VERTICAL
 from .reader import PageReader
 
-_reading = threading.Lock()  # OCRmyPDF's workers are threads or processes; a reader belongs to one at a time
+_reading = threading.Lock()  # OCRmyPDF's workers are threads or processes; a reader serves one at a time
 
 
 @cache
@@ -25,7 +25,7 @@ def _reader(model: str | None, writing: str) -> PageReader:
 
 
 class HandwritingEngine(OcrEngine):
-    """Reads each page with one `PageReader` a process; OCRmyPDF makes the PDF from hOCR."""
+    """Reads each page with one `PageReader` per process; OCRmyPDF makes the PDF from hOCR."""
 
     @staticmethod
     def version() -> str:
@@ -40,12 +40,12 @@ class HandwritingEngine(OcrEngine):
 
     @staticmethod
     def languages(options: Any) -> set[str]:
-        """None: a model reads the characters of its vocabulary, whatever -l says."""
+        """None: a model reads the characters of its vocabulary, regardless of -l."""
         return set()
 
     @staticmethod
     def get_orientation(input_file: Path, options: Any) -> OrientationConfidence:
-        """Unknown, so that --rotate-pages turns nothing."""
+        """Unknown, so that --rotate-pages rotates nothing."""
         return OrientationConfidence(angle=0, confidence=0.0)
 
     @staticmethod

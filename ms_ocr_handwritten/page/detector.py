@@ -1,4 +1,4 @@
-"""Where the lines of a page are: polygons, by RapidOCR's detector or by any callable."""
+"""Line detection on a page: polygons from RapidOCR's detector or any callable."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,19 +8,19 @@ import numpy as np
 from ..errors import ConfigurationError, ImageError
 from .rapidocr import open_rapidocr
 
-# uint8 (H, W, 3), BGR as OpenCV has it -> for each line its polygon, (n, 2) or flat (2 n,), in px of that page.
+# uint8 (H, W, 3), BGR as in OpenCV -> for each line its polygon, (n, 2) or flat (2 n,), in px of that page.
 Detector = Callable[[np.ndarray], Iterable]
 
 RAPIDOCR = "rapidocr"
-LONGEST_SIDE = 1600  # px of the page that the network sees; see docs/page.md for what others find
-UNCLIP = 1.2  # how far a box reaches beyond the core that the network marks; upstream's 1.6 is for print
+LONGEST_SIDE = 1600  # px of the page as seen by the network; see docs/page.md for the effect of other values
+UNCLIP = 1.2  # how far a box extends beyond the core marked by the network; upstream's 1.6 is for print
 
 _WEIGHTS = "PP-OCRv6_det_small.onnx"  # in rapidocr's folder models/
-_MULTIPLE = 32  # px; the sides of the network's input
+_MULTIPLE = 32  # px; the sides of the network's input are multiples of this
 
 
 def open_detector(detector: "str | Detector") -> Detector:
-    """`"rapidocr"`, or a callable as it is. Raises BackendError or ConfigurationError."""
+    """`"rapidocr"`, or a callable, returned unchanged. Raises BackendError or ConfigurationError."""
     if callable(detector):
         return detector
     if detector == RAPIDOCR:
@@ -32,15 +32,15 @@ def open_detector(detector: "str | Detector") -> Detector:
 
 
 class RapidOcrDetector:
-    """PP-OCRv6 det small, with the weights that the package rapidocr brings; nothing is ever fetched."""
+    """PP-OCRv6 det small, with the weights contained in the package rapidocr; nothing is ever downloaded."""
 
     def __init__(self, longest_side: int = LONGEST_SIDE, unclip: float = UNCLIP) -> None:
-        """Raises BackendError where rapidocr, onnxruntime or the weights are missing, or do not work."""
+        """Raises BackendError if rapidocr, onnxruntime or the weights are missing or do not work."""
         self.longest_side = longest_side
         parameters = {
             "Global.use_cls": False,
             "Global.use_rec": False,
-            # The page is shrunk here alone, never enlarged: these are the sides that leave it as it comes.
+            # The page is resized only here, and only downwards: these limits make rapidocr keep its size.
             "Global.max_side_len": 1_000_000,
             "Global.min_side_len": 1,
             "Det.limit_side_len": 1,
@@ -55,18 +55,18 @@ class RapidOcrDetector:
         scale = min(1.0, self.longest_side / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         shrunk = page if size == (width, height) else cv2.resize(page, size, interpolation=cv2.INTER_AREA)
-        # Narrower than half a cell would be nothing after rounding; a strip that thin is laid on paper.
+        # Less than half a multiple would be rounded to nothing; such a thin strip is placed on a background.
         if min(size) < _MULTIPLE:
             right, below = (max(0, _MULTIPLE - side) for side in size)
             shrunk = cv2.copyMakeBorder(shrunk, 0, below, 0, right, cv2.BORDER_REPLICATE)
-        boxes = getattr(self._engine(shrunk), "boxes", None)  # an empty result of another class has none
+        boxes = getattr(self._engine(shrunk), "boxes", None)  # an empty result is of a class without boxes
         if boxes is None:
             return []
         return list(np.clip(np.asarray(boxes, np.float64) * (width / size[0], height / size[1]), 0, (width, height)))
 
 
 def checked_polygons(found: Iterable) -> list[np.ndarray]:
-    """Polygons as any detector gives them, as float64 (n, 2). Raises ImageError naming the one that is none."""
+    """The polygons of any detector as float64 (n, 2). Raises ImageError naming an invalid one."""
     polygons = []
     for index, one in enumerate(found):
         try:

@@ -1,4 +1,4 @@
-"""How well pages are read: lines found, errors over the lines found, and over the page with misses and inventions."""
+"""Page accuracy: lines found, errors over the lines found, and over the whole page including missed and extra lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from ..data.transcribed_page import TranscribedLine
 from ..image.straighten import Points
 from ..metrics import Scores
 
-LEAST_IOU = 0.5  # of two polygons that enclose the same line: their common area by the area of both
+LEAST_IOU = 0.5  # of two polygons around the same line: intersection over union
 
 
 @dataclass
 class PageScores:
     """Sums over pages.
 
-    lines: of the truth, those with a text; found: those of them that a polygon was found for
-    invented: lines that stand where the truth has none
-    matched: the figures over the lines found; whole: over all lines, missed ones read as '', invented ones as ''
-        in the truth; both without regard to order
+    lines: lines of the ground truth with a text; found: those matched by a polygon
+    invented: detected lines without a counterpart in the ground truth
+    matched: scores over the lines found; whole: over all lines, missed ones counted as read '', invented ones as ''
+        in the ground truth; both ignore the order
     """
 
     pages: int = 0
@@ -38,7 +38,7 @@ class PageScores:
         pairs = matched_lines([polygon for _, polygon in read], [line.polygon for line in truth])
         found = {there: here for here, there in pairs}
         for index, line in enumerate(truth):
-            if not line.text:  # a line that nobody transcribed says nothing about its reading
+            if not line.text:  # a line that was not transcribed says nothing about its reading
                 continue
             self.lines += 1
             text = read[found[index]][0] if index in found else ""
@@ -53,7 +53,7 @@ class PageScores:
                 self.whole.add(text, "")
 
     def row(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON; None where there was nothing to measure."""
+        """Plain numbers, ready for JSON; None if there was nothing to measure."""
         matched, whole = self.matched.summary(), self.whole.summary()
         return {
             "pages": self.pages,
@@ -69,7 +69,7 @@ class PageScores:
 
 
 def matched_lines(found: Sequence[Points], truth: Sequence[Points]) -> list[tuple[int, int]]:
-    """(index in found, index in truth) of polygons that enclose the same line; each is used once, best fits first."""
+    """(index in found, index in truth) of polygons around the same line; each is used once, best matches first."""
     from shapely import STRtree
     from shapely.geometry import Polygon
 

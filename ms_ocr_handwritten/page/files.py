@@ -1,4 +1,4 @@
-"""A folder of what was read: a file for each page, a PDF for each source, overlays, and pictures where needed."""
+"""An output folder for pages: a file per page, a PDF per source, overlays, and images where needed."""
 
 import os
 from contextlib import ExitStack
@@ -20,22 +20,22 @@ from .reader import Page
 from .sources import PageSource
 
 _REFER_TO_IMAGE = ("alto", "page", "hocr")
-_QUALITY = 92  # of the JPEGs of pages that have no picture of their own
-_POINTS = 72.0  # to an inch
+_QUALITY = 92  # of the JPEGs for pages without an image file
+_POINTS = 72.0  # per inch
 
 
 class PageFiles:
-    """A context in which pages are written; each file appears whole, and none replaces one that is there."""
+    """A context for writing pages; each file appears only once complete, and existing files are not replaced."""
 
     def __init__(self, folder: str | os.PathLike[str], layout: str, with_overlay: bool = False) -> None:
         """
         Args:
-            folder: made if need be.
+            folder: created if necessary.
             layout: one of `formats.FORMATS`.
-            with_overlay: write NAME.overlay.svg beside.
+            with_overlay: also write NAME.overlay.svg.
         """
         self._folder, self._layout, self._with_overlay = Path(folder), layout, with_overlay
-        self._pdf: tuple[str, PdfWriter] | None = None  # of the source whose pages are coming
+        self._pdf: tuple[str, PdfWriter] | None = None  # of the current source
         self._open = ExitStack()
         self._written: dict[Path, str] = {}  # by this run: file -> path of the source
 
@@ -53,7 +53,7 @@ class PageFiles:
         self._open.__exit__(kind, error, trace)
 
     def write(self, source: PageSource, page: Page) -> None:
-        """Raises OutputError naming the file that cannot be written, ImageError if the page's picture is gone."""
+        """Raises OutputError naming the file that cannot be written, ImageError if the page's image is gone."""
         stem = _stem(source)
         try:
             if self._layout == "pdf":
@@ -69,7 +69,7 @@ class PageFiles:
             raise OutputError(f"{self._folder}: cannot be written ({error.strerror}); choose another --out") from error
 
     def _image_of(self, source: PageSource, stem: str) -> str:
-        """The name of the page's picture, which is made if the format needs one and the source is none."""
+        """The name of the page's image; it is written if the format needs one and the source is not an image."""
         if source.plain or self._layout not in _REFER_TO_IMAGE:
             return Path(source.path).name
         jpeg = cv2.imencode(".jpg", _pixels(source), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
@@ -109,12 +109,12 @@ class PageFiles:
 
 
 def _stem(source: PageSource, numbered: bool = True) -> str:
-    """The name of a page's files without suffix: that of its source, and the page's number if that has several."""
+    """The base name of a page's files: that of its source, with the page's number if there are several."""
     stem = PurePosixPath(source.path).name if "://" in source.path else Path(source.path).name
     stem = stem.rsplit(".", 1)[0] or "page"
     return f"{stem}_{source.number:04d}" if numbered and source.pages > 1 else stem
 
 
 def _pixels(source: PageSource) -> np.ndarray:
-    """The upright page, uint8 (H, W, 3) BGR. It is opened once more: keeping all until now would fill the memory."""
+    """The upright page, uint8 (H, W, 3) BGR. It is opened again, as keeping all pages would fill the memory."""
     return cv2.cvtColor(load_image(source.open(), limits=PAGE_LIMITS), cv2.COLOR_RGB2BGR)

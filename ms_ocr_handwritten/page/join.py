@@ -1,20 +1,20 @@
-"""Long lines in one piece: boxes that stand on one baseline with a small gap between them are one line's."""
+"""Joins parts of long lines: boxes on one baseline with a small gap between them belong to one line."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_GAP = 1.0  # heights of the lower box: less than a character or two, and less than the gutter of two columns
-_OVERLAP = 0.5  # heights of the lower box that both share, seen along the line
-_HEIGHTS = 2.0  # by which their heights may differ
-_TURN = np.deg2rad(10)  # by which their directions may differ
+_GAP = 1.0  # in heights of the lower box: less than one or two characters, and than the gutter between columns
+_OVERLAP = 0.5  # minimum overlap across the line, in heights of the lower box
+_HEIGHTS = 2.0  # maximum ratio of their heights
+_TURN = np.deg2rad(10)  # maximum difference of their directions
 
 
 def join_boxes(boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Boxes (4, 2), clockwise from the upper left corner, with those of one line joined to one polygon.
+    """Boxes (4, 2), clockwise from the upper left corner, with those of one line joined into one polygon.
 
-    A joined polygon follows the upper edges of its boxes from left to right and their lower edges back. Polygons of
-    other than four points are left as they are.
+    A joined polygon follows the upper edges of its boxes from left to right and returns along their lower edges.
+    Polygons with other than four points are left unchanged.
     """
     joined: list[list[np.ndarray]] = []
     for box in sorted(boxes, key=lambda one: one[:, 0].min()):
@@ -33,7 +33,7 @@ def _outline(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _continues(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether `right` goes on where `left` ends."""
+    """Whether `right` continues the line of `left`."""
     if len(left) != 4 or len(right) != 4:
         return False
     direction, other = _direction(left), _direction(right)
@@ -41,7 +41,7 @@ def _continues(left: np.ndarray, right: np.ndarray) -> bool:
         return False
     heights = _height(left), _height(right)
     lower = min(heights)
-    if _width(left) < heights[0] and _width(right) < heights[1]:  # two columns of writing that runs down
+    if _width(left) < heights[0] and _width(right) < heights[1]:  # two columns of vertical writing
         return False
     across = np.array([-direction[1], direction[0]])
     end, start = (left[1] + left[2]) / 2, (right[0] + right[3]) / 2
@@ -56,7 +56,7 @@ def _continues(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def _gap(left: np.ndarray, right: np.ndarray) -> float:
-    """px along the line from the end of one box to the start of the other; negative where they overlap."""
+    """px along the line from the end of one box to the start of the other; negative if they overlap."""
     return float(np.dot((right[0] + right[3]) / 2 - (left[1] + left[2]) / 2, _direction(left)))
 
 

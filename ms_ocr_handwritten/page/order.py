@@ -1,8 +1,8 @@
-"""The order in which the lines of a page are read.
+"""The reading order of the lines of a page.
 
-Two rules put one line before another, after Breuel ("High performance document layout analysis", 2003): it stands
-above it and their x ranges overlap; or it stands left of it in another column beside that one, and no line between the
-two in height overlaps both. So columns are read one after the other, and a heading over all of them before them.
+A line precedes another by one of two rules, after Breuel ("High performance document layout analysis", 2003): it is
+above it and their x ranges overlap; or it is left of it in an adjacent column, and no line vertically between the two
+overlaps both. So columns are read one after the other, after a heading that spans them.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ import numpy as np
 
 HORIZONTAL, VERTICAL = "horizontal", "vertical"
 
-_OVERLAP = 0.2  # share of the narrower of two lines, below which their ranges merely touch
+_OVERLAP = 0.2  # share of the narrower of two lines below which their ranges merely touch
 
 
 def reading_order(polygons: Sequence[np.ndarray], writing: str = HORIZONTAL) -> list[int]:
     """Indices of polygons, each (n, 2), in reading order.
 
     writing: "horizontal", left to right in lines from top to bottom; or "vertical", top to bottom in columns from
-        right to left, as Chinese is written traditionally.
+        right to left, as in traditional Chinese writing.
     """
     if not len(polygons):
         return []
     boxes = np.array([[*polygon.min(axis=0), *polygon.max(axis=0)] for polygon in polygons])
     x0, y0, x1, y1 = boxes.T
-    if writing == VERTICAL:  # turned left by a quarter, columns from the right are lines from the top
+    if writing == VERTICAL:  # rotated left by 90 degrees, columns from the right become lines from the top
         x0, y0, x1, y1 = y0, -x1, y1, -x0
     count, middle = len(boxes), (y0 + y1) / 2
     overlap = np.minimum(x1[:, None], x1) - np.maximum(x0[:, None], x0)
@@ -33,7 +33,7 @@ def reading_order(polygons: Sequence[np.ndarray], writing: str = HORIZONTAL) -> 
     before = overlaps & (middle[:, None] < middle)
     left = ~overlaps & (((x0 + x1) / 2)[:, None] < (x0 + x1) / 2)
     low, high = np.minimum(middle[:, None], middle), np.maximum(middle[:, None], middle)
-    for one in range(count):  # rows: lines that stand between or in a column; columns: the line it is compared with
+    for one in range(count):  # rows: lines between or in a column; columns: the line it is compared with
         above_or_below = overlaps[:, one, None]
         parted = (above_or_below & overlaps & (middle[:, None] > low[one]) & (middle[:, None] < high[one])).any(axis=0)
         top = np.where(above_or_below & ~overlaps, y0[:, None], np.inf).min(axis=0)
@@ -43,9 +43,9 @@ def reading_order(polygons: Sequence[np.ndarray], writing: str = HORIZONTAL) -> 
 
 
 def _sorted(before: np.ndarray, y: np.ndarray, x: np.ndarray) -> list[int]:
-    """A topological order of (n, n) `before`; where it leaves a choice or runs in circles, the topmost comes first.
+    """A topological order of (n, n) `before`; in case of a choice or a cycle, the topmost line comes first.
 
-    Depth first, as Breuel has it: what must precede a line comes directly before it, so that columns stay together.
+    Depth-first, as in Breuel: what must precede a line comes directly before it, so that columns stay together.
     """
     order: list[int] = []
     seen = np.zeros(len(y), bool)

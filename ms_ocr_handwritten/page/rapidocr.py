@@ -1,4 +1,4 @@
-"""RapidOCR, opened with the weights that its package brings; nothing is ever fetched."""
+"""RapidOCR, opened with the weights contained in its package; nothing is ever downloaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +19,15 @@ def open_rapidocr(
 ) -> Any:
     """An engine of rapidocr that has read `first`, BGR uint8 (H, W, 3), by `steps`, since only that loads its weights.
 
-    purpose, extra: what it is for, and the extra of this package that installs it: for messages.
+    purpose, extra: its use, and the extra of this package that installs it, for messages.
     weights: part of the engine ("Det", "Cls", "Rec") -> file in rapidocr's folder models/.
-    parameters: further ones of RapidOCR.
+    parameters: further parameters of RapidOCR.
 
-    Raises BackendError where rapidocr, onnxruntime or the weights are missing, or do not work.
+    Raises BackendError if rapidocr, onnxruntime or the weights are missing or do not work.
     """
     install = f"ms_ocr_handwritten[{extra}]"
     try:
-        import onnxruntime  # noqa: F401  (what rapidocr computes with, but does not install)
+        import onnxruntime  # noqa: F401  (needed by rapidocr, but not installed by it)
         import rapidocr
     except ImportError as error:
         raise BackendError(
@@ -40,12 +40,12 @@ def open_rapidocr(
                 f"{folder / name} is missing, which rapidocr brings from 3.10 on; "
                 f"`pip install --upgrade {install} rapidocr`"
             )
-    # A path given to it is neither checked against the hub's checksum nor replaced by a download.
+    # For an explicit path, rapidocr neither verifies the hub's checksum nor downloads a replacement.
     paths = {f"{part}.model_path": str(folder / name) for part, name in weights.items()}
     try:
         engine = rapidocr.RapidOCR(params={"Global.log_level": "critical", **parameters, **paths})
         engine(first, **steps)
-    except Exception as error:  # rapidocr has no common base of what it raises
+    except Exception as error:  # the exceptions of rapidocr have no common base
         raise BackendError(
             f"rapidocr cannot be opened ({one_line(error)}); `pip install --force-reinstall {install}`"
         ) from error
@@ -53,6 +53,6 @@ def open_rapidocr(
 
 
 def one_line(error: Exception) -> str:
-    """What rapidocr raised: it puts whole tracebacks into its messages, or nothing."""
+    """An error of rapidocr on one line: its messages contain whole tracebacks, or nothing."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Pages to text: finds the lines, cuts them out straight, reads those of many pages together, and puts them in order.
+"""Pages to text: detects the lines, cuts them out straightened, reads those of many pages together, and orders them.
 
 from ms_ocr_handwritten import PageReader
 page = PageReader().read("page.jpg")
@@ -23,10 +23,10 @@ from .join import join_boxes
 from .order import HORIZONTAL, VERTICAL, reading_order
 from .tall import TallPicture, laid_out
 
-_MARGIN = 0.1  # heights of the line around a detector's box; see docs/page.md
-_TALL = 3.0  # heights to a width from which a line may run down the page
-_TALL_ASKED_FOR = 1.5  # the same where vertical writing is expected
-_BASELINE = 0.75  # heights of a line from its top; an estimate, for programs that ask for one
+_MARGIN = 0.1  # in line heights, around a detector's box; see docs/page.md
+_TALL = 3.0  # ratio of height to width from which a line may be vertical
+_TALL_ASKED_FOR = 1.5  # the same if vertical writing is expected
+_BASELINE = 0.75  # in line heights from the top; an estimate, for programs that need one
 
 Polygon = tuple[tuple[float, float], ...]
 
@@ -35,7 +35,7 @@ Polygon = tuple[tuple[float, float], ...]
 class PageCharacter:
     """One character: its confidence in [0, 1], and its part of the line, four corners in px of the page.
 
-    CTC marks a character by the columns where it is sure of it; the borders lie half way between these.
+    CTC marks a character in the columns where it is certain of it; the borders are half way between these.
     """
 
     character: str
@@ -45,9 +45,9 @@ class PageCharacter:
 
 @dataclass(frozen=True)
 class PageLine:
-    """What `Recognizer` read of one line, and where the line stands: polygon and baseline in px of the upright page.
+    """`Recognizer`'s reading of one line, and its position: polygon and baseline in px of the upright page.
 
-    `baseline` is an estimate at three quarters of the line's height; None for lines that run down the page.
+    `baseline` is an estimate at three quarters of the line's height; None for vertical lines.
     """
 
     text: str
@@ -59,7 +59,7 @@ class PageLine:
 
 @dataclass(frozen=True)
 class Page:
-    """The lines of a page in reading order. `problems`: given polygons that no line could be cut by."""
+    """The lines of a page in reading order. `problems`: given polygons along which no line could be cut out."""
 
     width: int
     height: int
@@ -73,7 +73,7 @@ class Page:
 
 @dataclass(eq=False)
 class _Region:
-    """A line that was cut out: its pictures, of which the surest reading counts, and what has been read of them."""
+    """A line that was cut out: its images, the most confident reading of which counts, and their readings so far."""
 
     index: int  # among the polygons
     polygon: np.ndarray
@@ -111,9 +111,9 @@ class PageReader:
         Args:
             recognizer: None opens the embedded model.
             detector: "rapidocr" (after `pip install ms_ocr_handwritten[page]`), or a function from a page, uint8
-                (H, W, 3) BGR as OpenCV has it, to polygons, each (n, 2) or flat (2 n,) px.
+                (H, W, 3) BGR as in OpenCV, to polygons, each (n, 2) or flat (2 n,) px.
             writing: "horizontal", or "vertical": top to bottom in columns from right to left.
-            limits: of a page; the default takes 64 megapixels.
+            limits: per page; by default at most 64 megapixels.
 
         Raises:
             BackendError: the detector's packages are missing.
@@ -129,11 +129,11 @@ class PageReader:
         """Read one page.
 
         Args:
-            image: anything that `load_image` takes.
-            polygons: where its lines are, in reading order, in px of the upright page; None looks for them.
+            image: anything that `load_image` accepts.
+            polygons: the outlines of its lines, in reading order, in px of the upright page; None detects them.
 
         Raises:
-            ImageError: there is no page to be had of the image.
+            ImageError: the image cannot be loaded as a page.
 
         >>> from ms_ocr_handwritten import PageReader
         >>> page = cv2.putText(np.full((200, 300), 255, np.uint8), "2026", (92, 108), 0, 1.3, 0, 2)
@@ -151,13 +151,13 @@ class PageReader:
     ) -> Iterator[Page | ImageError]:
         """Read many pages, in input order; memory does not grow with their number.
 
-        Lines of several pages are read together, `batch_size` at a time at most; up to twice as many lines are cut out
-        ahead of the page that is given out.
+        Lines of several pages are read together, at most `batch_size` at a time; up to twice as many lines are cut out
+        ahead of the page being returned.
 
         Args:
-            images: of pages, each anything that `load_image` takes.
+            images: page images, each anything that `load_image` accepts.
             batch_size: as for `Recognizer.read_many`.
-            errors: "raise" stops at the first page that cannot be read; "yield" gives its ImageError in its place.
+            errors: "raise" stops at the first page that cannot be read; "yield" returns its ImageError in its place.
         """
         if errors not in ("raise", "yield"):
             raise ConfigurationError(f"errors is {errors!r}; 'raise' or 'yield' expected")
@@ -204,7 +204,7 @@ class PageReader:
                 else:
                     picture = cut_line_picture(page, polygon, margin=_MARGIN, neighbours=neighbours.of(index))
             except ImageError as error:
-                # A detector's box that encloses nothing is no line; a given polygon is a mistake of the caller's.
+                # A detector's box that encloses nothing is not a line; an invalid given polygon is an error.
                 if opened.given:
                     opened.problems.append(ImageError(f"polygon {index}: {error}"))
                 continue
@@ -231,17 +231,17 @@ class PageReader:
             read = [(line, way) for line, way in zip(region.lines, region.pictures) if isinstance(line, Line)]
             if read:
                 line, way = max(read, key=lambda one: (bool(one[0].text), one[0].score))
-                if line.text or page.given:  # a box that nothing is read in is no line
+                if line.text or page.given:  # a detected box in which nothing is read is not a line
                     lines.append(_on_page(line, way, region.polygon))
-            elif page.given:  # a detector's box that is too tall or too long to be read is no line either
+            elif page.given:  # nor is a detected box too tall or too long to be read
                 problems.append(ImageError(f"polygon {region.index}: {region.lines[0]}"))
         return Page(page.width, page.height, tuple(lines), tuple(problems))
 
 
 class _Neighbours:
-    """The polygons around each one."""
+    """The neighbouring polygons of each polygon."""
 
-    _REACH = 1.0  # lower sides of a polygon's box within which others are neighbours
+    _REACH = 1.0  # in shorter sides of a polygon's box: how far its neighbours reach
 
     def __init__(self, polygons: list[np.ndarray]) -> None:
         self._polygons = polygons
@@ -256,7 +256,7 @@ class _Neighbours:
 
 
 def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) -> PageLine:
-    """The line with its places in px of the page instead of px of its picture."""
+    """The line with positions in px of the page instead of px of its image."""
     height, width = way.pixels.shape[:2]
     edges = borders([(char.x0, char.x1) for char in line.chars], width)
     chars = tuple(
@@ -271,7 +271,7 @@ def _on_page(line: Line, way: "LinePicture | TallPicture", polygon: np.ndarray) 
 
 
 def borders(spans: list[tuple[float, float]], width: int) -> list[float]:
-    """Where characters at (x0, x1) begin and end so that they lie side by side; the outer ones are as wide as inner.
+    """Adjacent borders for characters at (x0, x1); the outer characters are as wide as the inner ones.
 
     >>> borders([(10, 20), (30, 40)], 100)
     [2.5, 25.0, 47.5]
@@ -284,5 +284,5 @@ def borders(spans: list[tuple[float, float]], width: int) -> list[float]:
 
 
 def _rounded(points: np.ndarray) -> Polygon:
-    """To a tenth of a px; more would only make files larger."""
+    """To a tenth of a px; more precision would only make files larger."""
     return tuple((round(float(x), 1), round(float(y), 1)) for x, y in points)

@@ -1,4 +1,4 @@
-"""The pages of a file: an image is one, a TIFF or a PDF holds several, which are opened one at a time."""
+"""The pages of a file: one for an image, several for a TIFF or a PDF, opened one at a time."""
 
 import io
 import mmap
@@ -17,23 +17,23 @@ from ..image.source import read_source
 from ..image.structure import StructureError, tiff_pages
 from .reader import Page, PageReader
 
-PDF_DPI = 200  # at which PDFs are drawn; handwriting at that has lines of 60 px and more
+PDF_DPI = 200  # for rendering PDFs; at this resolution lines of handwriting are 60 px high and more
 
 _PDF_MAGIC = b"%PDF-"
-_PDF_HEAD = 1024  # bytes within which the magic may begin
-_POINTS = 72  # to an inch
-_USUAL_DPI = (50.0, 1300.0)  # what an image says beyond is no resolution
+_PDF_HEAD = 1024  # bytes within which the magic number may begin
+_POINTS = 72  # per inch
+_USUAL_DPI = (50.0, 1300.0)  # values in an image beyond this range are not resolutions
 
 
 @dataclass(frozen=True)
 class PageSource:
     """One page, not opened yet.
 
-    path: of its file, as the user named it
-    number: of the page in the file, from 1; `pages` of them
-    open: gives what `load_image` takes; raises ImageError naming file and page
-    dpi: px to an inch, for the size of a page on paper
-    plain: the file is an image of this page as it stands upright, so that other programs can show it
+    path: of its file, as given by the user
+    number: of the page in the file, from 1, out of `pages`
+    open: returns an input of `load_image`; raises ImageError naming file and page
+    dpi: px per inch, for the size of a page on paper
+    plain: the file is an image of this page, stored upright, so that other programs can show it
     """
 
     path: str
@@ -55,17 +55,17 @@ def open_pages(
 
     Args:
         path: of a file, or an http(s) URL.
-        limits: of each page.
-        dpi: at which PDFs are drawn.
-        encoded: the file itself; `path` is then only what messages call it, and is not opened.
+        limits: for each page.
+        dpi: for rendering PDFs.
+        encoded: the file's content; `path` is then only used in messages and is not opened.
 
     Raises:
-        ImageError: the file is broken, encrypted or none at all.
+        ImageError: the file is broken, encrypted or not an image.
         BackendError: it is a PDF, and pypdfium2 is missing.
     """
     is_file = encoded is None and os.path.isfile(path)
     if encoded is None and not is_file:
-        encoded = read_source(path, limits)  # a URL is fetched once
+        encoded = read_source(path, limits)  # download a URL only once
     source = path if encoded is None else encoded
     head = _head(path) if isinstance(source, str) else source[:_PDF_HEAD]
     if _PDF_MAGIC in head:
@@ -85,7 +85,7 @@ def open_pages(
 def read_pages(
     reader: PageReader, sources: Iterable[PageSource], batch_size: int
 ) -> Iterator[tuple[PageSource, Page | OcrError]]:
-    """Each page with what was read of it, or with the reason why there is nothing; no pictures are held back."""
+    """Each page with its reading, or with the reason why there is none; no images are kept."""
     waiting: deque = deque()
 
     def images() -> Iterator:
@@ -114,11 +114,11 @@ def _head(path: str) -> bytes:
 
 
 def _tiff_pages(path: str, source: str | bytes) -> tuple[int, StructureError | None]:
-    """As `structure.tiff_pages`. Raises ImageError where there are too many."""
+    """As `structure.tiff_pages`. Raises ImageError if there are too many."""
     try:
         if isinstance(source, bytes):
             return tiff_pages(source)
-        if not os.path.getsize(source):  # which cannot be mapped
+        if not os.path.getsize(source):  # an empty file cannot be mapped
             return 0, None
         with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return tiff_pages(content)
@@ -127,13 +127,13 @@ def _tiff_pages(path: str, source: str | bytes) -> tuple[int, StructureError | N
 
 
 def _looks(source: str | bytes, limits: Limits) -> tuple[float, bool]:
-    """px to an inch as the image says, 0.0 if it does not; and whether it is shown as it is stored."""
+    """px per inch according to the image, 0.0 if not given; and whether it is stored upright."""
     try:
         encoded = source if isinstance(source, bytes) else read_source(source, limits)
         with open_image(encoded, "", limits) as image:
             dpi = float(image.info.get("dpi", (0, 0))[0])
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    except Exception:  # a broken header makes Pillow's readers raise almost anything; `load_image` says why
+    except Exception:  # for broken headers Pillow's readers raise almost anything; `load_image` reports the reason
         return 0.0, False
     return (dpi if _USUAL_DPI[0] <= dpi <= _USUAL_DPI[1] else 0.0), upright
 
@@ -192,7 +192,7 @@ def _pdf_pages(path: str, source: str | bytes, limits: Limits, dpi: int) -> Iter
 
         return draw
 
-    # The document stays open as long as one of its pages can be asked for.
+    # The document stays open as long as one of its pages may be requested.
     for index in range(pages):
         yield PageSource(path, index + 1, pages, opener(index), dpi, False)
 

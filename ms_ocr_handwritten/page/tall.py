@@ -1,4 +1,4 @@
-"""A line that runs down the page, laid so that a recogniser of horizontal lines can read it."""
+"""Vertical lines, laid out so that a recogniser of horizontal lines can read them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ import numpy as np
 
 from ..image.straighten import LinePicture
 
-_SHORTEST, _LONGEST = 0.5, 1.6  # widths of the column that one character may be high
-_SQUARE = 1.0  # weight of a character's squareness beside the ink that a cut goes through
+_SHORTEST, _LONGEST = 0.5, 1.6  # height of a character, in widths of the column
+_SQUARE = 1.0  # weight of a character's squareness relative to the ink that a cut crosses
 
 
 @dataclass(frozen=True, eq=False)
 class TallPicture:
-    """A picture of the line in which x runs along the writing.
+    """An image of the line in which x runs along the writing.
 
     pixels: uint8 (h, w, 3), to be read
-    source: the line as it stands on the page
-    x, y: where x px of `pixels` lie in y px of `source`, knots of a continuous function, x ascending
+    source: the line as it is on the page
+    x, y: px along x of `pixels` and the matching px along y of `source`: knots of a continuous function, x ascending
     """
 
     pixels: np.ndarray
@@ -26,14 +26,14 @@ class TallPicture:
     y: np.ndarray
 
     def span(self, x0: float, x1: float) -> np.ndarray:
-        """The part of the line from `x0` to `x1` px of the picture: (4, 2) px of the page, clockwise."""
+        """The part of the line from `x0` to `x1` px of the image: (4, 2) px of the page, clockwise."""
         upper, lower = sorted(np.interp([x0, x1], self.x, self.y))
         width = self.source.pixels.shape[1]
         return self.source.on_page([(0, upper), (width, upper), (width, lower), (0, lower)])
 
 
 def laid_out(picture: LinePicture) -> Iterator[TallPicture]:
-    """The ways in which it may have been written: upright characters below each other, or turned left or right."""
+    """The possible ways of writing: upright characters below each other, or a line rotated left or right."""
     height = picture.pixels.shape[0]
     yield _stacked(picture)
     for turns, ends in ((1, (0, height)), (-1, (height, 0))):  # counter-clockwise: the top is at the left
@@ -42,7 +42,7 @@ def laid_out(picture: LinePicture) -> Iterator[TallPicture]:
 
 
 def _stacked(picture: LinePicture) -> TallPicture:
-    """Cut between the characters, and these set side by side."""
+    """Cut between the characters, which are then placed side by side."""
     pixels = picture.pixels
     width = pixels.shape[1]
     paper = np.median(pixels.reshape(-1, pixels.shape[2]), axis=0)
@@ -57,7 +57,7 @@ def _stacked(picture: LinePicture) -> TallPicture:
 
 
 def _cuts(ink: np.ndarray, width: int) -> list[int]:
-    """Rows 0 = r0 < r1 < ... < rn = height that cut little ink and leave pieces about as high as wide.
+    """Rows 0 = r0 < r1 < ... < rn = height that cut little ink and give pieces about as high as wide.
 
     Args:
         ink: (height,), the mean darkness of each row.
@@ -70,7 +70,7 @@ def _cuts(ink: np.ndarray, width: int) -> list[int]:
     before = np.zeros(height + 1, int)
     cost[0] = 0.0
     for end in range(1, height + 1):
-        # The last piece may be of any height up to the longest: the column must end somewhere.
+        # The last piece may have any height up to the maximum, as the column must end somewhere.
         starts = np.arange(max(0, end - longest), end if end == height else max(0, end - shortest) + 1)
         if end < shortest and end != height:
             continue

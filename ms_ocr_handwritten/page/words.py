@@ -1,4 +1,4 @@
-"""A line's words: what formats that know words are given."""
+"""The words of a line, for formats that have words."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Word:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 in whole px around the polygon."""
+        """x0, y0, x1, y1 in whole px, around the polygon."""
         return box_around(self.polygon)
 
 

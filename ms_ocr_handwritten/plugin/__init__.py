@@ -1,1 +1,1 @@
-"""The ModelScope edge: adapters that answer to ModelScope's names. Nothing else in the package imports modelscope."""
+"""The ModelScope adapters, registered under upstream's names. Nothing else in the package imports modelscope."""

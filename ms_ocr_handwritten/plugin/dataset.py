@@ -1,4 +1,4 @@
-"""Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without asking the hub."""
+"""Local LMDBs as ModelScope data sets: `MsDataset.load(..., local_lmdb=...)`, without contacting the hub."""
 
 import copy
 import inspect
@@ -23,17 +23,17 @@ from ..vocab import fold_full_width
 if TYPE_CHECKING:
     import datasets
 
-HUB_LMDB = "lmdb"  # the folder of a data set of the hub that holds its LMDB
+HUB_LMDB = "lmdb"  # the folder that holds the LMDB in a data set of the hub
 
 Indices = list[int] | tuple[int, ...] | range | np.ndarray
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class LocalLmdbDataset(MsDataset):
-    """Lines of one or several LMDBs, all or a selection; records are {'image': encoded bytes, 'label': str}.
+    """The lines of one or more LMDBs, or a selection of them; records are {'image': encoded bytes, 'label': str}.
 
-    Slices, columns, `select`, `shuffle` and `train_test_split` mean what they mean for a `datasets.Dataset`. Nothing is
-    copied: a selection reads from the same LMDBs.
+    Slices, columns, `select`, `shuffle` and `train_test_split` behave as for a `datasets.Dataset`. Nothing is copied: a
+    selection reads from the same LMDBs.
     """
 
     column_names = ("image", "label")
@@ -47,17 +47,17 @@ class LocalLmdbDataset(MsDataset):
         super().__init__(self)
 
     def line_readers(self) -> list[LineReader]:
-        """What reads the lines, one after the other: an LmdbReader for each LMDB, or one reader of a selection."""
+        """The readers of the lines, in order: one LmdbReader per LMDB, or a single reader of a selection."""
         return self._readers
 
     def __len__(self) -> int:
         return sum(map(len, self._readers))
 
     def __getitem__(self, key: SupportsIndex | slice | str | Indices) -> Any:
-        """A record; lists for a slice, a list of indices or a column's name. Raises LmdbError, with path and key."""
+        """A record; lists for a slice, a list of indices or a column name. Raises LmdbError, with path and key."""
         if isinstance(key, str):
             if key not in self.column_names:
-                raise KeyError(f"{key}: no column of this name; there are {', '.join(self.column_names)}")
+                raise KeyError(f"{key}: no such column; available: {', '.join(self.column_names)}")
             return [self._value(index, key) for index in range(len(self))]
         if isinstance(key, (slice, list, tuple, range, np.ndarray)):
             indices = self._indices(key)
@@ -73,7 +73,7 @@ class LocalLmdbDataset(MsDataset):
         return self._selection(self._indices(list(indices)))
 
     def shuffle(self, seed: int | None = None) -> "LocalLmdbDataset":
-        """All lines in an order that is drawn: the same for the same seed."""
+        """All lines in random order; the same seed gives the same order."""
         return self._selection(np.random.default_rng(seed).permutation(len(self)))
 
     def train_test_split(
@@ -83,16 +83,16 @@ class LocalLmdbDataset(MsDataset):
         shuffle: bool = True,
         seed: int | None = None,
     ) -> "dict[str, LocalLmdbDataset]":
-        """{"train": ..., "test": ...}; a size is a share or a number of lines [test: what train leaves, else 0.25].
+        """{"train": ..., "test": ...}; a size is a share or a number of lines [test: the remainder, else 0.25].
 
-        For writers or pages that must not be in both, see `ms-ocr lmdb split`. Raises ConfigurationError.
+        To keep writers or pages out of both parts, see `ms-ocr lmdb split`. Raises ConfigurationError.
         """
         train, test = self._sizes(train_size, test_size)
         order = np.random.default_rng(seed).permutation(len(self)) if shuffle else np.arange(len(self))
         return {"train": self._selection(order[:train]), "test": self._selection(order[len(order) - test :])}
 
     def _sizes(self, train_size: float | int | None, test_size: float | int | None) -> tuple[int, int]:
-        """Numbers of lines to learn from and to judge by; shares are rounded as scikit-learn and `datasets` round."""
+        """Numbers of training and test lines; shares are rounded as in scikit-learn and `datasets`."""
         lines = len(self)
         if test_size is None:
             test_size = 0.25 if train_size is None else lines - self._number(train_size, math.floor)
@@ -126,7 +126,7 @@ class LocalLmdbDataset(MsDataset):
         raise IndexError(index)
 
     def to_hf_dataset(self) -> "datasets.Dataset":
-        """The lines as a `datasets.Dataset` with columns image and label, copied to the cache of that library."""
+        """The lines as a `datasets.Dataset` with columns image and label, copied to that library's cache."""
         import datasets
 
         features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
@@ -135,14 +135,14 @@ class LocalLmdbDataset(MsDataset):
     def to_custom_dataset(
         self, custom_cfg: Any, preprocessor: Any = None, mode: str | None = None, **kwargs: Any
     ) -> None:
-        """Called by ModelScope's own trainers: make `ds_instance` what they iterate over."""
+        """Called by ModelScope's own trainers: make `ds_instance` the object they iterate over."""
         self._hf_ds = OCRRecognitionDataset(self, preprocessor)
         self.is_custom = True
 
 
 @CUSTOM_DATASETS.register_module("ocr-recognition", module_name="OCRRecognition")
 class OCRRecognitionDataset(TorchCustomDataset):
-    """Upstream's records: {'images': what the preprocessor makes of the grey image, 'labels': folded label}."""
+    """Upstream's records: {'images': the preprocessor's output for the grey image, 'labels': folded label}."""
 
     def __init__(
         self,
@@ -151,8 +151,8 @@ class OCRRecognitionDataset(TorchCustomDataset):
         split_config: Mapping[str, str] | None = None,
         mode: str | None = None,
     ) -> None:
-        """local_lmdb, or split_config of a data set of the hub: folders by split, each of which holds an `lmdb/`. mode,
-        which upstream passes, changes nothing. Raises ConfigurationError or LmdbError."""
+        """local_lmdb, or split_config of a data set of the hub: folders by split, each with an `lmdb/`. `mode`, passed
+        by upstream, has no effect. Raises ConfigurationError or LmdbError."""
         if local_lmdb is None:
             local_lmdb = hub_lmdbs(split_config or {})
         self._inner_dataset = local_lmdb if isinstance(local_lmdb, LocalLmdbDataset) else LocalLmdbDataset(local_lmdb)
@@ -168,17 +168,17 @@ class OCRRecognitionDataset(TorchCustomDataset):
 
 
 def hub_lmdbs(split_config: Mapping[str, str]) -> list[str]:
-    """The LMDBs of a data set of the hub, whose `config_kwargs` holds folders by split."""
+    """The LMDBs of a data set of the hub, whose `config_kwargs` maps splits to folders."""
     return [os.path.join(folder, HUB_LMDB) for folder in split_config.values()]
 
 
 def load_local(
     *args: Any, local_lmdb: Paths | None = None, local_file: Paths | None = None, **kwargs: Any
 ) -> LocalLmdbDataset:
-    """`MsDataset.load` with `local_lmdb` (or, as an older card has it, `local_file`): the local data and nothing else.
+    """`MsDataset.load` with `local_lmdb` (or `local_file`, as in an older model card): loads only the local data.
 
-    The other arguments of `MsDataset.load` (dataset_name, namespace, split ...) say where on the hub the metadata would
-    be, which is not needed. Raises ConfigurationError for unknown ones, and LmdbError where a path is no LMDB.
+    The other arguments of `MsDataset.load` (dataset_name, namespace, split ...) locate metadata on the hub, which is
+    not needed here. Raises ConfigurationError for unknown arguments, and LmdbError if a path is not an LMDB.
     """
     allowed = inspect.signature(MsDataset.load).parameters
     if unknown := sorted(kwargs.keys() - allowed.keys()):

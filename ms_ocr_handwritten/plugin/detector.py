@@ -1,4 +1,4 @@
-"""ModelScope's own text detection (DBNet at line level) as what finds the lines of a page."""
+"""ModelScope's own text detection (DBNet at line level) as the line detector of a page reader."""
 
 import os
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from ..page.detector import open_detector as open_plain
 from .hub import resolve_model
 
 TASK = "ocr-detection"
-DBNET = "damo/cv_resnet18_ocr-detection-db-line-level_damo"  # the id to name where another model does not work
+DBNET = "damo/cv_resnet18_ocr-detection-db-line-level_damo"  # suggested in errors when another model cannot be used
 
 
 def open_detector(detector: "str | Detector", device: str = "gpu") -> Detector:
-    """What `PageReader` takes.
+    """Open the detector for a `PageReader`.
 
     Args:
         detector: "rapidocr"; the directory or id of a DBNet model; a pipeline of ModelScope's task ocr-detection; or a
             function from a page to polygons.
-        device: of a model that is opened here; "gpu" is the CPU where there is none, as in ModelScope.
+        device: for a model that is opened here; "gpu" falls back to the CPU, as in ModelScope.
 
     Raises:
-        ConfigurationError: the directory or model is none of a DBNet.
-        HubError: the id cannot be had.
+        ConfigurationError: the directory or model is not a DBNet.
+        HubError: the model of this id cannot be obtained.
         BackendError: the model cannot be opened.
     """
     from modelscope.pipelines.base import Pipeline
@@ -43,10 +43,10 @@ def _open_dbnet(model: str, device: str) -> Callable[[np.ndarray], dict[str, Any
 
     directory = resolve_model(model)
     settings = read_json(os.path.join(directory, CONFIGURATION_FILE)).get("model", {})
-    if settings.get("model_type") != "DBNet":  # SegLink++ says nothing
+    if settings.get("model_type") != "DBNet":  # SegLink++ does not set it
         raise ConfigurationError(
-            f"{model}: its configuration names no DBNet (model.model_type is {settings.get('model_type')!r}), and "
-            "SegLink++ needs layers of TensorFlow 1, which no release of today has; "
+            f"{model}: it is not a DBNet (model.model_type is {settings.get('model_type')!r}), and "
+            "SegLink++ needs layers of TensorFlow 1, which current releases lack; "
             f"name a DBNet at line level: {DBNET}"
         )
     try:

@@ -15,14 +15,14 @@ from .building import RefusesUnknown
 
 @EXPORTERS.register_module("ocr-recognition", module_name="OCRRecognition")
 class OCRRecognitionExporter(RefusesUnknown, Exporter):
-    """Exports the network of a loaded model; see `onnx/export.py` for the file's inputs and outputs."""
+    """Exports the network of a loaded model; `onnx/export.py` describes the file's inputs and outputs."""
 
     def export_onnx(
         self, output_dir: str, opset: int = OPSET, input_shape: Sequence[int] | None = None
     ) -> dict[str, str]:
         """Write output_dir/model.onnx and return {'model': its path}. Raises BackendError.
 
-        input_shape, which upstream's exporter asks for, changes nothing: the file takes any number of pieces.
+        input_shape, required by upstream's exporter, has no effect: the exported file accepts any number of pieces.
         """
         layout = self.model.recognizer.config.layout
         official = (layout.pieces(0), 3, LINE_HEIGHT, layout.official_piece)

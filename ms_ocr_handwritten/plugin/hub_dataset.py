@@ -1,8 +1,8 @@
-"""Data sets of the hub whose archives hold an `lmdb/`, as ICDAR13_HCTR_Dataset's do: also when the hub is away.
+"""Data sets of the hub whose archives hold an `lmdb/`, such as ICDAR13_HCTR_Dataset; usable offline once loaded.
 
-ModelScope asks the hub anew at every `MsDataset.load`, whatever its cache holds, and names the folders there after
-what the hub answers. So the folders of a load that succeeded are noted in a file beside them; when the hub is away,
-the noted ones are taken. Loading itself stays ModelScope's.
+ModelScope contacts the hub at every `MsDataset.load`, whatever its cache holds, and derives the folder names from the
+hub's response. So the folders of each successful load are recorded in a file beside them, and used when the hub is
+unavailable. Loading itself is left to ModelScope.
 """
 
 import inspect
@@ -22,13 +22,13 @@ from ..errors import HubError
 from .dataset import HUB_LMDB
 from .hub import PATIENCE, PATIENCE_WITH_COPY, HubAway, ask_hub, modelscope_place, patience
 
-CARDS = ("ICDAR13_HCTR_Dataset",)  # data sets of model cards, for which errors are ours from the first load on
+CARDS = ("ICDAR13_HCTR_Dataset",)  # data sets of model cards, for which our errors apply from the first load on
 
 
 def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
-    """`MsDataset.load` of a data set of the hub. Others than those of CARDS, or noted ones, fail as in ModelScope.
+    """`MsDataset.load` for a data set of the hub. Those neither in CARDS nor recorded fail as in ModelScope.
 
-    Raises HubError: the hub is away and nothing is noted, it knows no such data set, or a package is missing.
+    Raises HubError: the hub is unavailable and nothing is recorded, it has no such data set, or a package is missing.
     """
     bound = inspect.signature(original).bind(*args, **kwargs)
     bound.apply_defaults()
@@ -58,9 +58,7 @@ def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
             + ". Connect and try again, or give lines of your own: MsDataset.load(..., local_lmdb='./local_lmdb')"
         ) from None
     if status == 404:
-        raise HubError(
-            f"data set {data_set}: the hub at {place.endpoint} shows no such data set to you; check the name"
-        )
+        raise HubError(f"data set {data_set}: no such data set on the hub at {place.endpoint}; check the name")
     try:
         return _noted(original(*args, **kwargs), note)
     except ModuleNotFoundError as error:
@@ -70,7 +68,7 @@ def load(original: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _noted(data_set: Any, note: Path) -> Any:
-    """The data set; its folders are noted if each holds an LMDB."""
+    """The data set; its folders are recorded if each holds an LMDB."""
     folders = (getattr(data_set, "config_kwargs", None) or {}).get("split_config")
     if _all_hold_lmdbs(folders):
         write_atomically(note, json.dumps(folders).encode())
@@ -78,7 +76,7 @@ def _noted(data_set: Any, note: Path) -> Any:
 
 
 def _read_note(note: Path) -> dict[str, str] | None:
-    """Folders by split, if they are noted and still there."""
+    """Folders by split, if they are recorded and still exist."""
     try:
         folders = json.loads(note.read_bytes())
     except (OSError, ValueError):
@@ -87,8 +85,8 @@ def _read_note(note: Path) -> dict[str, str] | None:
 
 
 def _all_hold_lmdbs(folders: Any) -> bool:
-    """Whether these are folders by split, and each holds an LMDB."""
+    """Whether `folders` maps splits to folders that each hold an LMDB."""
     return isinstance(folders, dict) and all(
         isinstance(folder, str) and os.path.exists(os.path.join(folder, HUB_LMDB, "data.mdb"))
-        for folder in folders.values() or [None]  # none at all is no data set
+        for folder in folders.values() or [None]  # an empty mapping is not a data set
     )

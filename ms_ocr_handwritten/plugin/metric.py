@@ -10,13 +10,13 @@ from ..metrics import Scores
 
 @METRICS.register_module("default", module_name="ocr-recognition-metric")
 class OCRRecognitionMetric(Metric):
-    """Scores of the batches added; `evaluate` returns plain numbers (None where there was nothing to measure)."""
+    """Scores of the added batches; `evaluate` returns plain numbers (None if there was nothing to measure)."""
 
     def __init__(self) -> None:
         self.scores = Scores.empty()
 
     def add(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
-        """outputs: 'preds', B texts, and 'loss', the batch's mean; inputs: 'labels', B texts."""
+        """outputs: 'preds', B texts, and 'loss', the batch's mean loss; inputs: 'labels', B texts."""
         for text, label in zip(outputs["preds"], inputs["labels"], strict=True):
             self.scores.add(text, label, float(outputs["loss"]))
 

@@ -1,4 +1,4 @@
-"""ModelScope's model `OCRRecognition`: our network under upstream's attribute and parameter names."""
+"""ModelScope's model `OCRRecognition`: our network with upstream's attribute and parameter names."""
 
 from typing import Any
 
@@ -19,15 +19,15 @@ class OCRRecognition(RefusesUnknown, TorchModel):
     """A network with its vocabulary. Raises ConfigurationError, VocabularyError or CheckpointError."""
 
     def __init__(self, model_dir: str, device: str = "gpu", **model: Any) -> None:
-        """The network is loaded onto the CPU.
+        """Load the network onto the CPU.
 
         Args:
             model_dir: a model directory.
             device: where a pipeline moves the network.
-            model: keys of the section `model` of configuration.json that replace those of the file.
+            model: keys of the section `model` of configuration.json that override those of the file.
 
         Raises:
-            ConfigurationError: a key is unknown, or its value is not one that is allowed.
+            ConfigurationError: a key is unknown, or its value is not allowed.
         """
         super().__init__(model_dir, device=device)
         files = ModelDir.open(model_dir)
@@ -36,7 +36,7 @@ class OCRRecognition(RefusesUnknown, TorchModel):
         self.recognizer = load_network(Configuration.parse(raw).network, files.require_weights())
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB pieces of official canvases, as the preprocessor makes them, to logits (B, T, C)."""
+        """RGB pieces of official canvases, as made by the preprocessor, to logits (B, T, C)."""
         return self.recognizer(images)
 
     def postprocess(self, logits: Tensor) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from .registration import PAGE_TASK
 
 @PIPELINES.register_module(PAGE_TASK, module_name="convnextTiny-ocr-recognition")
 class OCRPagePipeline(Pipeline):
-    """Finds the lines of pages and reads them. One image gives a dict, a list of them a list, an iterable a generator:
+    """Detects and reads the lines of pages. One image gives a dict, a list of images a list, an iterable a generator:
 
     {"text": [text, ...], "scores": [score, ...], "polygons": [[x1, y1, x2, y2, ...], ...], "width": W, "height": H}
 
-    in reading order, polygons in px of the upright page, flat as those of ModelScope's ocr-detection.
+    in reading order; polygons in px of the upright page, flattened as in ModelScope's ocr-detection.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OCRPagePipeline(Pipeline):
         self.cfg = Config(ModelDir.open(model).raw)
 
     def __call__(self, input: Any, batch_size: int = 32) -> Any:
-        """Read `input`; see the class for the shapes, `load_image` for what an image can be. Raises ImageError."""
+        """Read `input`; see the class for the results, `load_image` for the accepted images. Raises ImageError."""
         if _is_image(input):
             return _result(self.reader.read(_image(input)))
         results = self._results(input, batch_size)

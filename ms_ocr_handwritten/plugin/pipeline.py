@@ -25,15 +25,15 @@ DATASET_BATCH = 32  # images of an MsDataset or an iterator read at a time
 
 @PIPELINES.register_module("ocr-recognition", module_name="convnextTiny-ocr-recognition")
 class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
-    """Reads images of lines. Output shapes are upstream's, with `score` and `chars` added:
+    """Reads images of lines. Results have upstream's form, with `score` and `chars` added:
 
     - one image: {'text': [text], 'score': [score], 'chars': [chars]}
     - a list: a list of those
     - a list with batch_size: a list of {'text': text, 'score': score, 'chars': chars}
     - an MsDataset or another iterable: a generator of the first kind
 
-    score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image. Where n best texts,
-    a language model or a constraint are asked for, alternatives is a list of (text, log-probability), the text first.
+    score is in [0, 1]; chars is a list of (character, score, x0, x1), x in px of the source image. With n_best, a
+    language model or a constraint, `alternatives` is a list of (text, log-probability), best first.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         Args:
             model: a model directory, or a loaded model, which is moved to `device`, as upstream does.
             precision, backend, device, limits, language_model, augment_below: as in `Recognizer.from_pretrained`.
-            preprocessor: must be None; upstream's keyword, refused with a reason.
+            preprocessor: must be None; upstream's keyword, rejected with an explanation.
 
         Raises:
-            ConfigurationError: an argument is not what is expected; and what `Recognizer.from_pretrained` raises.
+            ConfigurationError: an argument is invalid; and the errors of `Recognizer.from_pretrained`.
         """
         if preprocessor is not None:
             raise ConfigurationError(
@@ -97,7 +97,7 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         self._set_what_upstream_sets(device)
 
     def _set_what_upstream_sets(self, device: str) -> None:
-        """The members that `Pipeline.__init__` would leave, for code that looks at a pipeline from outside."""
+        """The attributes that `Pipeline.__init__` would set, for code that inspects a pipeline."""
         self.cfg = Config(ModelDir.open(self.model_dir).raw)
         self.framework = self.cfg.framework
         self.device_name, self.device_map = device, None
@@ -106,13 +106,13 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         self.trust_remote_code = self.has_multiple_models = False
         self._auto_collate, self._compile = True, False
         self._compile_options: dict[str, Any] = {}
-        self._model_prepare, self._model_prepare_lock = True, Lock()  # the recogniser's network is where it belongs
+        self._model_prepare, self._model_prepare_lock = True, Lock()  # the recogniser's network is in place
 
     @property
     def model(self) -> OCRRecognition:
-        """The model as ModelScope knows it: the loaded one that was given, else one that is loaded at first use.
+        """The model as ModelScope knows it: the loaded one that was given, else one loaded at first use.
 
-        The pipeline reads with a network, or an ONNX session, of its own.
+        The pipeline itself reads with its own network or ONNX session.
         """
         if self._model is None:
             self._model = OCRRecognition(self.model_dir).to(self.device).eval()
@@ -130,7 +130,7 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
     def precision(self) -> str:
         return self.recognizer.precision
 
-    # `Optional` and `Any`, as the parser of ModelScope's deploy checker, which reads this line, knows no `int | None`
+    # `Optional` and `Any`, as ModelScope's deploy checker parses this line and does not support `int | None`
     def __call__(
         self,
         input: Any,
@@ -140,15 +140,15 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
         lexicon: Any = None,
         lexicon_mode: str = "line",
     ) -> Any:
-        """Read `input`; see the class for the shapes, `load_image` for what an image can be.
+        """Read `input`; see the class for the results, `load_image` for the accepted images.
 
         Args:
             input: one image, a list of images, or another iterable of images or of records with the key "image".
-            batch_size: lines that are computed together, at most; changes the shape of a list's result.
+            batch_size: maximum number of lines computed together; changes the form of a list's result.
             n_best, allowed, lexicon, lexicon_mode: as in `Recognizer.read`.
 
         Raises:
-            ImageError: an image cannot be read; and what `Recognizer.read` raises.
+            ImageError: an image cannot be read; and the errors of `Recognizer.read`.
         """
         if _is_image(input):
             return _wrapped(self.recognizer.read(_image(input), n_best, allowed, lexicon, lexicon_mode))
@@ -172,12 +172,12 @@ class OCRRecognitionPipeline(RefusesUnknown, Pipeline):
 
 def _is_image(value: Any) -> bool:
     kinds = (str, bytes, bytearray, memoryview, np.ndarray, Image.Image, dict)
-    file_like = hasattr(value, "__fspath__") or hasattr(value, "read")  # an open file would be iterated by lines
+    file_like = hasattr(value, "__fspath__") or hasattr(value, "read")  # iterating an open file would yield lines
     return isinstance(value, kinds) or file_like or not isinstance(value, Iterable)
 
 
 def _image(item: Any) -> Any:
-    """The image of an item of a data set: itself, or what a record holds under 'image'."""
+    """The image of a data set's item: the item itself, or the value of a record's key 'image'."""
     if not isinstance(item, dict):
         return item
     if "image" not in item:

@@ -1,4 +1,4 @@
-"""ModelScope's preprocessor `ocr-recognition`: images to what the official network takes."""
+"""ModelScope's preprocessor `ocr-recognition`: images to the input of the official network."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ from .building import RefusesUnknown
 
 @PREPROCESSORS.register_module("cv", module_name="ocr-recognition")
 class OCRRecognitionPreprocessor(RefusesUnknown, Preprocessor):
-    """Anything that `load_image` takes, or a list of it, to {'image': float32 (N, 3, 32, W) in [0, 1]}.
+    """Anything that `load_image` accepts, or a list of it, to {'image': float32 (N, 3, 32, W) in [0, 1]}.
 
-    Of a ConvNextViT N is 3 for each line and W 300; of the others it is 1 and 640.
+    For a ConvNextViT, N is 3 per line and W is 300; for the other recognisers 1 and 640.
     """
 
     def __init__(self, model_dir: str, mode: str = ModeKeys.INFERENCE) -> None:
@@ -27,8 +27,8 @@ class OCRRecognitionPreprocessor(RefusesUnknown, Preprocessor):
         self.layout = Configuration.load(model_dir).network.layout
 
     def __call__(self, inputs: Any) -> dict[str, torch.Tensor]:
-        """Raises ImageError, also for a line that is longer than the official canvas, which `forward` takes; the
-        pipeline and `Recognizer` read longer ones."""
+        """Raises ImageError, also for a line longer than the official canvas, which is the limit of `forward`; the
+        pipeline and `Recognizer` read longer lines."""
         images = [load_image(item) for item in (inputs if isinstance(inputs, list) else [inputs])]
         official = self.layout.official_width
         for index, (height, width) in enumerate(image.shape[:2] for image in images):

@@ -1,18 +1,18 @@
-"""All that touches ModelScope's internals, once: our classes under upstream's names, whatever is imported first.
+"""Everything that touches ModelScope's internals: registers our classes under upstream's names, in any import order.
 
-ModelScope finds a class in two steps: `LazyImportModule.import_module(signature)` imports the module that its index
-names, which registers itself; then the registry is asked. Both steps are adapted:
+ModelScope looks up a class in two steps: `LazyImportModule.import_module(signature)` imports the module listed in its
+index, which registers itself; then the registry is queried. Both steps are adapted:
 
 - import_module: for a name of ours, our module is imported instead (upstream's may lack a dependency, and would
   collide).
-- Registry._register_module: for a name of ours, a class that is not ours is set aside, not registered, whoever
-  imported it; `upstream_class` returns it, for who compares.
+- Registry._register_module: for a name of ours, a class of another package is set aside instead of registered, whoever
+  imported it; `upstream_class` returns it, for comparisons.
 
-`MsDataset.load`, `pipeline`, `build_trainer`, `from_pretrained` and `snapshot_download` ask the hub before any
-registered class is reached, so those functions are wrapped. Each adaptation is made when the ModelScope module in
-question is imported, by a finder that stands first in `sys.meta_path`; so importing this package imports no part of
-ModelScope. A module that was imported before is adapted at once, and in place: `from modelscope.pipelines import
-pipeline` before `import ms_ocr_handwritten` works like the other order.
+`MsDataset.load`, `pipeline`, `build_trainer`, `from_pretrained` and `snapshot_download` contact the hub before they
+reach a registered class, so these functions are wrapped. Each adaptation is made when the ModelScope module in question
+is imported, by a finder that comes first in `sys.meta_path`, so importing this package imports no part of ModelScope.
+Modules that were imported before are adapted at once and in place: `from modelscope.pipelines import pipeline` before
+`import ms_ocr_handwritten` works as well as the other order.
 """
 
 import functools
@@ -30,10 +30,10 @@ from ..model_id import answer_with
 
 PACKAGE = __name__.rpartition(".")[0]
 TASK = "ocr-recognition"
-NAMED_AFTER = (TASK, "ocr-recognitoin")  # parts of official ids; LightweightEdge's is spelt so
+NAMED_AFTER = (TASK, "ocr-recognitoin")  # parts of official ids; LightweightEdge's id has this misspelling
 PAGE_TASK = "ocr-page"  # whole pages; ModelScope has no task of that kind
 
-# (registry, group, name) -> (our module, upstream's, None where ModelScope has none)
+# (registry, group, name) -> (our module, upstream's module, None if ModelScope has none)
 NAMES: dict[tuple[str, str, str], tuple[str, str | None]] = {
     ("MODELS", TASK, "OCRRecognition"): (f"{PACKAGE}.model", "modelscope.models.cv.ocr_recognition.model"),
     ("PREPROCESSORS", "cv", "ocr-recognition"): (
@@ -64,14 +64,14 @@ _upstream: dict[tuple[str, str, str], type] = {}
 
 
 def upstream_class(registry: str, group: str, name: str) -> type:
-    """ModelScope's own class of that name, imported if need be. Raises ImportError if its module cannot be."""
+    """ModelScope's own class of that name, imported if necessary. Raises ImportError if that fails."""
     key = (registry, group, name)
     if key not in _upstream:
         upstream = NAMES[key][1]
         if upstream is None:
             raise ImportError(f"ModelScope has no {name} of the task {group}")
         module = importlib.import_module(upstream)
-        if key not in _upstream:  # imported before this package was, so its registration was not seen
+        if key not in _upstream:  # imported before this package, so its registration was not seen
             _upstream[key] = next(
                 value
                 for value in vars(module).values()
@@ -83,9 +83,9 @@ def upstream_class(registry: str, group: str, name: str) -> type:
 
 
 def register() -> None:
-    """Adapt ModelScope: the modules imported already at once, the others when they are imported. May be repeated.
+    """Adapt ModelScope: modules imported already at once, the others when they are imported. Safe to call repeatedly.
 
-    From then on model ids are answered for in the core as well.
+    From then on the core resolves model ids as well.
     """
     answer_with(_resolved)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -172,7 +172,7 @@ def _adapt_trainers(module: ModuleType) -> None:
 
 def _adapt_from_pretrained(class_name: str, module: ModuleType) -> None:
     def resolve(arguments: dict[str, Any]) -> None:
-        model = arguments["model_name_or_path"]  # an id: the official ones name the task, others are not our affair
+        model = arguments["model_name_or_path"]  # an official id names the task; other ids are left to ModelScope
         if _is_official(os.fspath(model)) and not os.path.exists(model):
             arguments["model_name_or_path"] = _resolved(model, arguments.get("revision"))
 
@@ -196,13 +196,13 @@ def _adapt_snapshots(module: ModuleType) -> None:
 
 
 def _adapt_checks(module: ModuleType) -> None:
-    """Upstream's trainers ask the hub whether a local directory is the newest, for minutes if it is away, for a log."""
+    """Upstream's trainers ask the hub if a local directory is up to date, only to log it: minutes if it is offline."""
 
     def is_ours(arguments: dict[str, Any]) -> object:
         read_json = importlib.import_module("..config_file", __package__).read_json
         try:
             task = read_json(os.path.join(arguments["model_root_path"], "configuration.json")).get("task")
-        except (TypeError, ValueError):  # no directory, or no such file in it
+        except (TypeError, ValueError):  # not a directory, or no such file in it
             return None
         return SKIP if task == TASK else None
 
@@ -214,7 +214,7 @@ def _is_official(model: str) -> bool:
 
 
 def _resolved(model: Any, revision: str | None) -> Any:
-    """The directory of a path or an id (see hub.py); a loaded model, or a list, as it is."""
+    """The directory of a path or an id (see hub.py); a loaded model or a list is returned unchanged."""
     if not isinstance(model, (str, os.PathLike)):
         return model
     return importlib.import_module(f"{PACKAGE}.hub").resolve_model(os.fspath(model), revision)
@@ -225,9 +225,9 @@ def _default_model_dir() -> str:
 
 
 def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], object]) -> None:
-    """Let `change` edit the arguments of every call of `function`, under whatever names callers have imported it.
+    """Let `change` edit the arguments of every call of `function`, under any name callers have imported it as.
 
-    If it returns SKIP, nothing is called, and the answer is None.
+    If it returns SKIP, the function is not called and the result is None.
     """
     if hasattr(function, _WRAPPED):
         return
@@ -249,12 +249,12 @@ def _wrap_in_place(function: FunctionType, change: Callable[[dict[str, Any]], ob
 
 
 def unwrapped(function: Callable) -> Callable:
-    """ModelScope's own, of a function that is wrapped in place."""
+    """ModelScope's original of a function that is wrapped in place."""
     return getattr(function, _WRAPPED, function)
 
 
 def _once(original: Callable) -> Callable[[Callable], Callable]:
-    """Wrap `original`, which the wrapper receives as a keyword; an already wrapped function is returned as it is."""
+    """Wrap `original`, which the wrapper receives as a keyword; an already wrapped function is returned unchanged."""
 
     def decorate(wrapper: Callable) -> Callable:
         if hasattr(original, _WRAPPED):
@@ -286,7 +286,7 @@ _ADAPTATIONS: dict[str, Callable[[ModuleType], None]] = {
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds nothing itself: lets the other finders find, and adapts the module once it is loaded."""
+    """Finds nothing itself: delegates to the other finders, and adapts the module once it is loaded."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name not in _ADAPTATIONS:
@@ -297,7 +297,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
                 execute = functools.partial(_execute_and_adapt, spec.loader.exec_module)
-                spec.loader.exec_module = execute  # type: ignore[method-assign]  # of this one loader, which is the way
+                spec.loader.exec_module = execute  # type: ignore[method-assign]  # of this loader only, as is usual
                 return spec
         return None
 

@@ -23,7 +23,7 @@ from .model import OCRRecognition
 
 @TRAINERS.register_module(module_name="ocr-recognition")
 class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
-    """Trains and evaluates a model with `training.loop.Training`; files as `training.checkpoints` describes."""
+    """Trains and evaluates a model with `training.loop.Training`; see `training.checkpoints` for the files."""
 
     cfg: Config
 
@@ -43,28 +43,28 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
         arg_parse_fn: Callable | None = None,
         device: str | None = None,
     ) -> None:
-        """What overrides the configuration is applied in this order: cfg_modify_fn, cfg_options, work_dir, max_epochs,
+        """Overrides are applied to the configuration in this order: cfg_modify_fn, cfg_options, work_dir, max_epochs,
         seed.
 
         Args:
             model: a model directory or a loaded model.
-            train_dataset: what `MsDataset.load(..., local_lmdb=...)` returned (or, for a data set of the hub,
-                `MsDataset.load` itself), a path of an LMDB, a `datasets.Dataset` or MsDataset with columns image and
+            train_dataset: the result of `MsDataset.load(..., local_lmdb=...)` (or, for a data set of the hub, of
+                `MsDataset.load` itself), the path of an LMDB, a `datasets.Dataset` or MsDataset with columns image and
                 text, or a list of these.
             eval_dataset: the same; None trains without evaluation.
             work_dir: where checkpoints and logs are written; one training per folder.
-            cfg_modify_fn: takes the configuration and returns it changed.
-            cfg_file: read in place of the model's configuration.json.
+            cfg_modify_fn: receives the configuration and returns it, modified.
+            cfg_file: used instead of the model's configuration.json.
             cfg_options: dotted keys of the configuration and their values.
             max_epochs, seed: `train.max_epochs` and `train.seed`.
-            launcher: None or "pytorch"; processes are started by torchrun.
+            launcher: None or "pytorch"; torchrun starts the processes.
             model_revision: a branch or tag of a model id.
             arg_parse_fn: ModelScope's.
             device: "cpu", "gpu", "gpu:1" ...; None takes a GPU if there is one.
 
         Raises:
-            ConfigurationError, DataError: here, of arguments, the configuration and data sets.
-            LmdbError, LabelError, VocabularyError, CheckpointError: at the first use of `training`.
+            ConfigurationError, DataError: raised here, for arguments, the configuration and data sets.
+            LmdbError, LabelError, VocabularyError, CheckpointError: raised at the first use of `training`.
         """
         if not isinstance(model, (str, OCRRecognition)):
             raise ConfigurationError(
@@ -103,7 +103,7 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
 
     @property
     def model(self) -> Any:
-        """The network (a torch module) in its present state of training."""
+        """The network (a torch module) in its current state of training."""
         return self.training.network
 
     @property
@@ -127,14 +127,14 @@ class OCRRecognitionTrainer(RefusesUnknown, BaseTrainer):
         """Train to `train.max_epochs`; returns the last evaluation.
 
         Args:
-            checkpoint_path: the epoch to continue from ('work_dir/epoch_3', with or without '.pth'); None continues an
-                interrupted training of the same work_dir where it was.
-            resume: False starts again from the beginning and moves aside what is in work_dir.
+            checkpoint_path: the epoch to continue from ('work_dir/epoch_3', with or without '.pth'); None resumes an
+                interrupted training in the same work_dir.
+            resume: False starts from scratch and moves aside the contents of work_dir.
         """
         return self.training.run(checkpoint_path, resume)
 
     def evaluate(self, checkpoint_path: str | None = None) -> dict[str, Any]:
-        """Scores of the weights in `checkpoint_path`, or else of the network as it is now, on the evaluation set."""
+        """Scores on the evaluation set of the weights in `checkpoint_path`, or else of the network as it is now."""
         if not self.eval_lines:
             raise ConfigurationError("eval_dataset is missing; give MsDataset.load(..., local_lmdb=...)")
         if checkpoint_path is None and self._training is not None:
@@ -150,7 +150,7 @@ def _plain(cfg: Config) -> dict[str, Any]:
 
 
 def _lines(dataset: Any, name: str) -> list[str | LineReader]:
-    """Paths of LMDBs, and readers of lines, of what the user gave. Raises ConfigurationError or DataError."""
+    """The paths of LMDBs and the readers of lines in the given data set. Raises ConfigurationError or DataError."""
     if dataset is None:
         return []
     if isinstance(dataset, (list, tuple)):

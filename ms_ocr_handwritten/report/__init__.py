@@ -1,1 +1,1 @@
-"""What a model reads and where it fails, as one HTML page; and the curves of trainings, as a picture."""
+"""What a model reads and where it fails, as one HTML page; and training curves, as a figure."""

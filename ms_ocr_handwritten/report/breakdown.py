@@ -1,4 +1,4 @@
-"""The tables of a report: figures of parts of the lines, what was read as what, and what is missed most."""
+"""The tables of a report: scores of subsets of the lines, confusions, and the characters missed most."""
 
 import math
 from collections import Counter, defaultdict
@@ -11,14 +11,14 @@ from ..geometry import CHUNK_STEP, CHUNK_WIDTH
 from .lines import CHARACTERS, LOOSE_CHARACTERS, LOOSE_ERRORS, RIGHT, Reading, ReportedLine, counts_of, errors_of
 from .statistics import FEWEST_UNITS, ratio_interval, summed_by
 
-LENGTHS = (0, 1, 5, 10, 20, 40, 80)  # characters: upper bounds of the parts, the last is what is longer
-CHUNKS_TOLD = 6  # widths are told apart up to so many chunks
-MOST_EXAMPLES = 6  # pictures of a confusion
+LENGTHS = (0, 1, 5, 10, 20, 40, 80)  # characters: upper bounds of the subsets, the last one holds longer lines
+CHUNKS_TOLD = 6  # widths are distinguished up to this number of chunks
+MOST_EXAMPLES = 6  # images per confusion
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of some lines. Rates are nan where there is nothing to divide by, intervals where too little could be drawn."""
+    """Scores of some lines. Rates are nan if there is nothing to divide by, intervals if the sample is too small."""
 
     name: str
     lines: int
@@ -32,13 +32,13 @@ class Figures:
 
 
 def units_of(lines: Sequence[ReportedLine]) -> list[str]:
-    """What a bootstrap draws, named for each line: its group where there are enough of them, else the line itself."""
+    """The resampling unit of each line for a bootstrap: its group if there are enough groups, else the line itself."""
     groups = [f"{line.set}\n{line.group}" for line in lines]
     return groups if len(set(groups)) >= FEWEST_UNITS else [str(index) for index in range(len(lines))]
 
 
 def figures(name: str, readings: Sequence[Reading], units: Sequence[str]) -> Figures:
-    """units: what is resampled, as `units_of` names it."""
+    """units: what is resampled, as returned by `units_of`."""
     counts = counts_of(readings)
     table = np.column_stack([errors_of(counts), counts, np.ones(len(counts), np.int64)])
     total, drawn = table.sum(0), summed_by(units, table)
@@ -57,14 +57,14 @@ def figures(name: str, readings: Sequence[Reading], units: Sequence[str]) -> Fig
 
 
 def _interval(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float]:
-    """An interval from a handful would say more than is known."""
+    """The bootstrap interval; nan for a handful of units, where it would claim more than is known."""
     return ratio_interval(parts, wholes) if len(parts) >= FEWEST_UNITS else (math.nan, math.nan)
 
 
 def parts(
     lines: Sequence[ReportedLine], name: Callable[[ReportedLine], str], order: Iterable[str] = ()
 ) -> list[Figures]:
-    """Figures of the lines by what `name` calls them: in the given order, or the most errors first."""
+    """Scores of the lines grouped by `name`: in the given order, or with the most errors first."""
     found: dict[str, list[ReportedLine]] = {one: [] for one in order}
     ordered = bool(found)
     for line in lines:
@@ -83,7 +83,7 @@ def by_length(lines: Sequence[ReportedLine]) -> list[Figures]:
 
 
 def by_width(lines: Sequence[ReportedLine]) -> list[Figures]:
-    """By the chunks that hold ink; lines of unknown width are left out."""
+    """By the number of chunks with ink; lines of unknown width are left out."""
     bounds = [CHUNK_WIDTH + i * CHUNK_STEP for i in range(CHUNKS_TOLD)]
     names = [f"{low + 1}–{high}" for low, high in zip((0, *bounds), bounds)] + [f"> {bounds[-1]}"]
     known = [line for line in lines if line.width]
@@ -97,17 +97,17 @@ def by_confidence(lines: Sequence[ReportedLine]) -> list[Figures]:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`there` was read as `read`; '' for nothing."""
+    """`there` was read as `read`; '' for no character."""
 
     there: str
     read: str
     count: int
-    share: float  # of all `there`; nan for an insertion
-    examples: tuple[tuple[int, int], ...]  # place of the line, place in its text
+    share: float  # of all occurrences of `there`; nan for an insertion
+    examples: tuple[tuple[int, int], ...]  # index of the line, index in its text
 
 
 def confusions(lines: Sequence[ReportedLine]) -> list[Confusion]:
-    """The most frequent first; examples are those of which positions are known."""
+    """The most frequent first; examples are those with known positions."""
     counts: Counter[tuple[str, str]] = Counter()
     seen: Counter[str] = Counter()
     examples: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
@@ -132,13 +132,13 @@ class Missed:
     character: str
     count: int
     missed: int
-    read_as: str  # most often, among what was wrong; '' for nothing
-    training: int | None  # how often training saw it
-    known: bool  # whether the vocabulary holds it
+    read_as: str  # most frequent misreading; '' for no character
+    training: int | None  # its number of occurrences in the training data
+    known: bool  # whether the vocabulary contains it
 
 
 def missed(lines: Sequence[ReportedLine], known: Callable[[str], bool], training: Counter[str] | None) -> list[Missed]:
-    """The most missed first."""
+    """The most often missed first."""
     seen: Counter[str] = Counter()
     instead: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for line in lines:

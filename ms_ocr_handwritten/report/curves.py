@@ -1,4 +1,4 @@
-"""The curves of trainings, from their train_log.jsonl to a picture."""
+"""Training curves, plotted from train_log.jsonl files."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from .plots import check_installed
 
 LOG_FILE = "train_log.jsonl"
 SUFFIXES = (".png", ".svg", ".pdf")
-MARKED = 60  # points of a curve up to which each is marked
+MARKED = 60  # a curve of at most this many points has markers
 
 Points = list[tuple[float, float]]  # epochs, value
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one training has told, over epochs (2.5: in the middle of the third)."""
+    """The log of one training over epochs (2.5: in the middle of the third)."""
 
     name: str
     train: dict[str, Points]  # loss, lr, lines_per_second
@@ -29,7 +29,7 @@ class Curves:
 
 
 def read_curves(work_dir: Path) -> Curves:
-    """The log of a work_dir. Raises DataError, naming file and line, where it is missing, empty or damaged."""
+    """The log of a work_dir. Raises DataError, naming file and line, if it is missing, empty or damaged."""
     path = work_dir / LOG_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -39,7 +39,7 @@ def read_curves(work_dir: Path) -> Curves:
     entries = []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line.endswith("\n"):
-            break  # a training is writing it, or was killed while it did
+            break  # a training is writing it, or was killed while writing
         try:
             entry = json.loads(line)
             if entry["mode"] not in ("train", "eval") or type(entry["epoch"]) is not int:
@@ -48,7 +48,7 @@ def read_curves(work_dir: Path) -> Curves:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an entry of a training log; remove the line") from error
     if not entries:
-        raise DataError(f"{path}: holds no entry yet; wait for train.logging.interval batches, or name another")
+        raise DataError(f"{path}: has no entries yet; wait for train.logging.interval batches, or name another")
     batches = max((entry["iter"] for entry in entries if _number(entry.get("iter"))), default=1)
     curves = Curves(_name(work_dir), {}, {})
     for entry in entries:
@@ -61,15 +61,15 @@ def read_curves(work_dir: Path) -> Curves:
 
 
 def draw_curves(runs: Sequence[Curves], out: Path) -> None:
-    """Loss, CER and lines right, learning rate and throughput of all runs, as a picture of one of SUFFIXES.
+    """Loss, CER and line accuracy, learning rate and throughput of all runs, as a figure in one of SUFFIXES.
 
     Raises:
         BackendError: matplotlib is missing.
-        OutputError: The name ends otherwise, something is there, or it cannot be written.
+        OutputError: The suffix is not one of these, the file exists, or it cannot be written.
     """
     check_installed()
     if out.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{out}: the name ends in none of {', '.join(SUFFIXES)}; choose another --out")
+        raise OutputError(f"{out}: the suffix is not one of {', '.join(SUFFIXES)}; choose another --out")
     if out.exists() or out.is_symlink():
         raise OutputError(f"{out}: exists already and is left as it is; choose another --out")
     from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def _of(part: str, key: str, factor: float = 1.0) -> Callable[[Curves], Points]:
 
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, Callable[[Curves], Points]], ...]], ...] = (
-    ("loss of a line", "log", (("training", _of("train", "loss")), ("evaluation", _of("evaluation", "avg_loss")))),
+    ("loss per line", "log", (("training", _of("train", "loss")), ("evaluation", _of("evaluation", "avg_loss")))),
     (
         "evaluation, percent",
         "linear",
@@ -109,7 +109,7 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, Callable[[Curves], Points]], ...
 
 
 def _name(work_dir: Path) -> str:
-    """The folder's name for people; bytes that are no UTF-8 escaped."""
+    """The folder's display name; bytes that are not UTF-8 are escaped."""
     return os.fsencode(work_dir.resolve().name).decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""What is reported of: labelled lines and what was read of them, by one reader or by two."""
+"""The data of a report: labelled lines and their readings by one or two readers."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,15 +11,15 @@ from ..line import Character, Line
 from ..metrics import Counts, aligned, loose
 from ..vocab import Vocabulary, fold_full_width
 
-# Columns of `counts_of`: those of Counts, of folded and of loose texts.
+# Columns of `counts_of`: those of Counts, for folded and for loose texts.
 RIGHT, CHARACTERS, SUBSTITUTIONS, DELETIONS, INSERTIONS, LOOSE_CHARACTERS, LOOSE_ERRORS = range(7)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader made of a line; `text` is folded to half-width, `chars` is empty where positions are unknown."""
+    """One reader's result for a line; `text` is folded to half-width, `chars` is empty if positions are unknown."""
 
-    label: str  # folded as well
+    label: str  # folded too
     text: str
     score: float
     chars: tuple[Character, ...] = ()
@@ -30,7 +30,7 @@ class Reading:
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """(character of the label, character read), '' where one of the two has none."""
+        """(character of the label, character read), '' for a missing counterpart."""
         return aligned(self.label, self.text)
 
     @cached_property
@@ -55,7 +55,7 @@ class Reading:
         )
 
     def placed_pairs(self) -> Iterator[tuple[int, str, str]]:
-        """`pairs`, each with the place in `text` of the character read, or that before which one is missing."""
+        """`pairs`, each with the index in `text` of the character read, or of the one before which it is missing."""
         at = 0
         for there, read in self.pairs:
             yield at, there, read
@@ -64,12 +64,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReportedLine:
-    """A line that the first reader has read; `other` is what the second made of it, None where there is none."""
+    """A line as read by the first reader; `other` is the second reader's result, None if there is none."""
 
     name: str
     set: str
-    group: str  # its writer, else its page, else its folder; '' where nothing is known
-    width: int  # px at 32 px height, 0 where that is unknown
+    group: str  # its writer, else its page, else its folder; '' if nothing is known
+    width: int  # px at 32 px height, 0 if unknown
     reading: Reading
     other: Reading | None = None
 
@@ -79,14 +79,14 @@ Pictures = Callable[[set[int]], Iterable[tuple[int, "str | bytes"]]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that a report tells.
+    """The contents of a report.
 
     readers: names of the reader, and of the other one if there are two
-    about: what is said of each reader, such as the model directory
+    about: a description of each reader, such as the model directory
     vocabulary: of the first reader
-    unreadable: name and reason of lines that one of the readers could not read, which are in no figure
-    training: how often training saw each character; None where that is not known
-    pictures: asked for lines by their places in `lines`, gives places with what `load_image` takes
+    unreadable: name and reason of lines that one of the readers could not read; they are in no score
+    training: the number of occurrences of each character in the training data; None if unknown
+    pictures: called with indices into `lines`, yields these indices with inputs of `load_image`
     """
 
     readers: Sequence[str]
@@ -99,7 +99,7 @@ class Evaluation:
 
 
 def counts_of(readings: Sequence[Reading]) -> np.ndarray:
-    """What is counted of each line: int64 (n, 7)."""
+    """The counts of each line: int64 (n, 7)."""
     return np.array([reading.counted for reading in readings], np.int64).reshape(len(readings), 7)
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks nothing of the network: what it shows, and the file."""
+"""The report as one self-contained HTML page: its contents, and the file."""
 
 import base64
 import hashlib
@@ -35,18 +35,18 @@ from .texts import TEXTS
 
 PAGE_FILE = "index.html"
 PICTURED_LINES = 300  # the worst ones
-MOST_CONFUSIONS = 200  # rows, which may have pictures
-MOST_ROWS = 500  # of the other tables, so that 10,000 lines open in a second
+MOST_CONFUSIONS = 200  # rows, which may have images
+MOST_ROWS = 500  # in the other tables, so that 10,000 lines open in a second
 
 _KINDS = {(True, True): "s", (True, False): "d", (False, True): "i"}  # (in the label, read)
 
 
 def check_report_dir(folder: Path) -> None:
-    """Whether a report can be made, in `folder`, before anything slow begins.
+    """Check before any slow work that a report can be written to `folder`.
 
     Raises:
         BackendError: A package of the extra `report` is missing.
-        OutputError: There is something in the folder's place, or in the folder.
+        OutputError: The folder is not empty, or its path is taken.
     """
     check_installed()
     with naming_what_cannot_be_written(folder):
@@ -55,12 +55,12 @@ def check_report_dir(folder: Path) -> None:
 
 
 def write_report(folder: Path, evaluation: Evaluation, pictured_lines: int = PICTURED_LINES) -> Path:
-    """Write the page into `folder`, which is made; its path.
+    """Write the page into `folder`, which is created; returns its path.
 
     Raises:
         BackendError, OutputError: as `check_report_dir`.
-        DataError: There is no line.
-        ImageError: A picture that was read before can no longer be.
+        DataError: There are no lines.
+        ImageError: An image that was read before can no longer be read.
     """
     check_report_dir(folder)
     if not evaluation.lines:
@@ -71,7 +71,7 @@ def write_report(folder: Path, evaluation: Evaluation, pictured_lines: int = PIC
 
 
 def page_html(evaluation: Evaluation, pictured_lines: int = PICTURED_LINES) -> str:
-    """The page. `evaluation` holds at least one line."""
+    """The page. `evaluation` has at least one line."""
     import jinja2
     from markupsafe import Markup
 
@@ -132,7 +132,7 @@ def _context(evaluation: Evaluation, pictured_lines: int) -> dict[str, Any]:
 
 
 def _figures(evaluation: Evaluation) -> list[tuple[str, Figures]]:
-    """(reader, figures) of all lines, and of each set where there are several."""
+    """(reader, scores) of all lines, and of each set if there are several."""
     sets = list(dict.fromkeys(line.set for line in evaluation.lines))
     chosen = {"": evaluation.lines}
     if len(sets) > 1:
@@ -165,8 +165,8 @@ def _line_confidences(readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarr
 def _pictures(
     evaluation: Evaluation, shown: Sequence[Confusion], pictured_lines: int
 ) -> tuple[dict[int, Any], dict[tuple[str, str], list[str]]]:
-    """Of the worst lines: (picture, [[left, right in percent, confidence] of each character]); of each confusion its
-    examples' pictures.
+    """For the worst lines: (image, [[left, right in percent, confidence] of each character]); for each confusion its
+    examples' images.
     """
     lines = evaluation.lines
     worst = set(_worst(lines, pictured_lines))
@@ -192,7 +192,7 @@ def _pictures(
 
 
 def _worst(lines: Sequence[ReportedLine], most: int) -> list[int]:
-    """Places of the lines with the most errors; of two readers, also of those that one alone reads, as many at most."""
+    """Indices of the lines with the most errors; for two readers, also as many that only one got right."""
     order = sorted(range(len(lines)), key=lambda i: (-lines[i].reading.counts.errors, lines[i].reading.score))
     alone = [
         i
@@ -203,7 +203,7 @@ def _worst(lines: Sequence[ReportedLine], most: int) -> list[int]:
 
 
 def _rows(evaluation: Evaluation) -> dict[str, Any]:
-    """The lines as report.js takes them."""
+    """The lines in the form that report.js expects."""
     sets = list(dict.fromkeys(line.set for line in evaluation.lines))
     number = {name: index for index, name in enumerate(sets)}
     rows = []
@@ -218,7 +218,7 @@ def _told(reading: Reading) -> list[Any]:
 
 
 def _edits(reading: Reading) -> str:
-    """ "12= 1s 2d 1i": so many characters alike, read otherwise, missing, too much."""
+    """ "12= 1s 2d 1i": numbers of characters equal, substituted, deleted, inserted."""
     kinds = ("=" if there == read else _KINDS[bool(there), bool(read)] for there, read in reading.pairs)
     return " ".join(f"{sum(1 for _ in run)}{kind}" for kind, run in groupby(kinds))
 

@@ -1,4 +1,4 @@
-"""Small pictures of lines, and of single characters cut out of them, as data URIs."""
+"""Small images of lines, and of single characters cropped from them, as data URIs."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from ..image.uri import picture_uri
 from ..line import Character
 
-LINE_PX = 56  # height of a line's picture
+LINE_PX = 56  # height of a line image
 CHARACTER_PX = 40
-WIDEST = 2400  # px of a picture
-NARROWEST = 0.4  # of the line's height: what is cut out is at least so wide
+WIDEST = 2400  # px of an image
+NARROWEST = 0.4  # minimum width of a crop, in line heights
 _QUALITY = 45  # of WebP, 0 to 100
 
 
 def small(rgb: np.ndarray, height: int) -> str:
-    """`rgb` uint8 (H, W, 3), H and W at least 1, as a data URI of a WebP of `height` px or less."""
+    """`rgb` uint8 (H, W, 3), H and W at least 1, as the data URI of a WebP at most `height` px high."""
     scale = min(height / rgb.shape[0], WIDEST / rgb.shape[1])
     return picture_uri(rgb, scale, form="WEBP", quality=_QUALITY)
 
@@ -23,8 +23,8 @@ def small(rgb: np.ndarray, height: int) -> str:
 def bounds(chars: Sequence[Character], at: int, missing: bool, width: int, height: int) -> tuple[int, int]:
     """Left and right px of the character `at` in a line of `width` x `height` px, or of the gap before it.
 
-    CTC marks a character by the columns where it is sure of it, which are narrower than its ink: it is cut halfway to
-    its neighbours; at the ends of the line the neighbour is taken to be a line's height away.
+    CTC marks a character in the columns where it is certain of it, which are narrower than its ink, so the crop extends
+    halfway to its neighbours; at the ends of the line a neighbour is assumed one line height away.
 
     Args:
         chars: At least one.

@@ -1,4 +1,4 @@
-"""Plots as SVG to stand in the page; what their axes are is said beside them, in both languages."""
+"""SVG plots embedded in the page; their axes are described beside them, in both languages."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ NEEDED = ("matplotlib", "jinja2")
 
 
 def check_installed() -> None:
-    """Raises BackendError where a package of the extra `report` is missing."""
+    """Raises BackendError if a package of the extra `report` is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendError(
@@ -29,7 +29,7 @@ def check_installed() -> None:
 
 
 def reliability_svg(bins: Sequence[Bin], name: str) -> str:
-    """Share right over confidence, with Wilson's intervals, above how many there are of each."""
+    """Accuracy over confidence, with Wilson intervals, above the number of characters or lines in each bin."""
     figure = _figure(3.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
@@ -56,7 +56,7 @@ def reliability_svg(bins: Sequence[Bin], name: str) -> str:
 
 
 def bars_svg(rows: Sequence[Figures], name: str) -> str:
-    """CER of each part in percent, with its interval."""
+    """CER of each subset in percent, with its interval."""
     figure = _figure(2.6)
     axes = figure.subplots()
     cer = 100 * np.array([row.cer for row in rows])
@@ -85,7 +85,7 @@ def _plain(axes: "Axes") -> None:
 
 
 def _svg(figure: "Figure", name: str) -> str:
-    """The element alone. `name` keeps the ids of one plot apart from those of another."""
+    """The <svg> element alone. `name` keeps the ids of different plots distinct."""
     import matplotlib
 
     buffer = io.StringIO()

@@ -1,7 +1,7 @@
-"""How sure the figures are: bootstrap intervals, a paired comparison, and whether confidences keep their word.
+"""Statistical uncertainty: bootstrap intervals, a paired comparison, and the calibration of confidences.
 
-Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals; Wilson (1927) for shares; the exact
-sign test.
+Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals; Wilson (1927) for proportions; the
+exact sign test.
 """
 
 import math
@@ -12,13 +12,13 @@ import numpy as np
 
 SAMPLES = 2000  # resamples of a bootstrap
 LEVEL = 0.95
-FEWEST_UNITS = 10  # from which they are resampled: whole groups, as lines of one hand resemble each other, or lines
-_CELLS = 2**21  # numbers that are gathered at a time
-_WILSON_Z = 1.959964  # standard deviations to both sides of which a normal variable lies with LEVEL
+FEWEST_UNITS = 10  # minimum number of units for resampling: whole groups, as lines of one hand are alike, or else lines
+_CELLS = 2**21  # numbers gathered at a time
+_WILSON_Z = 1.959964  # a normal variable is within so many standard deviations with LEVEL
 
 
 def summed_by(groups: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """Rows of `counts` (n, k) summed by group, int64 (g, k), in the order in which groups first come."""
+    """Rows of `counts` (n, k) summed by group, int64 (g, k), groups in order of first occurrence."""
     number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     sums = np.zeros((len(number), counts.shape[1]), counts.dtype)
     np.add.at(sums, [number[group] for group in groups], counts)
@@ -39,7 +39,7 @@ def resampled_sums(counts: np.ndarray, samples: int = SAMPLES, seed: int = 0) ->
 
 
 def ratio_interval(parts: np.ndarray, wholes: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap interval of sum(parts) / sum(wholes), both (n,); nan where no resample has something to divide by."""
+    """Bootstrap interval of sum(parts) / sum(wholes), both (n,); nan if no resample has a nonzero denominator."""
     sums = resampled_sums(np.stack([parts, wholes], 1), seed=seed)
     sums = sums[sums[:, 1] > 0]
     if not len(sums):
@@ -54,7 +54,7 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """CER of the first reader less that of the second, on the same lines."""
+    """CER of the first reader minus that of the second, on the same lines."""
 
     value: float
     low: float
@@ -65,13 +65,13 @@ class Difference:
 
     @property
     def is_real(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def compare(first: np.ndarray, second: np.ndarray, characters: np.ndarray, groups: Sequence[str]) -> Difference:
-    """Errors of two readers and characters of the same lines, each (n,); `groups` are resampled where there are two or
-    more.
+    """Errors of two readers and numbers of characters on the same lines, each (n,); `groups` are resampled if there are
+    two or more.
     """
     counts = summed_by(groups, np.stack([first - second, characters], 1))
     better, worse = int((first < second).sum()), int((first > second).sum())
@@ -81,7 +81,7 @@ def compare(first: np.ndarray, second: np.ndarray, characters: np.ndarray, group
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p of as uneven a split, if either were as likely: min(1, 2 P(X <= min(wins, losses)))."""
+    """Two-sided p-value of a split this uneven if both were equally likely: min(1, 2 P(X <= min(wins, losses)))."""
     n = wins + losses
     k = np.arange(min(wins, losses) + 1)
     logs = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in k]) - n * math.log(2)
@@ -90,7 +90,7 @@ def sign_test(wins: int, losses: int) -> float:
 
 @dataclass(frozen=True)
 class Bin:
-    """What was claimed with a confidence in [low, high), and how often it was right."""
+    """Readings with a confidence in [low, high), and how many of them were right."""
 
     low: float
     high: float
@@ -108,7 +108,7 @@ class Bin:
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Confidences in [0, 1], (n,), and whether each was right, bool (n,), in bins of one width; 1.0 is in the last."""
+    """Confidences in [0, 1], (n,), and whether each was right, bool (n,), in equal-width bins; 1.0 is in the last."""
     place = np.minimum((confidences * bins).astype(int), bins - 1)
     counts = np.bincount(place, minlength=bins)
     hits = np.bincount(place, weights=right, minlength=bins)
@@ -120,7 +120,7 @@ def reliability(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> l
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: |share right - mean confidence| of the bins, weighted by their counts."""
+    """Expected calibration error: |accuracy - mean confidence| of the bins, weighted by their counts."""
     total = sum(one.count for one in bins)
     if not total:
         return math.nan
@@ -128,7 +128,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's interval of a share."""
+    """Wilson interval of a proportion."""
     if not count:
         return math.nan, math.nan
     z, share = _WILSON_Z, right / count

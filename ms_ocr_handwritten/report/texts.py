@@ -1,4 +1,4 @@
-"""What the page says, in English and in Chinese."""
+"""The texts of the page, in English and Chinese."""
 
 TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Error report", "识别效果与错误分析"),
@@ -62,7 +62,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "confidence": ("confidence", "置信度"),
     "previous": ("previous", "上一页"),
     "next": ("next", "下一页"),
-    "confusions": ("What was read as what", "字符混淆"),
+    "confusions": ("Character confusions", "字符混淆"),
     "confusions_note": (
         "∅ in the first column: an inserted character; in the second: a deleted one. Share: of all such characters in "
         "the labels.",
@@ -97,7 +97,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "横轴为置信度，纵轴为正确比例（95 % Wilson 区间）；落在虚线上表示置信度可信。下方为数量。",
     ),
     "line_confidence_note": (
-        "A line's confidence is the geometric mean of its characters', which does not say that all are right.",
+        "A line's confidence is the geometric mean of its characters', not the probability that all are right.",
         "整行置信度是各字符置信度的几何平均，并不表示整行全部正确。",
     ),
     "of_lines": ("whole lines", "整行"),

@@ -1,1 +1,1 @@
-"""The HTTP server: server.py (sockets) -> app.py (HTTP) -> doors.py (threads) -> batching.py (one batch of many)."""
+"""The HTTP server: server.py (sockets) -> app.py (HTTP) -> doors.py (threads) -> batching.py (batch computation)."""

@@ -1,4 +1,4 @@
-"""The HTTP interface: paths, statuses, and its own description as OpenAPI."""
+"""The HTTP interface: paths, status codes, and its OpenAPI description."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LineAnswer(Line):
-    """One line, as `ms-ocr recognize --format jsonl` writes it. `path` is the name that the client gave, if any."""
+    """One line, as in `ms-ocr recognize --format jsonl`. `path` is the name given by the client, if any."""
 
     path: str | None
 
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """The pages of a file, each as `ms-ocr page --format json` writes it; one of several that cannot be read has an
-    `error` in place of its lines."""
+    """The pages of a file, each as in `ms-ocr page --format json`; if one of several cannot be read, it has an
+    `error` instead of lines."""
 
     pages: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """Why there is no other answer: the name of the error, and what to do about it."""
+    """Why the request failed: the name of the error, and what to do about it."""
 
     error: str
     message: str
@@ -64,11 +64,11 @@ _PICTURE = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "No picture in the body", "model": ErrorAnswer},
     403: {"description": "URLs are not fetched here", "model": ErrorAnswer},
-    408: {"description": "The body came too slowly", "model": ErrorAnswer},
+    408: {"description": "The body was received too slowly", "model": ErrorAnswer},
     413: {"description": "Too many bytes or pages", "model": ErrorAnswer},
-    415: {"description": "A content type or encoding that is not taken", "model": ErrorAnswer},
+    415: {"description": "Unsupported content type or encoding", "model": ErrorAnswer},
     422: {"description": "The picture cannot be read", "model": ErrorAnswer},
-    503: {"description": "All places are taken, or the time is over; Retry-After says when to ask again"},
+    503: {"description": "The queue is full, or the time limit is exceeded; Retry-After says when to retry"},
 }
 
 
@@ -78,11 +78,11 @@ def create_app(
     """The ASGI application; when its lifespan ends, the doors are closed.
 
     Args:
-        lines: of `/recognize`.
-        pages: of `/page`, or why there is none.
-        options: bounds of a request.
-        metrics: of `/metrics`.
-        about: what `/healthz` says besides the status.
+        lines: for `/recognize`.
+        pages: for `/page`, or the reason why it is unavailable.
+        options: limits of a request.
+        metrics: for `/metrics`.
+        about: what `/healthz` reports besides the status.
     """
     from fastapi import FastAPI, Request
     from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -103,7 +103,7 @@ def create_app(
         title="ms-ocr serve",
         version=__version__,
         description="Reads handwriting: lines and pages.",
-        docs_url=None,  # these load scripts from elsewhere; `/docs` below does not
+        docs_url=None,  # these load external scripts; `/docs` below does not
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -116,19 +116,19 @@ def create_app(
 
     @app.post("/recognize", response_model=LineAnswer, responses=_ERRORS, openapi_extra=_PICTURE)
     async def recognize(request: Request) -> Response:
-        """Read the picture of one line."""
+        """Read the image of one line."""
         return await answered(request, lines)
 
     @app.post("/page", response_model=PageAnswer, responses=_ERRORS, openapi_extra=_PICTURE)
     async def page(request: Request) -> Response:
-        """Find and read the lines of a page, or of the pages of a TIFF or PDF."""
+        """Detect and read the lines of a page, or of the pages of a TIFF or PDF."""
         if isinstance(pages, BackendError):
             raise pages
         return await answered(request, pages)
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        """Whether the server computes."""
+        """Whether the server is able to read."""
         alive = all(door.queue.alive for door in doors)
         return JSONResponse({"status": "ok" if alive else "failed", **about}, 200 if alive else 503)
 
@@ -148,7 +148,7 @@ def create_app(
 
 
 def _answer_errors(app: "FastAPI") -> None:
-    """Have every error answered as JSON that says why."""
+    """Report every error as JSON that gives the reason."""
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import JSONResponse
@@ -161,10 +161,10 @@ def _answer_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(HTTPException)
     async def of_http(_: Request, error: HTTPException) -> "Response":
-        row = {"error": "RequestError", "message": f"{error.detail}; /docs lists what there is"}
+        row = {"error": "RequestError", "message": f"{error.detail}; /docs lists the paths"}
         return JSONResponse(row, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def of_others(_: Request, error: Exception) -> "Response":  # uvicorn logs it with its traceback
-        row = {"error": type(error).__name__, "message": "an error of the server; its log has the details"}
+        row = {"error": type(error).__name__, "message": "internal server error; its log has the details"}
         return JSONResponse(row, 500)

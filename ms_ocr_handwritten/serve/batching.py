@@ -1,11 +1,11 @@
-"""Items that come one by one from many sides, computed in batches: a bounded queue, and the thread that empties it.
+"""Batch computation for items that arrive one by one from many threads: a bounded queue with a worker thread.
 
-    place = queue.reserve()  # raises BusyError where there is none
+    place = queue.reserve()  # raises BusyError if there is none
     queue.put(place, item)   # later, from any thread
-    place.result()           # what was computed of the item
+    place.result()           # the result for the item
 
-A place is taken from `reserve` to its result, so that what is being prepared counts as well. It is a `Future`: whoever
-prepares the item may end it with an exception, whoever waits may cancel it.
+A place is occupied from `reserve` until its result, so items in preparation count as well. It is a `Future`: whoever
+prepares the item may set an exception, whoever waits for it may cancel it.
 """
 
 import math
@@ -31,7 +31,7 @@ class _Waiting(Generic[Item, Result]):
 
 
 class BatchQueue(Generic[Item, Result]):
-    """Computes items in batches, in the order of their coming; at most `capacity` have a place."""
+    """Computes items in batches, in order of arrival; at most `capacity` places are occupied."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class BatchQueue(Generic[Item, Result]):
         """
         Args:
             compute: items to as many results, called in the queue's thread. If it raises, each item of the batch is
-                computed alone, and those that raise again have the exception as their result.
+                computed alone, and an item that raises again gets the exception as its result.
             name: of the thread, and of the queue in messages.
-            capacity: places.
-            most: items of a batch.
-            full: the cost of a batch from which it waits for no more; a batch costs no more, but for a single item.
+            capacity: number of places.
+            most: maximum number of items per batch.
+            full: cost at which a batch waits for no further items; also its maximum cost, except for a single item.
             cost: of an item.
             wait: s that the first item of a batch waits for others at most.
-            computed: told the number of items and the seconds of each batch.
+            computed: called with the number of items and the duration in seconds of each batch.
         """
         self.capacity, self._compute, self._name = capacity, compute, name
         self._most, self._full, self._cost, self._wait, self._computed = most, full, cost, wait, computed
@@ -67,7 +67,7 @@ class BatchQueue(Generic[Item, Result]):
 
     @property
     def taken(self) -> int:
-        """Places that are taken."""
+        """Number of occupied places."""
         return self._taken
 
     @property
@@ -75,7 +75,7 @@ class BatchQueue(Generic[Item, Result]):
         return self._thread.is_alive()
 
     def reserve(self) -> "Future[Result]":
-        """A place for an item. Raises BusyError, which knows after how many seconds to ask again."""
+        """A place for an item. Raises BusyError, which says after how many seconds to retry."""
         with self._changed:
             if self._closed or self._taken >= self.capacity:
                 seconds = max(1, math.ceil(self._taken * self._seconds_an_item))
@@ -87,14 +87,14 @@ class BatchQueue(Generic[Item, Result]):
         return place
 
     def put(self, place: "Future[Result]", item: Item) -> None:
-        """Have `item` computed as the one that `place` was reserved for."""
+        """Submit `item` for the place that was reserved for it."""
         with self._changed:
             if not place.cancelled():
                 self._waiting.append(_Waiting(place, item, time.monotonic()))
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Give out no more places, and come back when all those taken are left."""
+        """Reject new reservations, and return when all occupied places are free."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -103,7 +103,7 @@ class BatchQueue(Generic[Item, Result]):
     def _leave(self, place: "Future[Result]") -> None:
         with self._changed:
             self._taken -= 1
-            if place.cancelled():  # its item may be large
+            if place.cancelled():  # free its item, which may be large
                 self._waiting = deque(one for one in self._waiting if one.place is not place)
             self._changed.notify_all()
 
@@ -116,7 +116,7 @@ class BatchQueue(Generic[Item, Result]):
             self._computed(len(batch), seconds)
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """The next items, once there are enough or the first has waited; none when the queue is closed and empty."""
+        """The next batch, once full or once the first item has waited; empty when the queue is closed and drained."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or (self._closed and not self._taken))
@@ -131,7 +131,7 @@ class BatchQueue(Generic[Item, Result]):
                 self._changed.wait(left)
 
     def _first_items(self) -> tuple[list[_Waiting[Item, Result]], bool]:
-        """The items that fit a batch, and whether no more do."""
+        """The items that fit into a batch, and whether it is full."""
         batch: list[_Waiting[Item, Result]] = []
         total = 0.0
         for one in self._waiting:
@@ -149,7 +149,7 @@ class BatchQueue(Generic[Item, Result]):
             return
         try:
             results = self._compute([one.item for one in batch])
-        except Exception as error:  # given to those who wait; this thread serves the others
+        except Exception as error:  # passed on to those who wait; this thread goes on serving the others
             if len(batch) == 1:
                 batch[0].place.set_exception(error)
             else:

@@ -1,4 +1,4 @@
-"""From the body of a request to the one picture in it: raw bytes, a form, or JSON."""
+"""Extracts the single image from the body of a request: raw bytes, a form, or JSON."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ _RAW = ("", "application/octet-stream", "application/pdf")
 
 @dataclass(frozen=True)
 class Sent:
-    """One picture: its encoded bytes, or the URL to fetch them from; `name` is the client's own for it, if any."""
+    """One image: its encoded bytes, or the URL to download it from; `name` is given by the client, if any."""
 
     encoded: bytes | None
     url: str | None = None
@@ -26,7 +26,7 @@ class Sent:
 
 
 def sent_picture(content_type: str, body: bytes) -> Sent:
-    """The picture of a request. Raises RequestError, which repeats nothing of the body but short names."""
+    """The image of a request. Raises RequestError, which repeats nothing of the body except short names."""
     header = Message()
     header["content-type"] = content_type
     kind = header.get_content_type() if content_type else ""
@@ -37,7 +37,7 @@ def sent_picture(content_type: str, body: bytes) -> Sent:
     if kind in _RAW or kind.startswith("image/"):
         return Sent(body)
     raise RequestError(
-        f"content type {shortened(kind)!r} is not taken; send the bytes of a picture as application/octet-stream or "
+        f"content type {shortened(kind)!r} is not supported; send a picture's bytes as application/octet-stream or "
         f"image/..., a form as {_MULTIPART}, or JSON as {_JSON}",
         415,
     )
@@ -47,12 +47,12 @@ def _of_json(body: bytes) -> Sent:
     try:
         sent = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestError("the body is no JSON; send an object with 'image' (base64) or 'url'") from error
+        raise RequestError("the body is not JSON; send an object with 'image' (base64) or 'url'") from error
     if not isinstance(sent, dict) or len(sent) != 1 or not set(sent) <= set(JSON_KEYS):
         raise RequestError("the body is not an object with one key, 'image' (base64) or 'url'")
     ((key, value),) = sent.items()
     if not isinstance(value, str):
-        raise RequestError(f"{key!r} is no string; send {'base64' if key == 'image' else 'an http(s) URL'}")
+        raise RequestError(f"{key!r} is not a string; send {'base64' if key == 'image' else 'an http(s) URL'}")
     if key == "url":
         if not value.lower().startswith(("http://", "https://")):
             raise RequestError(f"url {shortened(value)!r}: http:// or https:// expected")
@@ -60,7 +60,7 @@ def _of_json(body: bytes) -> Sent:
     try:
         return Sent(base64.b64decode(value, validate=True))
     except (binascii.Error, ValueError) as error:
-        raise RequestError("'image' is no base64; send base64 alone, without 'data:...;base64,'") from error
+        raise RequestError("'image' is not base64; send only base64, without 'data:...;base64,'") from error
 
 
 def _of_form(content_type: str, body: bytes) -> Sent:
@@ -75,12 +75,12 @@ def _of_form(content_type: str, body: bytes) -> Sent:
             {"Content-Type": content_type.encode("latin-1")},
             fields.append,
             files.append,
-            config={"MAX_MEMORY_FILE_SIZE": size, "MAX_FIELDS": 2, "MAX_FIELD_SIZE": size},  # nothing goes to the disk
+            config={"MAX_MEMORY_FILE_SIZE": size, "MAX_FIELDS": 2, "MAX_FIELD_SIZE": size},  # nothing goes to disk
         )
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
-        raise RequestError("the body is no multipart form; send one picture as `curl -F image=@FILE` does") from error
+        raise RequestError("the body is not a multipart form; send one picture like `curl -F image=@FILE`") from error
     if fields or len(files) != 1:
         raise RequestError(
             f"the form holds {len(files)} files and {len(fields)} other fields; send one picture, as "

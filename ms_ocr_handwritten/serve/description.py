@@ -1,4 +1,4 @@
-"""An OpenAPI description as one page of HTML that loads nothing, scripts neither."""
+"""An OpenAPI description as one HTML page without scripts or external resources."""
 
 import json
 from html import escape
@@ -10,7 +10,7 @@ _STYLE = (
 
 
 def html_of(openapi: dict[str, Any]) -> str:
-    """The page of a description: its paths, what they take and answer, and the schemas."""
+    """The HTML page of a description: its paths, their inputs and responses, and the schemas."""
     info = openapi["info"]
     parts = [f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>", f"<p>{escape(info['description'])}"]
     parts.append('<p>The same for programs: <a href="openapi.json">openapi.json</a>')

@@ -1,4 +1,4 @@
-"""What a server does with a request, behind HTTP: threads load the picture, a queue computes, a JSON row is the result.
+"""How a server processes a request, independent of HTTP: threads load the image, a queue computes the JSON row.
 
 body -> sent_picture (-> fetched) -> prepared -> BatchQueue -> row
 """
@@ -31,11 +31,11 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 Computed = Callable[[int, float], object]
 
-FETCHERS = 16  # URLs that are fetched at a time, of lines and of pages each
+FETCHERS = 16  # concurrent downloads from URLs, for lines and for pages each
 
 
 class Door(Generic[Item]):
-    """Takes the bodies of requests of one kind, and gives a row for each."""
+    """Accepts the bodies of requests of one kind, and returns a row for each."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class Door(Generic[Item]):
     ) -> None:
         """
         Args:
-            queue: computes what is prepared.
-            prepare: a picture to an item; called in several threads.
-            limits: of a picture; those of addresses hold for URLs.
-            fetches: whether URLs are fetched.
+            queue: computes the prepared items.
+            prepare: an image to an item; called in several threads.
+            limits: of an image; those on addresses apply to URLs.
+            fetches: whether URLs are downloaded.
         """
         self.queue, self.limits, self.fetches = queue, limits, fetches
         self._prepare = prepare
@@ -59,22 +59,22 @@ class Door(Generic[Item]):
         self._fetching = BoundedSemaphore(FETCHERS)
 
     def begin(self, content_type: str, body: bytes) -> "Future[Row]":
-        """The row of the picture in `body`, later; an OcrError that says why there is none is its exception.
+        """The row for the image in `body`, as a future; if there is none, its exception is an OcrError with the reason.
 
-        Raises BusyError where there is no place.
+        Raises BusyError if no place is free.
         """
         place = self.queue.reserve()
         self._loaders.submit(self._guarded, place, self._begin, content_type, body)
         return place
 
     def close(self) -> None:
-        """Take no more, and finish what was begun."""
+        """Accept no more requests, and finish those in progress."""
         self.queue.close()
         self._loaders.shutdown(cancel_futures=True)
         self._fetchers.shutdown(cancel_futures=True)
 
     def _guarded(self, place: "Future[Row]", step: Callable[..., None], *arguments: Any) -> None:
-        """One step of a request that nobody may have hung up; what it raises is the request's result."""
+        """One step of a request, skipped if the client hung up; an exception becomes the request's result."""
         if place.cancelled():
             return
         try:
@@ -89,7 +89,7 @@ class Door(Generic[Item]):
             self._finish(place, sent, sent.encoded)
         elif not self.fetches:
             raise RequestError("URLs are not fetched here (`ms-ocr serve --urls`); send the picture", 403)
-        elif not self._fetching.acquire(blocking=False):  # so that slow URLs cannot take all places
+        elif not self._fetching.acquire(blocking=False):  # so that slow URLs cannot occupy all places
             raise BusyError(f"{FETCHERS} URLs are being fetched; try again in 1 s, or send the picture")
         else:
             place.add_done_callback(lambda _: self._fetching.release())
@@ -108,7 +108,7 @@ class Door(Generic[Item]):
 
 
 def line_door(recognizer: "Recognizer", options: ServeOptions, computed: Computed) -> Door:
-    """Reads lines: a row is what `ms-ocr recognize --format jsonl` writes. The first line is read here."""
+    """Reads lines: a row is as in `ms-ocr recognize --format jsonl`. Reads a blank line here as a warm-up."""
     recognizer.read_canvases([recognizer.canvas(np.full((32, 64), 255, np.uint8))])
 
     def prepare(sent: Sent, encoded: bytes) -> tuple[str | None, LineCanvas]:
@@ -132,7 +132,7 @@ def line_door(recognizer: "Recognizer", options: ServeOptions, computed: Compute
 
 
 def page_door(reader: "PageReader", options: ServeOptions, computed: Computed) -> Door:
-    """Reads pages: a row is {"pages": [...]}, each what `ms-ocr page --format json` writes."""
+    """Reads pages: a row is {"pages": [...]}, each as in `ms-ocr page --format json`."""
     limits = options.fetching(options.page_limits)
 
     def prepare(sent: Sent, encoded: bytes) -> tuple[Sent, bytes, float]:
@@ -140,7 +140,7 @@ def page_door(reader: "PageReader", options: ServeOptions, computed: Computed) -
 
     def read(items: list[tuple[Sent, bytes, float]]) -> list[Row]:
         ((sent, encoded, deadline),) = items
-        # In this thread alone, because PDFium is not made for several.
+        # In this thread only, because PDFium is not thread-safe.
         pages = _bounded(
             open_pages(shortened(sent.name or "the file"), limits, encoded=encoded), options.max_pages, deadline
         )
@@ -159,7 +159,7 @@ def _row(sent: Sent, source: PageSource, result: Any) -> Row:
 
 
 def _bounded(pages: Iterable[PageSource], most: int, deadline: float) -> Iterator[PageSource]:
-    """The pages of a file. Raises RequestError if there are too many, BusyError if there is no time for the next."""
+    """The pages of a file. Raises RequestError if there are too many, BusyError if no time is left for the next."""
     for page in pages:
         if page.pages > most:
             raise RequestError(

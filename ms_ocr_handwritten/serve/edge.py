@@ -1,4 +1,4 @@
-"""One request over HTTP: its body within bytes and seconds, its answer within seconds, or an error that says why."""
+"""One HTTP request: its body within size and time limits, its response within a time limit, or an error with reason."""
 
 import asyncio
 import time
@@ -11,9 +11,9 @@ from .options import ServeOptions
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_FORM_BYTES = 16 * 1024  # what a form or JSON holds beside the picture
-_STATUS_OF_PICTURES = 422  # the request was understood, but its picture cannot be read
-GONE = 499  # as nginx has it: the client hung up, and nobody sees this
+_FORM_BYTES = 16 * 1024  # allowance for a form or JSON around the image
+_STATUS_OF_PICTURES = 422  # the request was understood, but its image cannot be read
+GONE = 499  # as in nginx: the client hung up, so nobody sees this
 
 
 class GoneError(Exception):
@@ -21,18 +21,18 @@ class GoneError(Exception):
 
 
 class Edge:
-    """Receives bodies and waits for answers; runs in the network's thread alone."""
+    """Receives bodies and waits for results; runs only in the network thread."""
 
     def __init__(self, options: ServeOptions) -> None:
         self.options = options
-        self._received = 0  # bytes of all bodies that are held
+        self._received = 0  # bytes of all bodies in memory
 
     async def answer(self, request: "Request", door: Door) -> Row:
         """The row of a request.
 
         Raises:
-            OcrError: why there is none; `status_of` has the status.
-            GoneError: nobody waits for it.
+            OcrError: why there is none; `status_of` gives the status.
+            GoneError: the client hung up.
         """
         deadline = time.monotonic() + self.options.seconds
         body = bytearray()
@@ -47,7 +47,7 @@ class Edge:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise RequestError("the body is compressed; send it without Content-Encoding", 415)
         most = max_bytes * 4 // 3 + _FORM_BYTES  # as base64
-        if int(request.headers.get("content-length", 0)) > most:  # the protocol refuses what is no number
+        if int(request.headers.get("content-length", 0)) > most:  # the protocol rejects anything but a number
             raise _too_long(most)
         try:
             await asyncio.wait_for(self._receive_all(request, body, most), self.options.receive_seconds)
@@ -71,7 +71,7 @@ class Edge:
             more = message.get("more_body", False)
 
     async def _result(self, request: "Request", place: "asyncio.Future[Row]", deadline: float) -> Row:
-        hung_up = asyncio.ensure_future(request.receive())  # there is no body left, so it can only tell that
+        hung_up = asyncio.ensure_future(request.receive())  # the body is complete, so it can only report a disconnect
         left = max(0.0, deadline - time.monotonic())
         try:
             await asyncio.wait((place, hung_up), timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +82,7 @@ class Edge:
             raise BusyError(f"not answered within {self.options.seconds:g} s; try again later")
         finally:
             hung_up.cancel()
-            place.cancel()  # gives up its place, if it still waits
+            place.cancel()  # frees its place, if it is still waiting
 
 
 def _too_long(most: int) -> RequestError:
@@ -90,7 +90,7 @@ def _too_long(most: int) -> RequestError:
 
 
 def status_of(error: OcrError) -> int:
-    """The HTTP status that an error is answered with."""
+    """The HTTP status for an error."""
     from ..errors import BackendError, ImageError
 
     if isinstance(error, RequestError):

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Prometheus metrics of a server."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
@@ -13,7 +13,7 @@ Asgi = Callable[..., Awaitable[None]]
 
 
 class Metrics:
-    """Counters of one server, in a registry of their own."""
+    """Metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -38,7 +38,7 @@ class Metrics:
         self._places.labels(name).set_function(lambda: queue.taken)
 
     def computed(self, name: str) -> Callable[[int, float], None]:
-        """What a queue tells of its batches."""
+        """A queue's callback after each batch."""
         batches, seconds = self._batches.labels(name), self._computing.labels(name)
 
         def tell(items: int, duration: float) -> None:
@@ -48,7 +48,7 @@ class Metrics:
         return tell
 
     def counting(self, app: Asgi, paths: Mapping[str, Any]) -> Asgi:
-        """An ASGI application that counts the answers of `app`; those of other paths than `paths` together."""
+        """An ASGI application that counts the responses of `app`; paths outside `paths` share one count."""
 
         async def counted(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] != "http":
@@ -71,7 +71,7 @@ class Metrics:
         return counted
 
     def text(self) -> tuple[bytes, str]:
-        """What Prometheus scrapes, and its content type."""
+        """The text that Prometheus scrapes, and its content type."""
         from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

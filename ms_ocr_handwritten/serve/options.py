@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""The limits of a server."""
 
 from dataclasses import dataclass, replace
 
@@ -10,18 +10,18 @@ URLS = ("none", "public", "any")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """The bounds of a server; all of them are inclusive.
+    """The limits of a server; all are inclusive.
 
-    limits, page_limits: of a picture of a line, and of each page
-    urls: whether pictures are fetched from URLs that clients send: "none", from "public" addresses, or from "any"
-    queue, page_queue: requests that are prepared, wait or are computed, of lines and of pages
-    batch_size: lines of a batch at most
+    limits, page_limits: of a line image, and of each page
+    urls: whether images are downloaded from URLs that clients send: "none", from "public" addresses, or from "any"
+    queue, page_queue: requests in preparation, waiting or being computed, for lines and for pages
+    batch_size: maximum number of lines per batch
     wait: s that the first line of a batch waits for others at most
-    seconds: of a request, from its head to the answer
-    receive_seconds: of the head, and of the body
-    received_bytes: of bodies in memory, of all requests together
+    seconds: per request, from its head to the response
+    receive_seconds: for the head, and for the body
+    received_bytes: of bodies in memory, over all requests
     max_pages: of a PDF or TIFF
-    connections: open at a time
+    connections: maximum number of open connections
     """
 
     limits: Limits = Limits()
@@ -42,5 +42,5 @@ class ServeOptions:
             raise ConfigurationError(f"urls is {self.urls!r}; {', '.join(URLS)} expected")
 
     def fetching(self, limits: Limits) -> Limits:
-        """`limits` with the addresses that URLs may lead to."""
+        """`limits` with the addresses that URLs may point to."""
         return replace(limits, private_addresses=self.urls == "any")

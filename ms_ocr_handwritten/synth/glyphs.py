@@ -1,8 +1,8 @@
 """Glyphs as points: pen strokes from stroke order data, outlines from fonts.
 
-Both are kept in em, y down, origin at the left end of the baseline; a hanzi fills about (0, 1) x (-0.88, 0.12).
-Outlines are traced from a rendering at 128 px, so a glyph that a font maps but leaves empty is not taken.
-`load` builds DIR/glyphs.npz once (a minute) and reads it afterwards.
+Both are stored in em, y down, origin at the left end of the baseline; a hanzi fills about (0, 1) x (-0.88, 0.12).
+Outlines are traced from a rendering at 128 px, so a glyph that a font maps but leaves empty is omitted.
+`load` builds DIR/glyphs.npz once (a minute) and reads it from then on.
 """
 
 import json
@@ -18,19 +18,19 @@ from PIL import Image, ImageDraw, ImageFont
 from ms_ocr_handwritten.errors import ConfigurationError
 from ms_ocr_handwritten.synth import charset
 
-STROKE_POINTS = 20  # points of every stroke, evenly along its length
+STROKE_POINTS = 20  # points per stroke, evenly spaced along its length
 UNITS = 1024  # stored units per em
-TRACE_SIZE = 128  # px per em of the rendering that is traced
+TRACE_SIZE = 128  # px per em of the traced rendering
 _CACHE_VERSION = 5
-_STROKE_TOP = 900  # the stroke data's y of the top of the em box (1,024 units, y up)
-_BASELINE = 0.88  # em from the top of the box of a hanzi to the baseline
+_STROKE_TOP = 900  # y of the top of the em box in the stroke data (1,024 units, y up)
+_BASELINE = 0.88  # em from the top of a hanzi's box to the baseline
 
 
 @dataclass(frozen=True)
 class GlyphSet:
-    """All glyphs of one source: glyph g owns contours glyph_start[g]:glyph_start[g+1], and so on for points.
+    """All glyphs of one source: glyph g has contours glyph_start[g]:glyph_start[g+1], and likewise for points.
 
-    points: int16 (P, 2), x and y in 1/1024 em. Of kind "stroke" every contour is an open line of 20 points; of kind
+    points: int16 (P, 2), x and y in 1/1024 em. For kind "stroke" each contour is an open line of 20 points; for kind
     "outline" a closed polygon, filled even-odd. advance: float32 (G,) em.
     """
 
@@ -46,7 +46,7 @@ class GlyphSet:
         return character in self.index
 
     def glyph(self, character: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Points (P, 2) float32 in em, points of each contour (K,), advance in em. KeyError if it is not here."""
+        """Points (P, 2) float32 in em, points of each contour (K,), advance in em. KeyError if it is missing."""
         g = self.index[character]
         bounds = self.contour_start[self.glyph_start[g] : self.glyph_start[g + 1] + 1]
         points = self.points[bounds[0] : bounds[-1]].astype(np.float32) / UNITS
@@ -54,7 +54,7 @@ class GlyphSet:
 
 
 def resample(points: np.ndarray, count: int = STROKE_POINTS) -> np.ndarray:
-    """(n, 2) -> (count, 2), evenly along the length of the open line."""
+    """(n, 2) -> (count, 2), evenly spaced along the open line."""
     points = np.asarray(points, np.float32)
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     at = np.linspace(0, along[-1], count)
@@ -77,7 +77,7 @@ def pack(name: str, kind: str, glyphs: dict[str, tuple[list[np.ndarray], float]]
 
 
 def read_strokes(folder: Path, wanted: tuple[str, ...]) -> GlyphSet:
-    """The medians of hanzi-writer-data (one JSON file a character) as strokes."""
+    """The medians of hanzi-writer-data (one JSON file per character) as strokes."""
     found = {}
     for character in wanted:
         path = folder / f"{character}.json"
@@ -90,7 +90,7 @@ def read_strokes(folder: Path, wanted: tuple[str, ...]) -> GlyphSet:
 
 
 def trace(font: ImageFont.FreeTypeFont, character: str) -> list[np.ndarray]:
-    """Contours (n, 2) in em of one glyph; empty where the font draws nothing."""
+    """Contours (n, 2) in em of one glyph; empty if the font draws nothing."""
     left, top, right, bottom = font.getbbox(character, anchor="ls")
     if right - left < 1 or bottom - top < 1:
         return []
@@ -100,7 +100,7 @@ def trace(font: ImageFont.FreeTypeFont, character: str) -> list[np.ndarray]:
 
 
 def trace_ink(bitmap: np.ndarray) -> list[np.ndarray]:
-    """Outlines (n, 2) in em of what is True in a bitmap (H, W) of TRACE_SIZE px per em, holes too."""
+    """Outlines (n, 2) in em of the True pixels in a bitmap (H, W) of TRACE_SIZE px per em, including holes."""
     contours, _ = cv2.findContours(bitmap.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     simple = (cv2.approxPolyDP(contour, 0.6, True)[:, 0] for contour in contours)
     return [contour / TRACE_SIZE for contour in simple if len(contour) > 2]
@@ -119,7 +119,7 @@ def _height(found: dict[str, tuple[list[np.ndarray], float]], sample: str) -> fl
 
 
 def family(path: Path) -> str:
-    """The name that the files of one hand share: "kalam" of kalam-latin-ext-400-normal.woff2."""
+    """The common name of the files of one hand: "kalam" for kalam-latin-ext-400-normal.woff2."""
     name = path.stem.replace("-400-normal", "")
     for subset in ("-latin-ext", "-latin", "-japanese", "-chinese-simplified", "-chinese-traditional"):
         name = name.removesuffix(subset)
@@ -147,7 +147,7 @@ def read_fonts(paths: list[Path], wanted: tuple[str, ...]) -> GlyphSet:
 
 
 def _foreign_shapes(name: str, character: str) -> bool:
-    """liu-jian-mao-cao draws traditional shapes for simplified code points: keep what Big5 has as well."""
+    """liu-jian-mao-cao draws traditional shapes for simplified code points: keep only what is also in Big5."""
     if not name.startswith("liu-jian") or ord(character) < 0x3000:
         return False
     try:
@@ -182,9 +182,9 @@ def _save(path: Path, sets: list[GlyphSet]) -> None:
 
 
 def load(inputs: Path) -> list[GlyphSet]:
-    """Every glyph source of `inputs`, from its glyphs.npz where that is there, else built and kept.
+    """Every glyph source of `inputs`, from its glyphs.npz if that exists, else built and saved.
 
-    Raises ConfigurationError where `inputs` holds neither strokes nor fonts.
+    Raises ConfigurationError if `inputs` holds neither strokes nor fonts.
     """
     path = inputs / "glyphs.npz"
     if path.is_file():

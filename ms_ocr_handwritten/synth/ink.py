@@ -1,4 +1,4 @@
-"""Ink on an empty mask: outlines filled, strokes joined, smoothed and drawn with a pen of changing width."""
+"""Ink on an empty mask: outlines filled; strokes joined, smoothed and drawn with a pen of varying width."""
 
 import cv2
 import numpy as np
@@ -8,9 +8,9 @@ from ms_ocr_handwritten.synth.glyphs import STROKE_POINTS
 from ms_ocr_handwritten.synth.layout import Placed
 
 _LETTER_SMOOTH = 3  # letters are small: more passes of corner cutting would close them
-_MERGED_SMOOTH = 4  # more passes for characters that are drawn in few moves
-_INK_HEIGHT = 128  # px, about: ink is drawn as high as this and scaled down
-_LEAST_PEN = 0.022  # of the height of the image: 0.7 px of 32, below that ink is only a shade
+_MERGED_SMOOTH = 4  # more passes for characters drawn in few moves
+_INK_HEIGHT = 128  # px, approximately: ink is drawn at this height and scaled down
+_LEAST_PEN = 0.022  # of the image height: 0.7 px of 32, below that ink is only a shade
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 
@@ -21,7 +21,7 @@ def draw_ink(
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The ink mask, uint8 `shape`. to_px: scale of x and y, then the shift in em that comes before it."""
+    """The ink mask, uint8 `shape`. to_px: scale of x and y, then the shift in em that is applied before."""
     ink = np.zeros(shape, np.uint8)
     scale, shift = np.array(to_px[:2], np.float32), np.array(to_px[2:], np.float32)
     stroke_points = placed.is_stroke[placed.owner]
@@ -51,7 +51,7 @@ def draw_ink(
 def _fill_outlines(
     ink: np.ndarray, placed: Placed, scale: np.ndarray, shift: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Fill the glyphs of fonts, now and then a little bolder."""
+    """Fill the glyphs of fonts, occasionally a little bolder."""
     points = np.round((placed.points + shift) * scale * (1 << _SHIFT)).astype(np.int32)
     bounds = np.concatenate([[0], np.cumsum(placed.contours)])
     bold = max(0, round(float(rng.normal(0.0, 0.03)) * scale[1]))  # of the contour: half of it lies outside
@@ -64,14 +64,14 @@ def _fill_outlines(
 
 
 def over_sampling(height: int) -> int:
-    """How many times as high as the image its ink is drawn."""
+    """Factor by which ink is drawn larger than the image."""
     return max(1, round(_INK_HEIGHT / height))
 
 
 def draw_chains(ink: np.ndarray, points: np.ndarray, lengths: np.ndarray, widths: np.ndarray) -> None:
-    """Draw chains of points (M, 2) px, `lengths` (K,) of them each, in pieces of constant whole width (M,) px.
+    """Draw chains of points (M, 2) px, `lengths` (K,) points each, in pieces of constant integer width (M,) px.
 
-    No pen is drawn finer than what is seen when the image is scaled down.
+    No pen is drawn finer than what remains visible after scaling down.
     """
     widths = np.maximum(widths, _LEAST_PEN * ink.shape[0])
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)

@@ -1,8 +1,8 @@
-"""Digits, letters and marks as pen strokes, several forms of each, drawn for this project.
+"""Digits, letters and punctuation as pen strokes, several forms of each, drawn for this project.
 
 Notation: strokes are separated by "/", points are "x,y" with y up, a baseline of 0, an x-height of 50 and capitals of
 100; a curve runs through the points, "!" marks a corner. Forms of a character are the items of its tuple.
-`hands` mixes the forms to glyph sets; accented letters are put together from a letter and an accent.
+`hands` combines the forms into glyph sets; accented letters are composed of a letter and an accent.
 """
 
 import unicodedata
@@ -12,7 +12,7 @@ import numpy as np
 from ms_ocr_handwritten.synth.glyphs import GlyphSet, pack, resample
 
 EM_PER_UNIT = 0.0084  # an x-height of 0.42 em
-_SIDE = 9  # units of white on either side of a character
+_SIDE = 9  # units of white space on either side of a character
 
 FORMS: dict[str, tuple[str, ...]] = {
     "0": ("30,100 10,80 5,45 15,5 35,0 52,25 55,65 42,95 28,100", "46,92 25,100 8,70 6,30 25,0 48,15 54,60 40,97 22,92",
@@ -115,7 +115,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "€": ("54,84 34,98 14,60 18,14 38,0 56,12 / 2,58 44,58 / 2,40 40,40",), "—": ("0,38 90,38",), "–": ("0,38 50,38",),
 }  # fmt: skip
 
-CURSIVE: dict[str, str] = {  # the stroke that runs on into the next letter is the first
+CURSIVE: dict[str, str] = {  # the stroke that connects to the next letter comes first
     "a": "36,44 18,50 4,30 8,4 24,2 38,26 40,46! 38,14 46,2 58,14", "b": "0,10 26,80 20,100 8,80 10,14 24,0 38,20 34,46 28,38 50,44",
     "c": "38,42 22,50 4,28 10,4 26,0 46,16", "d": "36,44 18,50 4,30 8,4 24,2 38,26 44,100! 40,16 48,2 60,14",
     "e": "0,14 26,28 30,46 18,50 6,30 10,6 26,0 44,16", "f": "0,10 30,80 24,100 14,80 12,-36 22,-40 22,0 44,14",
@@ -136,7 +136,7 @@ ACCENTS = {"\u0300": "-10,80 6,64", "\u0301": "8,82 -8,64", "\u0302": "-14,64 0,
 
 
 def _curve(points: list[tuple[float, float, bool]]) -> np.ndarray:
-    """Catmull-Rom through (x, y, corner), broken at the corners: (n, 2)."""
+    """Catmull-Rom spline through (x, y, corner), broken at the corners: (n, 2)."""
     xy = np.array([p[:2] for p in points], float)
     breaks = [0] + [i for i, p in enumerate(points[1:-1], 1) if p[2]] + [len(points) - 1]
     pieces = [xy[:1]]
@@ -170,7 +170,7 @@ def _with_accent(letter: str, mark: str, base: list[np.ndarray]) -> list[np.ndar
 
 
 def _to_em(found: list[np.ndarray], side: float = _SIDE) -> tuple[list[np.ndarray], float]:
-    """Resampled strokes in em, y down, after `side` units of white at the left; and the advance."""
+    """Resampled strokes in em, y down, after `side` units of white space on the left; and the advance."""
     x = np.concatenate(found)[:, 0]
     left, right = x.min(), x.max()
     moved = [resample((s - (left - side, 0)) * (1, -1) * EM_PER_UNIT) for s in found]
@@ -178,16 +178,16 @@ def _to_em(found: list[np.ndarray], side: float = _SIDE) -> tuple[list[np.ndarra
 
 
 def runs_on(name: str, character: str) -> bool:
-    """Whether `character` of the glyph set `name` is a letter that is joined to its neighbours."""
+    """Whether `character` of the glyph set `name` is a letter that connects to its neighbours."""
     return name.startswith("latin-cursive") and unicodedata.normalize("NFD", character)[0] in CURSIVE
 
 
 def hands(printed: int = 12, cursive: int = 4, seed: int = 5) -> list[GlyphSet]:
-    """Glyph sets "latin-strokes-k" and "latin-cursive-k", each with its own choice among the forms."""
+    """Glyph sets "latin-strokes-k" and "latin-cursive-k", each with its own selection of forms."""
     rng = np.random.default_rng(seed)
     sets = []
     for name in [f"latin-strokes-{k}" for k in range(printed)] + [f"latin-cursive-{k}" for k in range(cursive)]:
-        chosen = {c: strokes(f[int(len(f) * rng.random() ** 1.4)]) for c, f in FORMS.items()}  # the plain ones first
+        chosen = {c: strokes(f[int(len(f) * rng.random() ** 1.4)]) for c, f in FORMS.items()}  # plain ones favoured
         if "cursive" in name:
             chosen |= {c: strokes(form) for c, form in CURSIVE.items()}
         for code in range(0xC0, 0x100):

@@ -1,4 +1,4 @@
-"""The characters of a line side by side: shapes bent by the writer, spacing, baseline, and the frame around them."""
+"""Lays out the characters of a line: shapes deformed by the writer, spacing, baseline, and the surrounding frame."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ Source = GlyphSet | RunningHand
 
 
 class Placed:
-    """The characters of a line laid out in em: flat points with their character, and where each contour begins."""
+    """The laid-out characters of a line in em: flat points with their character, and where each contour begins."""
 
     def __init__(self, label: str, sources: list[Source | None], style: writer.Style, rng: np.random.Generator):
         self.label, self.style = label, style
@@ -32,13 +32,13 @@ class Placed:
         self._lay_out(label, found, style, rng)
 
     def _bend(self, style: writer.Style, rng: np.random.Generator) -> None:
-        """Change the shape of strokes and characters."""
+        """Deform strokes and characters."""
         stroke_points = self.is_stroke[self.owner]
         if stroke_points.any():
             strokes = self.points[stroke_points].reshape(-1, STROKE_POINTS, 2)
             strokes, owner = writer.bend_strokes(strokes, style, rng), self.owner[stroke_points][::STROKE_POINTS]
             apart = writer.spread_strokes(strokes, owner, style, rng)
-            strokes = np.where(self.han[owner, None, None], apart, strokes)  # a letter's strokes touch
+            strokes = np.where(self.han[owner, None, None], apart, strokes)  # the strokes of a letter touch
             self.points[stroke_points] = strokes.reshape(-1, 2)
         han = self.han
         free = np.where(self.is_stroke | han, 1.0, 0.5).astype(np.float32)  # letters of fonts keep their joints
@@ -52,7 +52,7 @@ class Placed:
         self.points = shaped.astype(np.float32)
 
     def _lay_out(self, label: str, found: list, style: writer.Style, rng: np.random.Generator) -> None:
-        """Put the characters side by side on a baseline that drifts."""
+        """Place the characters side by side on a drifting baseline."""
         starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
         low, high = np.minimum.reduceat(self.points[:, 0], starts), np.maximum.reduceat(self.points[:, 0], starts)
         shift = np.zeros(len(self.inked), np.float32)

@@ -56,14 +56,14 @@ class Settings:
     """max_width: px at 32 px height; heights: of the image, px; kinds: weights of the kinds of text (text.KINDS)."""
 
     max_width: int = 252
-    short: float = 0.0  # share of lines cut to at most 3 hanzi, for the beginning of a curriculum
+    short: float = 0.0  # share of lines cut to at most 3 hanzi, for the start of a curriculum
     heights: tuple[int, ...] = (32, 32, 32, 36, 40, 48)
     degrade: float = 1.0  # 0 draws dark ink on clean paper
     kinds: tuple[tuple[str, float], ...] = tuple(text.KINDS.items())
 
 
 class LineSynthesizer:
-    """Draws lines from the inputs that the fetch script leaves in `inputs_dir`. Cheap to copy into workers by fork."""
+    """Draws lines from the inputs that the fetch script stored in `inputs_dir`. Cheap to copy to forked workers."""
 
     def __init__(self, inputs_dir: str | Path, seed: int, **settings: Any) -> None:
         inputs = Path(inputs_dir)
@@ -78,7 +78,7 @@ class LineSynthesizer:
         self._han = _Weighted((s, _HAN_WEIGHTS.get(s.name, 0.5)) for s in self.sets if "的" in s or "一" in s)
         letters = [s for s in self.sets if all(c in s for c in "aegxAB19,.") and s.name not in _NOT_LATIN]
         drawn = sum(s.kind == "stroke" for s in letters)
-        share = max(1, len(letters) - drawn)  # as often by strokes as by fonts
+        share = max(1, len(letters) - drawn)  # strokes as often as fonts
         latin_hands = [(s, share / drawn if s.kind == "stroke" else 1.0) for s in letters]
         self._latin = _Weighted(latin_hands)
         self._mixed_case = _Weighted((s, w) for s, w in latin_hands if not s.name.startswith(_CAPITALS_ONLY))
@@ -88,7 +88,7 @@ class LineSynthesizer:
         self._fallback = sorted(self.sets, key=lambda s: (s.kind != "stroke", s.name not in dict(_HAN_WEIGHTS), s.name))
 
     def sample(self, index: int, max_width: int | None = None) -> SynthLine:
-        """Line number `index`; `max_width` (px at 32 px height) in place of the settings'."""
+        """Line number `index`; `max_width` (px at 32 px height) overrides that of the settings."""
         rng = np.random.default_rng((self.seed, index))
         settings = self.settings if max_width is None else replace(self.settings, max_width=max_width)
         limit = settings.max_width / LINE_HEIGHT * float(rng.uniform(0.9, 1.25))
@@ -98,9 +98,9 @@ class LineSynthesizer:
         return self._draw(label, settings, rng)
 
     def draw(self, label: str, rng: np.random.Generator) -> SynthLine:
-        """Draw `label` in a new hand. The end of the text is dropped where it does not fit in max_width.
+        """Draw `label` in a new hand. The end of the text is dropped if it does not fit in max_width.
 
-        Raises LabelError where no source has a character, or the label is empty or has a space at an end.
+        Raises LabelError if no source has a character, or the label is empty or has a space at an end.
         """
         lacking = [c for c in dict.fromkeys(label) if c not in self.texts.allowed]
         if lacking or not label or label != label.strip():
@@ -114,12 +114,12 @@ class LineSynthesizer:
         return _render(placed, style, settings, rng)
 
     def _or_running(self, source: Source | None, style: writer.Style, rng: np.random.Generator) -> Source | None:
-        """The running forms of `source` now and then, where there are such."""
+        """Occasionally the running forms of `source`, if there are any."""
         running = self._running if source is not None and source.name == "strokes" else None
         return running if running and rng.random() < style.running else source
 
     def _choose(self, label: str, rng: np.random.Generator) -> list[GlyphSet | None]:
-        """The source of each character: the writer's own, else one that has it. None for the space."""
+        """The source of each character: the writer's own, else one that has it. None for a space."""
         letters = self._latin if label.upper() == label else self._mixed_case
         han = _covering(self._han, [c for c in label if c >= "\u2e80"], rng)
         latin = _covering(letters, [c for c in label if " " < c < "\u2e80"], rng)
@@ -140,9 +140,9 @@ class LineSynthesizer:
 def draw_in_hand(
     label: str, hand: GlyphSet, style: writer.Style, settings: Settings, rng: np.random.Generator
 ) -> SynthLine:
-    """Draw `label` with the glyphs and the style of one hand, cut as `LineSynthesizer.draw` cuts it.
+    """Draw `label` with the glyphs and the style of one hand, cut as in `LineSynthesizer.draw`.
 
-    Raises LabelError where the hand lacks a character.
+    Raises LabelError if the hand lacks a character.
     """
     lacking = "".join(dict.fromkeys(c for c in label if c != " " and c not in hand))
     if lacking or not label or label != label.strip():
@@ -152,7 +152,7 @@ def draw_in_hand(
 
 
 class _Weighted:
-    """Sources to draw from, each with its weight."""
+    """Sources to sample from, each with its weight."""
 
     def __init__(self, weighted: Iterable[tuple[GlyphSet, float]]):
         weighted = list(weighted)
@@ -164,7 +164,7 @@ class _Weighted:
 
 
 def _covering(weighted: _Weighted, characters: list[str], rng: np.random.Generator) -> GlyphSet:
-    """One source by weight, up to three tries for one that has all the characters."""
+    """A source sampled by weight; up to three tries for one that has all characters."""
     for _ in range(3):
         found = weighted.draw(rng)
         if all(c in found for c in characters):
@@ -184,7 +184,7 @@ def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.ran
     scale = height / (bottom - top)
     repeats = sum(a == b for a, b in zip(placed.label, placed.label[1:]))
     needed = (1.4 * (len(placed.label) + repeats) + 1) * COLUMN_WIDTH * height / LINE_HEIGHT
-    wide = max(1.0, needed / max(1e-3, (right - left) * scale))  # CTC needs columns enough
+    wide = max(1.0, needed / max(1e-3, (right - left) * scale))  # CTC needs enough columns
     width = max(8, round((right - left) * scale * wide))
     over = over_sampling(height)
     ink = draw_ink(placed, style, (scale * over * wide, scale * over, -left, -top), (height * over, width * over), rng)
@@ -204,7 +204,7 @@ def _render(placed: Placed, style: writer.Style, settings: Settings, rng: np.ran
 
 
 def _with_spaces(label: str, found: dict[int, tuple[float, float]]) -> list[tuple[float, float]]:
-    """Boxes of every character; a space takes the gap between its neighbours."""
+    """Boxes of all characters; a space gets the gap between its neighbours."""
     boxes = []
     for i in range(len(label)):
         if i in found:
@@ -219,7 +219,7 @@ def _with_spaces(label: str, found: dict[int, tuple[float, float]]) -> list[tupl
 def scan(
     ink: np.ndarray, baseline: float, em: float, boxes: list, settings: Settings, rng: np.random.Generator
 ) -> np.ndarray:
-    """Ink on paper as a scanner sees it. baseline and em in px of the image."""
+    """Ink on paper as seen by a scanner. baseline and em in px of the image."""
     if settings.degrade <= 0:
         return 255 - ink
     if rng.random() < 0.08:

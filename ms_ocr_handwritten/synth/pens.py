@@ -1,8 +1,8 @@
 """Pen trajectories of real writers (UNIPEN), by kind and writer.
 
-A file holds a JSON object a line: {"kind", "writer", "text", "strokes"}, where kind is word, text (a line of words),
-lower, upper, digit or symbol, and a stroke is its first point, then differences: [x0, y0, dx1, dy1, ...], y down. The
-height of a component is all that says how large it was written: where its baseline is follows from its letters.
+A file has one JSON object per line: {"kind", "writer", "text", "strokes"}, where kind is word, text (a line of words),
+lower, upper, digit or symbol, and a stroke is its first point, then differences: [x0, y0, dx1, dy1, ...], y down. Only
+the height of a component shows how large it was written; the position of its baseline is inferred from its letters.
 """
 
 import json
@@ -17,10 +17,10 @@ import numpy as np
 from ms_ocr_handwritten.errors import ConfigurationError
 
 X_HEIGHT = 0.42  # em, as the letters of latin.py and of the fonts
-_ABOVE, _BELOW = 0.9, 0.75  # of the x-height: how far letters rise over it, and hang below the baseline
+_ABOVE, _BELOW = 0.9, 0.75  # of the x-height: how far letters extend above it, and below the baseline
 _LOW = set("acemnorsuvwxz")  # and marks, which do not count
 _HANGING = set("gjpqy")
-_LEAST = 4  # units of the file, the least height of what is no mark
+_LEAST = 4  # units of the file, minimum height of anything but marks
 _WORDLESS = re.compile(r"[^A-Za-z0-9]*")
 
 
@@ -37,10 +37,10 @@ class Ink:
 
 
 class Pens:
-    """The components of a file, to be drawn from by kind and writer, no writer more often than another."""
+    """The components of a file, sampled by kind and writer, all writers equally often."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError where the file is missing or is not such a file."""
+        """Raises ConfigurationError if the file is missing or in another format."""
         points: list[np.ndarray] = []
         lengths: list[int] = []
         self._texts: list[str] = []
@@ -62,17 +62,17 @@ class Pens:
         return tuple(self._writers)
 
     def writer(self, kind: str, rng: np.random.Generator) -> int:
-        """One of the writers of whom there are components of that kind."""
+        """A random writer who has components of that kind."""
         writers = self._writers[kind]
         return writers[int(rng.integers(len(writers)))]
 
     def draw(self, kind: str, writer: int, rng: np.random.Generator) -> Ink:
-        """A component of that kind by that writer."""
+        """A random component of that kind by that writer."""
         own = self._by_writer[kind][writer]
         return self.ink(own[int(rng.integers(len(own)))], kind)
 
     def letter(self, character: str, writer: int, rng: np.random.Generator) -> Ink | None:
-        """That letter or digit alone as the writer wrote it; None where it is not among the components."""
+        """That letter or digit alone, as written by the writer; None if it is not among the components."""
         kind = "digit" if character.isdigit() else "lower" if character.islower() else "upper"
         own = [k for k in self._by_writer.get(kind, {}).get(writer, ()) if self._texts[k] == character]
         return self.ink(own[int(rng.integers(len(own)))], kind) if own else None
@@ -89,7 +89,7 @@ class Pens:
 
 
 def frame_of(text: str, height: float) -> tuple[float, float]:
-    """x-height, and the baseline's distance from the upper edge, of a component of that text and height."""
+    """x-height, and the distance of the baseline from the top, of a component with that text and height."""
     letters = [c for c in text if not c.isspace()]
     if _WORDLESS.fullmatch(text):  # marks: as high as the writer made them, in the middle of the line
         x_height = max(height / 2.4, 45.0)
@@ -101,7 +101,7 @@ def frame_of(text: str, height: float) -> tuple[float, float]:
 
 
 def _components(path: Path) -> Iterator[tuple[str, int, str, list[np.ndarray]]]:
-    """Kind, writer, text without a space before a mark, strokes int16 (n, 2); dots have two points."""
+    """Kind, writer, text without spaces before marks, strokes int16 (n, 2); dots have two points."""
     try:
         with lzma.open(path, "rt", encoding="utf-8") as file:
             for line in file:
@@ -109,7 +109,7 @@ def _components(path: Path) -> Iterator[tuple[str, int, str, list[np.ndarray]]]:
                 strokes = [np.array(stroke, np.int32).reshape(-1, 2).cumsum(0) for stroke in row["strokes"]]
                 strokes = [s if len(s) > 1 else np.concatenate([s, s + 1]) for s in strokes if len(s)]
                 text = re.sub(r" (?=[,.;:!?])", "", row["text"].replace("\\@", "").strip())
-                if "\\" in text and row["kind"] != "symbol":  # signs of the collection's own
+                if "\\" in text and row["kind"] != "symbol":  # signs specific to the collection
                     continue
                 if not strokes or not text or max(np.abs(s).max() for s in strokes) > 32000:
                     continue

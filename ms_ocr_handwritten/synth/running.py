@@ -1,8 +1,8 @@
-"""Running hand: how quick writers shorten what stroke order data spells out.
+"""Running hand: how fast writers simplify the strokes of stroke order data.
 
-Found by shape alone, in consecutive strokes of a character: a box (口 and what holds one) whose second and third stroke
-are one move, the four dots of 灬 as one wave, two dots or bars one above the other as one move, and the angle of 讠 as
-one bow.
+Detected by shape only, in consecutive strokes of a character: a box (口 and what contains one) whose second and third
+stroke are one move, the four dots of 灬 as one wave, two stacked dots or bars as one move, and the angle of 讠 as one
+curve.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _is_dot_row(dots: list[np.ndarray]) -> bool:
 
 
 def _is_pair(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two short strokes stand one above the other and run to the right or down, as in 氵 and 冫."""
+    """Whether two short strokes are stacked and run to the right or down, as in 氵 and 冫."""
     apart = second.mean(0) - first.mean(0)
     return bool(_length(first) < _SHORT and _length(second) < 0.36 and apart[1] > 0.08 and abs(apart[0]) < 0.12)
 
@@ -54,7 +54,7 @@ def _is_speech(dot: np.ndarray, angle: np.ndarray) -> bool:
 
 
 def shortened(strokes: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The strokes (20, 2) of a character as running hand writes them, fewer where it has a shape for some."""
+    """The strokes (20, 2) of a character in running hand, fewer if some of them have a simplified shape."""
     k = 0
     while k < len(strokes):
         rest = strokes[k:]
@@ -81,7 +81,7 @@ def shortened(strokes: list[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 class RunningHand:
-    """A set of strokes with its characters as running hand writes them; those that it writes no otherwise stay."""
+    """A set of strokes with its characters in running hand; characters without simplification stay unchanged."""
 
     name, kind = "running", "stroke"
 

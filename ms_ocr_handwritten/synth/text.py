@@ -1,8 +1,8 @@
-"""Labels: Chinese words and prose, rare characters, English, accented Latin, numbers, marks, single characters, and
-words in traditional and Japanese forms.
+"""Labels: Chinese words and prose, rare characters, English, accented Latin, numbers, punctuation, single characters,
+and words in traditional and Japanese forms.
 
-Every label is NFC, holds only characters of the vocabulary, and neither starts nor ends with a space.
-Weights of the kinds are in `KINDS`; a label is cut to `max_units`, where a hanzi counts 1 and a Latin letter 0.5.
+Every label is NFC, contains only characters of the vocabulary, and neither starts nor ends with a space.
+`KINDS` has the weights of the kinds; a label is cut to `max_units`, where a hanzi counts 1 and a Latin letter 0.5.
 """
 
 import gzip
@@ -43,7 +43,7 @@ def units(text: str) -> float:
 
 
 def page_text(path: Path) -> str:
-    """The text of a page of HTML, of a gzipped text; nothing of other files."""
+    """The text of an HTML page or a gzipped text; empty for other files."""
     if path.suffix == ".html":
         page = path.read_text(encoding="utf-8", errors="replace")
         page = re.sub(r"(?s)<(script|style|pre|head)\b.*?</\1>", " ", page)
@@ -62,13 +62,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def _mapping(path: Path) -> dict[int, str]:
-    """A table of OpenCC (one character, a tab, what stands for it, the usual one first) for str.translate."""
+    """A table of OpenCC (a character, a tab, its replacements, the most common first) for str.translate."""
     rows = [line.split("\t") for line in _lines(path) if "\t" in line]
     return {ord(row[0]): row[1].split(" ")[0] for row in rows if len(row[0]) == 1}
 
 
 class TextSource:
-    """Draws labels. `inputs` holds text/ as the fetch script leaves it; dict.txt is needed, the rest may be missing."""
+    """Samples labels. `inputs` holds text/ from the fetch script; dict.txt is required, the rest is optional."""
 
     def __init__(self, inputs: Path, drawable: set[str]):
         folder = inputs / "text"
@@ -83,11 +83,11 @@ class TextSource:
         self._hanzi = [c for c in charset.hanzi() if c in self.allowed]
         self._other_forms = [c for c in charset.other_forms() if c in self.allowed]
         self._traditional = _mapping(folder / "STCharacters.txt")
-        forms = _mapping(folder / "JPShinjitaiCharacters.txt")  # of today to the former ones
+        forms = _mapping(folder / "JPShinjitaiCharacters.txt")  # modern to former forms
         self._japanese = {ord(former): chr(today) for today, former in forms.items() if len(former) == 1}
         self._letters = [c for c in charset.ACCENTED if c in self.allowed]
         prose = _pages(folder / "handbook") + _pages(folder / "reference")
-        prose = prose.replace("|", "")  # rules of tables, which nobody writes by hand: they would pass for ones
+        prose = prose.replace("|", "")  # table rules, never written by hand; they would look like ones
         self.prose = [p for p in (self.clean(line) for line in prose.split("\n")) if len(re.findall("[一-鿿]", p)) > 5]
         self.english = [w for w in map(self.clean, _lines(folder / "american-english")) if w] or ["line"]
         self.french = [w for w in map(self.clean, _lines(folder / "french")) if w] or self.english
@@ -97,7 +97,7 @@ class TextSource:
         self.french_prose = [line for line in french if len(line) > 30 and not line.isascii()]
 
     def _cookies(self, folder: Path) -> list[str]:
-        """Sentences of the cookie files of fortune: texts between lines of "%"."""
+        """Sentences of fortune's cookie files: texts between lines of "%"."""
         texts = []
         for path in sorted(folder.glob("*")):
             if path.suffix == "" and path.name != "ascii-art":
@@ -109,7 +109,7 @@ class TextSource:
         return fold("".join(c for c in fold(text) if c in self.allowed))
 
     def sample(self, rng: np.random.Generator, max_units: float, kinds: dict[str, float] | None = None) -> str:
-        """A label of 1 or more characters and at most about `max_units` hanzi wide."""
+        """A label of at least 1 character and at most about `max_units` hanzi wide."""
         kinds = kinds or KINDS
         names = list(kinds)
         weights = np.cumsum(list(kinds.values()))
@@ -145,7 +145,7 @@ class TextSource:
         return text
 
     def _forms(self, rng: np.random.Generator, limit: float) -> str:
-        """Words as they are written with traditional or with Japanese forms, and such forms in any order."""
+        """Words in traditional or Japanese forms, and random sequences of such forms."""
         kind, target = rng.random(), _length(rng, limit)
         if not self._other_forms or kind < 0.15:
             return self._words(rng, limit)
@@ -213,7 +213,7 @@ class TextSource:
             text = _pick(rng, self._hanzi) if rng.random() < 0.6 else _pick(rng, self._word(rng))
         elif kind < 0.57:
             text = _pick(rng, _NUMERALS)
-        elif kind < 0.87:  # often: alone, a zero looks like an o, and more people write zeros alone
+        elif kind < 0.87:  # often: alone, a zero looks like an o, and people write single zeros more often
             text = _pick(rng, "0123456789")
         elif kind < 0.92:
             text = _pick(rng, "abcdefghijklmnopqrstuvwxyz" if rng.random() < 0.65 else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -231,7 +231,7 @@ def _pick(rng: np.random.Generator, pool: Sequence[str]) -> str:
 
 
 def _length(rng: np.random.Generator, limit: float) -> float:
-    """A length in hanzi, short ones more often, at most `limit`."""
+    """A length in hanzi, at most `limit`, short ones more often."""
     return limit * (0.12 + 0.88 * rng.random() ** 1.2)
 
 
@@ -249,7 +249,7 @@ def _case(rng: np.random.Generator, text: str) -> str:
 
 
 def cut(text: str, limit: float) -> str:
-    """The longest start of `text` of at most `limit` hanzi (one character at least), without spaces at its ends."""
+    """The longest prefix of `text` of at most `limit` hanzi (at least one character), without spaces at its ends."""
     total = 0.0
     for i, character in enumerate(text):
         total += units(character)

@@ -1,8 +1,7 @@
-"""Lines of real pen trajectories: words of one writer side by side, whole lines, letters, digits and marks.
+"""Lines from real pen trajectories: words of one writer side by side, whole lines, letters, digits and punctuation.
 
-Each line is posed anew (slant, widths, a smooth warp, the baseline), drawn with another pen, and on the synthesiser's
-papers.
-Nobody knows where the characters of a word stand, so these lines are learnt by CTC, as images of real lines are.
+Each line gets a new pose (slant, widths, a smooth warp, the baseline), another pen, and the synthesiser's papers.
+The positions of characters in a word are unknown, so these lines are trained with CTC, like images of real lines.
 """
 
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from ms_ocr_handwritten.synth.pens import Ink, Pens
 
 KINDS = {"word": 0.12, "words": 0.38, "text": 0.25, "single": 0.12, "string": 0.06, "spelt": 0.07}
 _SINGLE = {"lower": 0.5, "upper": 0.22, "digit": 0.16, "symbol": 0.12}
-_SELDOM = frozenset("\\^_`{|}~<>[]@#")  # marks that hardly anybody writes by hand; writers were asked for each alike
-_SELDOM_KEPT = 0.15  # share of them that is drawn: alone, a stroke of a hanzi looks like many of them
+_SELDOM = frozenset("\\^_`{|}~<>[]@#")  # rarely handwritten marks, but requested as often as others
+_SELDOM_KEPT = 0.15  # share of them that is used: alone, many of them look like strokes of hanzi
 _STEP = 0.035  # em between the points of a stroke
 
 
@@ -33,14 +32,14 @@ class Hand:
     slant: float
     stretch: float  # of the width
     space: float  # between words
-    letter_space: float  # between letters that are set one by one
+    letter_space: float  # between letters placed one by one
     drift: float  # slope of the baseline
     wave: float
-    turn: float  # of single words
+    turn: float  # of individual words
     size: float  # relative change of size from word to word
     warp: float
     pen: float
-    speed: float  # how far quick strokes are thinner, 0 to 1
+    speed: float  # how much thinner quick strokes are, 0 to 1
     smooth: int
 
 
@@ -66,7 +65,7 @@ class PenLines:
     """Draws lines from a file of pen trajectories (`pens`)."""
 
     def __init__(self, path: str | Path, words: list[str] | None = None) -> None:
-        """words: what is spelt with single letters of one writer; nothing is where there are none."""
+        """words: to be spelt with single letters of one writer; None for no such lines."""
         self.pens = Pens(Path(path))
         self.words = words or []
 
@@ -84,7 +83,7 @@ class PenLines:
         return [(self.pens.draw("word", self.pens.writer("word", rng), rng), 0.0, "")]
 
     def _words(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
-        """Words of one writer with what stands between them: (ink, em of space before it, text before it)."""
+        """Words of one writer and the text between them: (ink, em of space before it, text before it)."""
         by, room = self.pens.writer("word", rng), limit
         parts: list[tuple[Ink, float, str]] = []
         while not parts or room > 0:
@@ -100,7 +99,7 @@ class PenLines:
         return [(self.pens.draw("text", self.pens.writer("text", rng), rng), 0.0, "")]
 
     def _single(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
-        """A letter, digit or mark alone."""
+        """A single letter, digit or mark."""
         while True:
             kind = _pick({k: w for k, w in _SINGLE.items() if k in self.pens.kinds}, rng)
             ink = self.pens.draw(kind, self.pens.writer(kind, rng), rng)
@@ -108,7 +107,7 @@ class PenLines:
                 return [(ink, 0.0, "")]
 
     def _string(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
-        """Some digits or letters of one writer, in no order."""
+        """Several digits or letters of one writer, in random order."""
         kind = _pick(
             {k: w for k, w in {"digit": 0.6, "lower": 0.25, "upper": 0.15}.items() if k in self.pens.kinds}, rng
         )
@@ -116,7 +115,7 @@ class PenLines:
         return [(self.pens.draw(kind, by, rng), hand.letter_space if k else 0.0, "") for k in range(count)]
 
     def _spelt(self, rng: np.random.Generator, hand: Hand, limit: float) -> list[tuple[Ink, float, str]]:
-        """Words of a list, spelt with single letters of one writer; nothing where the writer lacks a letter."""
+        """Words of a list, spelt with single letters of one writer; nothing if the writer lacks a letter."""
         if not self.words or "lower" not in self.pens.kinds:
             return []
         by = self.pens.writer("lower", rng)
@@ -182,12 +181,12 @@ def _draw(
     settings: Settings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The image of chains of points, framed as the synthesiser's lines are."""
+    """The image of chains of points, framed like the synthesiser's lines."""
     left, top, right, bottom = frame(points, hand.pen, len(text), rng)
     height = int(settings.heights[int(rng.integers(len(settings.heights)))])
     scale = height / (bottom - top)
     needed = (1.4 * len(text) + 1) * COLUMN_WIDTH * height / LINE_HEIGHT
-    wide = max(1.0, needed / ((right - left) * scale))  # CTC needs columns enough
+    wide = max(1.0, needed / ((right - left) * scale))  # CTC needs enough columns
     width, over = max(8, round((right - left) * scale * wide)), over_sampling(height)
     ink = np.zeros((height * over, width * over), np.uint8)
     to_px = np.array([scale * over * wide, scale * over], np.float32)

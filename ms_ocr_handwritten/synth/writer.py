@@ -1,19 +1,19 @@
-"""One hand: a style drawn at random, and what it does to strokes and points. Lengths in em, angles in radians.
+"""One hand: a randomly drawn style, and its effect on strokes and points. Lengths in em, angles in radians.
 
-Arrays: strokes (S, 20, 2); flat points (M, 2) with the character they belong to (M,); chains are strokes that
-were joined, kept flat as (points, lengths). Everything is drawn from the generator that is handed in.
+Arrays: strokes (S, 20, 2); flat points (M, 2) with the character they belong to (M,); chains are joined
+strokes, stored flat as (points, lengths). All randomness comes from the given generator.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-CHAIN_STEP = 0.045  # em between the points of a chain before it is smoothed
+CHAIN_STEP = 0.045  # em between the points of a chain before smoothing
 
 
 @dataclass(frozen=True)
 class Style:
-    """What stays the same over the lines of one writer."""
+    """What stays constant over the lines of one writer."""
 
     slant: float  # shear, positive leans to the right
     aspect: float  # width over height of a character
@@ -22,26 +22,26 @@ class Style:
     taper: float  # 0-1, how thin strokes end
     warp: float  # amplitude of the smooth distortion of a character
     jitter: float  # of the end points of strokes
-    turn: float  # rotation of single strokes
-    stretch: float  # relative change of length of single strokes
-    bow: float  # bend of single strokes, relative to their length
+    turn: float  # rotation of individual strokes
+    stretch: float  # relative change of length of individual strokes
+    bow: float  # bend of individual strokes, relative to their length
     smooth: int  # passes of corner cutting
-    join: float  # probability that a stroke runs on into the next
-    omit: float  # probability per character that a short stroke is left out
-    merge: float  # probability per character that all of it is drawn in few moves
-    link: float  # probability that a character runs on into the next
+    join: float  # probability that a stroke connects to the next
+    omit: float  # probability per character that a short stroke is omitted
+    merge: float  # probability per character that it is drawn in few moves
+    link: float  # probability that a character connects to the next
     size_jitter: float  # of the size of characters
     rise_jitter: float  # of the baseline from character to character
     spacing: float  # gap between characters
-    pitch: float  # 0-1, from even gaps to an even grid
+    pitch: float  # 0-1, from even gaps to a regular grid
     space: float  # width of the space
     latin_scale: float
     drift: float  # slope of the baseline
-    growth: float  # logarithm of the size of the last character over that of the first
-    lean: float  # how far the slant changes from the first character to the last
-    running: float  # probability per character that it is written in its running form
-    tilt: float  # how far horizontal strokes rise to the right
-    spread: tuple[float, float]  # how much farther apart (> 1) or closer the strokes of a character lie, in x and y
+    growth: float  # logarithm of the size ratio of the last to the first character
+    lean: float  # change of the slant from the first character to the last
+    running: float  # probability per character of its running form
+    tilt: float  # how much horizontal strokes rise to the right
+    spread: tuple[float, float]  # factor by which strokes of a character are farther apart (> 1) or closer, in x and y
     balance: tuple[float, float]  # more room for the left (> 0) or right, for the top or bottom of characters
 
 
@@ -82,7 +82,7 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 
 def bend_strokes(strokes: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """Turn, stretch, shift, bow every stroke and shift its ends: (S, 20, 2) -> (S, 20, 2)."""
+    """Rotate, stretch, shift and bend every stroke, and move its ends: (S, 20, 2) -> (S, 20, 2)."""
     count, points, _ = strokes.shape
     t = np.linspace(0, 1, points, dtype=np.float32)
     chord = strokes[:, -1] - strokes[:, 0]
@@ -103,9 +103,9 @@ def bend_strokes(strokes: np.ndarray, style: Style, rng: np.random.Generator) ->
 
 
 def spread_strokes(strokes: np.ndarray, owner: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """Move whole strokes apart or together about the middle of their character: (S, 20, 2) -> (S, 20, 2).
+    """Move whole strokes away from or towards the centre of their character: (S, 20, 2) -> (S, 20, 2).
 
-    owner: (S,) the character of each stroke. Each character has a factor of its own, about the writer's.
+    owner: (S,) the character of each stroke. Each character has its own factor, around that of the writer.
     """
     counts = np.bincount(owner)
     middles = strokes.mean(1)  # (S, 2)
@@ -117,7 +117,7 @@ def spread_strokes(strokes: np.ndarray, owner: np.ndarray, style: Style, rng: np
 
 
 def kept_strokes(strokes: np.ndarray, owner: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """Mask (S,) of the strokes that are drawn: now and then one short stroke of a character of six or more is not."""
+    """Mask (S,) of the strokes that are drawn: now and then a character of six or more lacks a short one."""
     keep = np.ones(len(strokes), bool)
     if style.omit <= 0:
         return keep
@@ -138,9 +138,9 @@ def joined(
     style: Style,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Mask (S,): the pen stays down from this stroke to the next. Near ends are joined more often.
+    """Mask (S,): the pen stays down from this stroke to the next. Ends close together are joined more often.
 
-    linked: (C,) characters that run on into the next one (joined writing); merged: (C,) drawn in few moves.
+    linked: (C,) characters that connect to the next one (joined writing); merged: (C,) drawn in few moves.
     """
     found = np.zeros(len(strokes), bool)
     if len(strokes) < 2:
@@ -169,7 +169,7 @@ def chains(
     ends = np.flatnonzero(~run_on)
     starts = np.concatenate([[0], ends[:-1] + 1])
     segment = np.sqrt(np.square(np.diff(flat, axis=0)).sum(-1))
-    segment[(ends[:-1] + 1) * per - 1] = 1.0  # no ink between chains, but the sum must grow
+    segment[(ends[:-1] + 1) * per - 1] = 1.0  # no ink between chains, but the sum must increase
     along = np.concatenate([[0.0], np.cumsum(segment + 1e-6)])
     first, last = along[starts * per], along[(ends + 1) * per - 1]
     lengths = np.maximum(4, np.ceil((last - first) / step).astype(int) + 1)
@@ -182,7 +182,7 @@ def chains(
 
 
 def smooth_chains(points: np.ndarray, lengths: np.ndarray, passes: np.ndarray) -> np.ndarray:
-    """Cut corners: `passes` (K,) times (1, 2, 1)/4 along each chain, its ends kept."""
+    """Smooth corners: `passes` (K,) times (1, 2, 1)/4 along each chain, keeping its ends."""
     if len(points) < 3:
         return points
     ends = np.cumsum(lengths)
@@ -213,7 +213,7 @@ def pen_widths(
 def warp_characters(
     points: np.ndarray, owner: np.ndarray, count: int, amplitude: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """A smooth low-frequency distortion, another one for each character: (M, 2) -> (M, 2)."""
+    """A smooth low-frequency distortion, different for each character: (M, 2) -> (M, 2)."""
     waves = rng.uniform(-1, 1, (count, 2, 6)).astype(np.float32)  # (characters, waves, parameters)
     result = points.copy()
     for w in range(2):
@@ -234,7 +234,7 @@ def shape_characters(
     strength: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Balance, size, aspect, slant, tilt and a small turn of each character about its middle on the baseline.
+    """Balance, size, aspect, slant, tilt and a small rotation of each character about the centre of its baseline.
 
     scale: (C,) size of each character; han: (C,) whether it fills the em box, only then are its parts balanced and
     its horizontals tilted; strength 0-1 how much the characters differ from each other.

@@ -1,4 +1,4 @@
-"""A page as a file that others read: one format a module, each with `written(source, page) -> str`; PDF on its own."""
+"""Pages as files for other programs: one module per format, with `written(source, page) -> str`; PDF differs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from ..reader import Page
 class SourcePage:
     """Where a page came from.
 
-    path: as the user named it
+    path: as given by the user
     number: of the page in it, from 1
-    image: name of the file that holds the page's picture, beside the output or as `path` names it
+    image: name of the file with the page's image, beside the output or relative to `path`
     """
 
     path: str
@@ -21,7 +21,7 @@ class SourcePage:
     image: str
 
 
-# name -> (module here, suffix of files)
+# name -> (module here, file suffix)
 _TEXTUAL = {
     "text": ("text", ".txt"),
     "json": ("json_lines", ".json"),
@@ -33,7 +33,7 @@ FORMATS = (*_TEXTUAL, "pdf")
 
 
 def writer_of(name: str) -> Callable[[SourcePage, Page], str]:
-    """What makes the file of a page in one of the FORMATS but pdf."""
+    """The function that makes the file of a page in any of the FORMATS except pdf."""
     return import_module(f".{_TEXTUAL[name][0]}", __name__).written
 
 

@@ -1,4 +1,4 @@
-"""ALTO 4 (Library of Congress), as eScriptorium, Kitodo and library viewers read it."""
+"""ALTO 4 (Library of Congress), as read by eScriptorium, Kitodo and library viewers."""
 
 import xml.etree.ElementTree as ElementTree
 from xml.etree.ElementTree import SubElement

@@ -1,4 +1,4 @@
-"""hOCR 1.2: XHTML with places and confidences, as hocr-tools, OCRmyPDF and browsers read it."""
+"""hOCR 1.2: XHTML with positions and confidences, as read by hocr-tools, OCRmyPDF and browsers."""
 
 import xml.etree.ElementTree as ElementTree
 from xml.etree.ElementTree import SubElement

@@ -1,4 +1,4 @@
-"""One JSON object a page, in one line."""
+"""One JSON object per page, each on one line."""
 
 import json
 from typing import Any

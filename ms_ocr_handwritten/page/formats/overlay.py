@@ -1,6 +1,6 @@
-"""The page with its lines' outlines and, beside it, their texts, as SVG: a picture that every browser shows.
+"""The page with the outlines of its lines and their texts beside it, as SVG, which every browser shows.
 
-SVG, because a bitmap would need a font for every script that a vocabulary holds.
+SVG, because a bitmap would need a font for every script in a vocabulary.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -16,8 +16,8 @@ from .xml import allowed, document
 
 SUFFIX = ".overlay.svg"
 
-_QUALITY = 80  # of the JPEG within
-_COLOURS = ("#c0392b", "#2471a3")  # of a line and the next
+_QUALITY = 80  # of the embedded JPEG
+_COLOURS = ("#c0392b", "#2471a3")  # alternating between lines
 
 
 def overlay(page: Page, pixels: np.ndarray) -> str:
@@ -41,7 +41,7 @@ def overlay(page: Page, pixels: np.ndarray) -> str:
             min(cv2.minAreaRect(np.asarray(line.polygon, np.float32))[1]) * 0.7
         )  # the box of a slanted line is higher
         place = {"x": str(page.width + x0), "y": f"{(y0 + y1) / 2 + size / 3:g}", "font-size": f"{size:g}"}
-        if x1 - x0 > y1 - y0:  # as long as on the page, and so never beyond its edge
+        if x1 - x0 > y1 - y0:  # same length as on the page, so it never exceeds its edge
             place |= {"textLength": str(x1 - x0), "lengthAdjust": "spacingAndGlyphs"}
         text = SubElement(root, "text", {**place, "fill": colour, "font-family": "sans-serif"})
         text.text = allowed(line.text)

@@ -1,6 +1,6 @@
-"""PAGE XML 2019-07-15 (PRImA), as Transkribus, eScriptorium and OCR-D read it.
+"""PAGE XML 2019-07-15 (PRImA), as read by Transkribus, eScriptorium and OCR-D.
 
-Lines alone are written, not words: a line that is corrected by hand is then not contradicted by its words.
+Only lines are written, no words, so that a manually corrected line does not contradict its words.
 """
 
 import datetime
@@ -50,5 +50,5 @@ def _add_line(region: ElementTree.Element, name: str, line: PageLine) -> None:
 
 
 def _points(points: Polygon) -> str:
-    """Whole numbers from 0, as the schema asks."""
+    """Integers from 0, as required by the schema."""
     return " ".join(f"{max(0, round(x))},{max(0, round(y))}" for x, y in points)

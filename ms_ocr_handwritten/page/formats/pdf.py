@@ -1,7 +1,7 @@
-"""Searchable PDF: the pictures of pages with their text at its places, invisible.
+"""Searchable PDF: page images with their text at its position, invisible.
 
-The text is set in fonts of Type 3 whose glyphs are empty: they need no font file, for whatever script, and say by
-ToUnicode which characters they stand for. A page is written as soon as it is given, so a book needs no more memory.
+The text uses Type 3 fonts with empty glyphs: they need no font file for any script, and their ToUnicode maps give the
+characters. Each page is written as soon as it is given, so a whole book needs no more memory.
 """
 
 import zlib
@@ -15,17 +15,17 @@ from ..words import Word, words_of
 
 _QUALITY = 90  # of the JPEGs
 _GLYPH = 500  # width of every glyph in thousandths of the font's size
-_FOOT, _LETTERS = 0.25, 0.6  # heights of the line: where letters stand, and how high they are
-_CODES = 256  # of one font
-_CATALOG, _PAGES, _FONTS, _EMPTY_GLYPH = 1, 2, 3, 4  # numbers of objects that others refer to
+_FOOT, _LETTERS = 0.25, 0.6  # in line heights: the baseline, and the height of letters
+_CODES = 256  # per font
+_CATALOG, _PAGES, _FONTS, _EMPTY_GLYPH = 1, 2, 3, 4  # object numbers that others refer to
 
 
 class PdfWriter:
-    """Writes pages to a file that is open for writing; `close` completes it."""
+    """Writes pages to an open file; `close` completes it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._offsets: dict[int, int] = {}  # object -> where it begins
+        self._offsets: dict[int, int] = {}  # object -> byte offset
         self._pages: list[int] = []  # objects
         self._codes: dict[str, int] = {}  # character -> font * _CODES + code
         self._next = _EMPTY_GLYPH + 1
@@ -37,7 +37,7 @@ class PdfWriter:
         jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
         head = f"/Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceRGB"
         image = self._stream(f"{head} /BitsPerComponent 8 /Filter /DCTDecode", jpeg)
-        # Everything is drawn in px of the page, y downwards: the first matrix turns these into points.
+        # Everything is drawn in px of the page, y downwards: the first matrix converts these to points.
         scale = points_per_pixel
         drawn = [f"{scale:.6f} 0 0 {-scale:.6f} 0 {height * scale:.3f} cm"]
         drawn += [f"q {width} 0 0 {-height} 0 {height} cm /page Do Q", "BT 3 Tr"]
@@ -53,10 +53,10 @@ class PdfWriter:
         )
 
     def close(self) -> None:
-        """Write what belongs to all pages, and the table of objects. The file itself stays open."""
+        """Write what all pages share, and the cross-reference table. The file itself stays open."""
         fonts = " ".join(f"/F{font} {self._font(font)} 0 R" for font in range(-(-len(self._codes) // _CODES)))
         self._object(f"<< {fonts} >>", _FONTS)
-        glyph = f"{_GLYPH} 0 0 0 {_GLYPH} 1000 d1"  # nothing drawn, but a box: PDFium drops words that have none
+        glyph = f"{_GLYPH} 0 0 0 {_GLYPH} 1000 d1"  # draws nothing, but has a box: PDFium drops words that have none
         self._object(f"<< /Length {len(glyph)} >>\nstream\n{glyph}\nendstream", _EMPTY_GLYPH)
         kids = " ".join(f"{page} 0 R" for page in self._pages)
         self._object(f"<< /Type /Pages /Kids [{kids}] /Count {len(self._pages)} >>", _PAGES)
@@ -68,7 +68,7 @@ class PdfWriter:
         self._file.write((table + trailer).encode("ascii"))
 
     def _line(self, line: PageLine) -> list[str]:
-        """Operators that show a line word by word, each as wide as it is on the page up to the next one."""
+        """Operators that show a line word by word, each stretched to its width on the page up to the next word."""
         words = words_of(line)
         drawn = []
         for word, following in zip(words, [*words[1:], None]):
@@ -88,7 +88,7 @@ class PdfWriter:
         return drawn
 
     def _shown(self, text: str, size: float) -> list[str]:
-        """Operators that show a text: a font for each run of characters that one font holds."""
+        """Operators that show a text: one font for each run of characters in the same font."""
         runs: list[tuple[int, str]] = []
         for character in text:
             font, code = divmod(self._codes.setdefault(character, len(self._codes)), _CODES)
@@ -102,7 +102,7 @@ class PdfWriter:
         characters = list(self._codes)[font * _CODES : (font + 1) * _CODES]
         last = len(characters) - 1
         rows = [f"<{code:02x}> <{text.encode('utf-16-be').hex()}>" for code, text in enumerate(characters)]
-        chunks = [rows[start : start + 100] for start in range(0, len(rows), 100)]  # the most that a CMap's block holds
+        chunks = [rows[start : start + 100] for start in range(0, len(rows), 100)]  # maximum in a block of a CMap
         body = "".join(f"{len(chunk)} beginbfchar\n" + "\n".join(chunk) + "\nendbfchar\n" for chunk in chunks)
         cmap = (
             "/CIDInit /ProcSet findresource begin\n12 dict begin\nbegincmap\n"
@@ -125,7 +125,7 @@ class PdfWriter:
         return self._object(head + data + b"\nendstream")
 
     def _object(self, body: str | bytes, number: int | None = None) -> int:
-        """Write an object, under the next free number if none is given; its number."""
+        """Write an object, by default under the next free number; returns its number."""
         if number is None:
             number, self._next = self._next, self._next + 1
         self._offsets[number] = self._file.tell()
@@ -135,9 +135,9 @@ class PdfWriter:
 
 
 def _directions(word: Word, upright: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where a word begins, its length along the writing, and its height upwards, in px; `upright`: it runs rightwards.
+    """The start of a word, its length along the writing, and its height upwards, in px; `upright`: it runs rightwards.
 
-    Letters stand above the lower quarter of their line; with the whole height, readers would take two lines for one.
+    Letters stand above the lower quarter of their line; with the full height, readers would merge two lines.
     """
     upper_left, upper_right, lower_right, lower_left = np.asarray(word.polygon, np.float64)[:4]
     if upright:

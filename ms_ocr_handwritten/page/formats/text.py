@@ -1,4 +1,4 @@
-"""The text alone, a line of the page in a line."""
+"""The text alone, one row per line of the page."""
 
 from ..reader import Page
 from . import SourcePage

@@ -1,4 +1,4 @@
-"""What the XML formats share."""
+"""Shared by the XML formats."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -7,7 +7,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def allowed(text: str) -> str:
-    """The text with U+FFFD for what XML cannot hold; a vocabulary may have it all the same."""
+    """The text with characters that XML cannot hold replaced by U+FFFD; a vocabulary may contain them."""
     return _FORBIDDEN.sub("\ufffd", text)
 
 
