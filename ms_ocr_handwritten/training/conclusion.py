@@ -1,4 +1,4 @@
-"""What is said when a training ends: what was best, where it lies, and the line that reads with it."""
+"""The final message of a training: the best model, where it is, and the command to read with it."""
 
 import shlex
 from pathlib import Path
