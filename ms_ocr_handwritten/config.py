@@ -76,11 +76,11 @@ class TrainConfig:
     scheduler: SchedulerConfig = SchedulerConfig()
     save: SaveConfig = SaveConfig()
     logging_interval: int = 100  # iterations
-    tensorboard: bool = False  # whether the log is written as TensorBoard events too
-    patience: int | None = None  # evaluations without an improvement after which it ends; None for none
+    tensorboard: bool = False  # whether to write the log as TensorBoard events, too
+    patience: int | None = None  # evaluations without an improvement after which to stop; None: never
     seed: int = 0
     precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 if it is measured to be faster
-    compile: bool = False  # whether PyTorch's compiler makes the network's kernels
+    compile: bool = False  # whether to use torch.compile
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False

@@ -112,7 +112,7 @@ def _follow(url: str, name: str, limits: Limits, allowance: _Allowance) -> bytes
 
 
 def _ascii(url: str) -> str:
-    """A URL as it is requested: spaces and Chinese characters come as people paste them. Raises ValueError."""
+    """The URL encoded as ASCII, since people paste spaces and Chinese characters. Raises ValueError."""
     parts = urllib.parse.urlsplit(url)
     if not parts.netloc.isascii():
         account, at, place = parts.netloc.rpartition("@")

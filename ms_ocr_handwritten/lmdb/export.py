@@ -67,7 +67,7 @@ def export_lmdb(
     reader, target = LmdbReader(path), Path(absolute(out))
     if os.path.lexists(target):
         raise OutputError(f"{target}: exists already and is left as it is; choose another path")
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.exporting")  # one for each of two at once
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.exporting")  # unique for concurrent exports
     skipped: list[SkippedSample] = []
     try:
         partial.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """A depthwise convolution that avoids unnecessary work, above all when training on a CPU.
 
 - The weight gradient is computed in float32: oneDNN takes three times as long for it in bfloat16.
-- If a map has fewer rows than the kernel reaches, the libraries also process kernel rows that only meet padding. cuDNN
+- If a map has fewer rows than the kernel, the libraries also process kernel rows that only meet padding. cuDNN
   is fast with kernels of seven rows or one, but takes five times as long for the three that a map of two rows needs.
 """
 

@@ -7,7 +7,7 @@ from .checkpoints import WorkDir
 
 
 def conclusion(work_dir: WorkDir, epochs: int, patience: int | None) -> str:
-    """patience: evaluations without an improvement after which it was stopped; None where it went to its end."""
+    """patience: evaluations without an improvement after which it was stopped; None if it ran to the end."""
     best = work_dir.best()
     told = [] if patience is None else [f"stopped: {patience} evaluations without an improvement"]
     if best is None:

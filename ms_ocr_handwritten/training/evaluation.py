@@ -115,7 +115,7 @@ def evaluate(
 
 
 def readable(loader: DataLoader) -> Iterator[Batch]:
-    """The batches that hold lines; what was left out of them is said on stderr."""
+    """Yield the batches that hold lines; samples left out are reported on stderr."""
     for batch in loader:
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)

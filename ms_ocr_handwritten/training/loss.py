@@ -18,9 +18,9 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def encode_columns(network: Network, grey: Tensor, encode: Encode | None = None) -> Tensor:
-    """Pieces (N, 1, 32, W) to encoded columns (N T, D); meanwhile filled up, where what is learnt does not feel it.
+    """Pieces (N, 1, 32, W) to encoded columns (N T, D); the batch is padded if that does not affect training.
 
-    encode: `network.encode`, compiled; None for itself.
+    encode: a compiled `network.encode`; None uses `network.encode` itself.
     """
     encode = encode or network.encode
     if network.learns_from_batch and network.training:
@@ -32,7 +32,7 @@ class LineLoss(nn.Module):
     """The network with its loss, as one module that DistributedDataParallel can wrap."""
 
     def __init__(self, network: Network, encode: Encode | None = None) -> None:
-        """encode: as for `encode_columns`."""
+        """encode: as in `encode_columns`."""
         super().__init__()
         self.network, self.encode = network, encode
         for parameter in network.unused():
