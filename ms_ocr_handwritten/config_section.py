@@ -64,7 +64,7 @@ class Section:
         value = self.take(key, object, [])
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-            raise self.fail(key, f"is {value!r}; a text or a list of texts expected")
+            raise self.fail(key, f"is {value!r}; a string or a list of strings expected")
         return tuple(texts)
 
     def without_effect(self, key: str, reason: str) -> None:

@@ -102,8 +102,8 @@ class LinesReader:
         """Raise CheckpointError unless all are finite."""
         if not np.isfinite(log_probs).all():
             raise CheckpointError(
-                f"the network finds values that are no numbers ({self.backend.name}, {self.backend.precision}): its "
-                "weights hold nan or inf, or are too large for the precision; take the weights of an earlier epoch, "
+                f"the network's output is not finite ({self.backend.name}, {self.backend.precision}): its "
+                "weights hold nan or inf, or are too large for the precision; use the weights of an earlier epoch, "
                 "or 'fp32'"
             )
 

@@ -94,7 +94,7 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Callable[[], "Recognizer"], tuple[()]]:
         if self._again is None:
-            raise pickle.PicklingError("this Recognizer was made of a backend; make it by from_pretrained to pickle it")
+            raise pickle.PicklingError("this Recognizer was made from a backend; use from_pretrained to pickle it")
         return self._again, ()
 
     @property

@@ -195,7 +195,7 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
     if precision == "int8" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < INT8_SINCE:
         raise BackendError(
             f"{path}: onnxruntime {onnxruntime.__version__} does not read int8 files reliably; install "
-            f"{'.'.join(map(str, INT8_SINCE))} or newer (Python 3.11 or newer), or take precision='fp32'"
+            f"{'.'.join(map(str, INT8_SINCE))} or newer (Python 3.11 or newer), or use precision='fp32'"
         )
 
     def runner(wanted: Sequence[str]) -> Run:

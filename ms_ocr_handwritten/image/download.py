@@ -76,7 +76,7 @@ class _Allowance:
     def take(self, count: int) -> None:
         self.bytes -= count
         if self.bytes < 0:
-            raise _RefusedError("the answer is too long")
+            raise _RefusedError("the response is too long")
 
 
 class _Metered(socket.socket):

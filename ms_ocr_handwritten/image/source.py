@@ -42,7 +42,7 @@ def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
         if inspect.iscoroutine(encoded):
             encoded.close()
         raise ImageError(
-            f"{name}: its read() gives {type(encoded).__name__}, no bytes; open the file in mode 'rb', or give the "
+            f"{name}: its read() gives {type(encoded).__name__}, not bytes; open the file in mode 'rb', or give the "
             "bytes themselves (of an upload: await upload.read())"
         )
     check_bytes(len(encoded), name, limits.max_bytes)
@@ -54,7 +54,7 @@ def _read(source: str | os.PathLike, limits: Limits) -> bytes:
         return _read_file(source, limits.max_bytes)
     if scheme[1].lower() not in ("http", "https"):
         raise ImageError(
-            f"{shortened(source)}: {scheme[1]}:// is not read; give an http(s) URL, a plain path or the bytes"
+            f"{shortened(source)}: {scheme[1]}:// is not supported; give an http(s) URL, a plain path or the bytes"
         )
     return download(source, limits)
 

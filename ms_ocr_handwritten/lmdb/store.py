@@ -136,7 +136,7 @@ def stored_count(shared: SharedEnvironment, path: str) -> int:
     except ValueError:
         count = -1
     if count < 0:
-        raise LmdbError(f"{path}: key {COUNT_KEY} holds {value[:40]!r}, which is no count; {VALIDATE}")
+        raise LmdbError(f"{path}: key {COUNT_KEY} holds {value[:40]!r}, which is not a count; {VALIDATE}")
     return count
 
 

@@ -117,7 +117,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     weights = {_strip_prefixes(name): value for name, value in raw.items()}
     if len(weights) < len(raw):
         raise CheckpointError(
-            f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep one of each"
+            f"{path}: holds names that differ only by their prefix ({' or '.join(PREFIXES)}); keep one of each"
         )
     return weights
 
@@ -177,7 +177,7 @@ def _check_fit(network: Network, weights: Mapping[str, Tensor], source: str | os
     if endless:
         raise CheckpointError(
             f"{source}: {len(endless)} of its {len(weights)} tensors hold nan or inf, the first is {endless[0]}; "
-            "the training that wrote it has diverged: take an earlier epoch, and train on with a lower learning rate"
+            "the training that wrote it has diverged: use an earlier epoch, and continue with a lower learning rate"
         )
 
 

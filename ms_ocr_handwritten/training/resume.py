@@ -115,7 +115,7 @@ def _check(training: "Training", state: State, path: Path, finished: int, *, cho
 
     From the end of an epoch that the user chose, a training may go on with other settings; returns whether it does.
     """
-    changed = ["the vocabulary is another"] if state.vocabulary != training.vocabulary.text else []
+    changed = ["the vocabulary differs"] if state.vocabulary != training.vocabulary.text else []
     others = differences(state.identity, training.identity)
     if chosen and not state.iteration and not changed:
         if others:
