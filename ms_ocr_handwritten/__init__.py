@@ -1,7 +1,7 @@
-"""Reading handwritten text lines (Chinese and English) inside the ModelScope ecosystem.
+"""Recognition of handwritten text lines (Chinese and English) for the ModelScope ecosystem.
 
-Importing this package registers its classes under the names that ModelScope's configurations use; nothing heavy is
-imported until it is needed.
+Importing this package registers its classes under the names used in ModelScope's configurations; heavy modules are
+imported on first use.
 """
 
 from importlib import import_module

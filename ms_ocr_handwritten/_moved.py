@@ -1,4 +1,4 @@
-"""Modules that have moved: their former names import the new ones, with a DeprecationWarning, until version 0.3."""
+"""Former names of moved modules, which import the new ones with a DeprecationWarning until version 0.3."""
 
 import importlib
 import importlib.abc
@@ -34,7 +34,7 @@ MOVED = {
 
 
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the former names of MOVED, and gives the modules that they are called now."""
+    """Finds the former names in MOVED and loads the modules under their new names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -53,6 +53,6 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def keep_former_names() -> None:
-    """Let the former names be imported; may be called again."""
+    """Make the former names importable; may be called repeatedly."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())

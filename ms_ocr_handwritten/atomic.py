@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, flushed to the disk, renamed."""
+"""Atomic file writes: into a temporary file in the same folder, flushed to disk, then renamed."""
 
 import os
 import secrets
@@ -8,26 +8,26 @@ from pathlib import Path
 
 from .errors import OcrError, OutputError
 
-TEMPORARY_SUFFIX = ".saving"  # of hidden files that are being written
+TEMPORARY_SUFFIX = ".saving"  # of the hidden files being written
 
 
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[str]:
-    """A temporary name beside `path`, which becomes `path` if the block ends well and vanishes if it raises.
+    """Yield a temporary name in the folder of `path`; it is renamed to `path` on success and deleted on an exception.
 
-    A crash leaves the old file or the new one, and perhaps a hidden one that ends in TEMPORARY_SUFFIX. Who may read
-    the file is for the umask to say.
+    A crash leaves the old or the new file, and perhaps a hidden one that ends in TEMPORARY_SUFFIX. The file's
+    permissions follow the umask.
 
     Raises:
-        OutputError: The disk is full or read-only, or something else stands in the way; the old file is as it was.
+        OutputError: The file cannot be written, for instance on a full or read-only disk; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     with naming_what_cannot_be_written(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # minus the umask
             yield str(temporary)
-            with open(temporary, "rb+") as file:  # Windows flushes only what it may write
+            with open(temporary, "rb+") as file:  # Windows flushes only files opened for writing
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
@@ -35,17 +35,17 @@ def appearing_whole(path: Path) -> Iterator[str]:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write `data` to `path`. Raises OutputError as `appearing_whole` does."""
+    """Write `data` to `path` atomically. Raises OutputError as `appearing_whole` does."""
     with appearing_whole(path) as temporary:
         Path(temporary).write_bytes(data)
 
 
 @contextmanager
 def naming_what_cannot_be_written(path: Path) -> Iterator[None]:
-    """Turn the OSError of a block that writes `path` into an OutputError that names it."""
+    """Turn an OSError in a block that writes `path` into an OutputError that names it."""
     try:
         yield
-    except OcrError:  # of what the block read
+    except OcrError:  # from reading its input
         raise
     except OSError as error:
         raise OutputError(

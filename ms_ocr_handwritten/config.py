@@ -1,6 +1,6 @@
 """A typed, frozen view of ModelScope's `configuration.json`; an unknown key is an error that lists the allowed ones.
 
-The schema is the official one. Both ways of saying "save and evaluate every epoch" are read: the keys
+The schema is the official one. Both of its ways to configure saving, logging and evaluation are accepted: the keys
 `train.checkpoint.period`, `train.logging`, `evaluation.period`, and the older list `train.hooks`. Keys of our own,
 all optional, are `model.network` (sizes of the network), `train.precision`, `train.seed`, `train.ema_decay`,
 `train.skip_padding`, `train.unknown_characters`, `train.unalignable`, `train.on_bad_sample`, `train.augment`,
@@ -17,7 +17,7 @@ from .config_file import CONFIGURATION_FILE, read_json
 from .config_section import Section, without_hooks
 from .recognisers import ConvNextViTConfig, NetworkConfig, parse_model
 
-LESS_IS_BETTER = ("cer", "avg_loss")  # beginnings of the metrics of which the least is the best
+LESS_IS_BETTER = ("cer", "avg_loss")  # prefixes of the metrics that are minimised
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoaderConfig:
     shuffle: bool = True
     drop_last: bool = False
     start_method: str | None = (
-        None  # of workers: "fork", "spawn", "forkserver"; None: Python's, beside OpenVINO "spawn"
+        None  # of workers: "fork", "spawn", "forkserver"; None: Python's default, but "spawn" with OpenVINO
     )
 
 
@@ -35,7 +35,7 @@ class LoaderConfig:
 class OptimizerConfig:
     type: str = "AdamW"  # a class of torch.optim
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "weight_decay": 0.01})
-    max_norm: float | None = None  # gradient clipping; None for none
+    max_norm: float | None = None  # gradient clipping; None disables it
     norm_type: float = 2.0
     cumulative_iters: int = 1  # batches per optimiser step
 
@@ -61,10 +61,10 @@ class SaveConfig:
 
 @dataclass(frozen=True)
 class RehearsalConfig:
-    """Lines of old skills that are mixed into the training, so that they are not forgotten."""
+    """Lines of earlier training data that are mixed in, so that earlier skills are not forgotten."""
 
-    lmdb: tuple[str, ...] = ()  # paths; none for no rehearsal
-    share: float = 0.5  # of all lines that are learnt in an epoch, (0, 1)
+    lmdb: tuple[str, ...] = ()  # paths; empty for no rehearsal
+    share: float = 0.5  # share of an epoch's lines, (0, 1)
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ class TrainConfig:
     scheduler: SchedulerConfig = SchedulerConfig()
     save: SaveConfig = SaveConfig()
     logging_interval: int = 100  # iterations
-    tensorboard: bool = False  # whether the log is written as TensorBoard events too
-    patience: int | None = None  # evaluations without an improvement after which it ends; None for none
+    tensorboard: bool = False  # whether to write the log as TensorBoard events, too
+    patience: int | None = None  # evaluations without an improvement after which to stop; None: never
     seed: int = 0
-    precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 where it is measured to be faster
-    compile: bool = False  # whether PyTorch's compiler makes the network's kernels
+    precision: str = "fp32"  # "fp32", "bf16" (autocast) or "auto": bf16 if it is measured to be faster
+    compile: bool = False  # whether to use torch.compile
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved in output/
     skip_padding: bool = True  # compute a chunk that holds only padding once per batch, not once per line
     augment: bool = False
-    freeze: tuple[str, ...] = ()  # parts of the network that stay as they are
+    freeze: tuple[str, ...] = ()  # parts of the network that are not trained
     rehearsal: RehearsalConfig = RehearsalConfig()
     unknown_characters: str = "error"  # "error", "drop" (the samples) or "grow" (vocabulary and head)
     unalignable: str = "error"  # "error" or "drop"
@@ -96,27 +96,27 @@ class EvaluationConfig:
     dataloader: LoaderConfig = replace(LoaderConfig(), shuffle=False)
     interval: int = 1  # epochs, or iterations (batches)
     by_epoch: bool = True
-    old_skills: tuple[str, ...] = ()  # LMDBs of what must not be forgotten: their CER is watched
+    old_skills: tuple[str, ...] = ()  # LMDBs of earlier skills, whose CER is monitored
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """How columns become texts where a caller asks for nothing else."""
+    """Defaults for decoding columns to text."""
 
     language_model: str | None = None  # file, relative to the model directory
-    alpha: float | None = None  # weight of the language model; None: that beside it, else the usual one
-    beta: float | None = None  # nats that a character adds; None: that beside the language model, else the usual one
-    beam_width: int | None = None  # texts kept; None: the best path alone, or 10 where a search is asked for
-    augment_below: float = 0.0  # score of a line below which other views of it are read, too; 0: of none
+    alpha: float | None = None  # weight of the language model; None: the one stored beside it, else the default
+    beta: float | None = None  # nats added per character; None: stored beside the language model, else the default
+    beam_width: int | None = None  # texts kept; None: only the best path, or 10 if a search is needed
+    augment_below: float = 0.0  # score of a line below which other views of it are read, too; 0: never
 
     def within(self, model_dir: str | os.PathLike[str]) -> "DecoderConfig":
-        """The same with the path of the language model in full."""
+        """The same with the full path of the language model."""
         return replace(self, language_model=self.language_model and os.path.join(model_dir, self.language_model))
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a configuration.json says about a model."""
+    """The settings of a configuration.json."""
 
     network: NetworkConfig = ConvNextViTConfig()
     train: TrainConfig = TrainConfig()
@@ -131,7 +131,7 @@ class Configuration:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], source: str = CONFIGURATION_FILE) -> "Configuration":
-        """Check and type `raw`. Raises ConfigurationError, naming `source` and the dotted key."""
+        """Validate `raw`. Raises ConfigurationError, naming `source` and the dotted key."""
         root = Section(without_hooks(Section(raw, source, "").raw, source), source, "")
         for name in ("framework", "task", "version", "allow_remote"):
             root.take(name, object)
@@ -274,7 +274,7 @@ def _save(section: Section) -> SaveConfig:
 
 def _evaluation(section: Section) -> EvaluationConfig:
     default, period = EvaluationConfig(), section.section("period")
-    section.take("metrics", object)  # named for ModelScope; ours computes loss, CER, AR and line accuracy, always
+    section.take("metrics", object)  # for ModelScope; we always compute loss, CER, AR and line accuracy
     evaluation = EvaluationConfig(
         dataloader=_loader(section.section("dataloader"), default.dataloader),
         interval=period.number("interval", int, default.interval, least=1),

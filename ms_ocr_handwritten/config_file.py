@@ -1,4 +1,4 @@
-"""The file `configuration.json` as JSON, whatever it holds: bounded in bytes, depth and digits."""
+"""Reading `configuration.json` as JSON with limits on bytes, depth and digits."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from .files import read_regular
 CONFIGURATION_FILE = "configuration.json"
 MOST_JSON = 2**20  # bytes of a configuration
 MOST_NESTED = 50
-MOST_DIGITS = 18  # of a whole number: 64 bits
+MOST_DIGITS = 18  # of an integer: fits 64 bits
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a configuration file. Raises ConfigurationError if it is missing or is no JSON object of a sane size."""
+    """Read a configuration file. Raises ConfigurationError if it is missing or not a JSON object of a sane size."""
     try:
         content = read_regular(path, MOST_JSON + 1)
         raw = json.loads(content.decode("utf-8"), parse_int=_whole_number) if len(content) <= MOST_JSON else None
@@ -26,7 +26,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     except RecursionError:
         nested = MOST_NESTED + 1
-    except (OSError, ValueError) as error:  # of which JSONDecodeError and UnicodeDecodeError are
+    except (OSError, ValueError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigurationError(f"{path}: not readable as JSON ({error})") from error
     if len(content) > MOST_JSON:
         raise ConfigurationError(f"{path}: over {MOST_JSON} bytes, too many for a configuration; name another file")
@@ -39,12 +39,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits)} digits")
+        raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
 
 
 def _depth(value: Any) -> int:
-    """How deep lists and objects are nested; 0 of a plain value."""
+    """The nesting depth of lists and objects; 0 for a plain value."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, (dict, list))]:
         depth += 1

@@ -1,4 +1,4 @@
-"""What `config.py` reads a configuration with: checked objects of the JSON, and hooks as the keys they stand for."""
+"""Helpers of `config.py`: validated access to JSON objects, and translation of hooks to the keys they stand for."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ Allowed = TypeVar("Allowed", bound="str | None")
 
 
 class Section:
-    """One object of the JSON: keys are taken one by one, and those left at the end are unknown."""
+    """One JSON object: keys are taken one by one, and those left at the end are unknown."""
 
     def __init__(self, raw: Any, source: str, path: str) -> None:
         self.source, self.path = source, path
@@ -28,7 +28,7 @@ class Section:
         return f"{self.path}.{key}" if self.path else key
 
     def take(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value of `key`; `default` where it is absent or null. Raises ConfigurationError for another type."""
+        """The value of `key`; `default` if it is absent or null. Raises ConfigurationError for another type."""
         self.known.add(key)
         value = self.raw.get(key)
         if value is None:
@@ -49,26 +49,26 @@ class Section:
         above: float = -math.inf,
         below: float = math.inf,
     ) -> Any:
-        """A number in the range; `default`, which may be None, is not checked."""
+        """A number within the bounds; `default`, which may be None, is not checked."""
         value = self.take(key, kind)
         if value is None:
             return default
-        if not (value >= least and above < value < below):  # so written that NaN fails
+        if not (value >= least and above < value < below):  # written so that NaN fails
             bounds = ((least, "at least"), (above, "above"), (below, "below"))
             expected = " and ".join(f"{word} {bound}" for bound, word in bounds if math.isfinite(bound))
             raise self.fail(key, f"is {value}; {expected or 'a finite number'} expected")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """One text, or a list of texts; () where it is absent."""
+        """A string or a list of strings; () if it is absent."""
         value = self.take(key, object, [])
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-            raise self.fail(key, f"is {value!r}; a text or a list of texts expected")
+            raise self.fail(key, f"is {value!r}; a string or a list of strings expected")
         return tuple(texts)
 
     def without_effect(self, key: str, reason: str) -> None:
-        """Accept a key of ModelScope's schema that changes nothing here, and warn of it where it is given."""
+        """Accept a key of ModelScope's schema that has no effect here, with a warning if it is given."""
         if self.take(key, object) is not None:
             warnings.warn(f"{self.source}: {self.dotted(key)} has no effect: {reason}", stacklevel=2)
 
@@ -79,7 +79,7 @@ class Section:
         return value
 
     def only(self, key: str, value: Any, remedy: str) -> None:
-        """Take a key of which we support one value (or its absence)."""
+        """Take a key that may only be absent or have one supported value."""
         given = self.take(key, type(value), value)
         if given != value:
             raise self.fail(key, f"is {given!r}; {value!r} expected: {remedy}")
@@ -99,7 +99,7 @@ class Section:
             )
 
 
-_HOOKS = {  # hook type -> (the object that its keys stand for, the keys)
+_HOOKS = {  # hook type -> (the object its keys belong to, the keys)
     "CheckpointHook": ("train.checkpoint.period", ("interval", "by_epoch", "save_dir", "max_checkpoint_num")),
     "BestCkptSaverHook": (
         "train.checkpoint.best",
@@ -114,9 +114,9 @@ _HOOKS = {  # hook type -> (the object that its keys stand for, the keys)
 
 
 def without_hooks(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A copy of `raw` in which the list `train.hooks` is gone and its keys stand where the newer schema has them.
+    """A copy of `raw` with the keys of the list `train.hooks` moved to their places in the newer schema.
 
-    Raises ConfigurationError for an unknown hook or key, and where both schemas set one key to different values.
+    Raises ConfigurationError for an unknown hook or key, or if both schemas set a key to different values.
     """
     plain = copy.deepcopy(dict(raw))
     train = plain.get("train")
@@ -138,11 +138,11 @@ def _put(plain: dict[str, Any], hook: Section, place: str, values: dict[str, Any
     """Set `values` in the object at the dotted `place`."""
     target = plain
     for name in place.split(".") if values else ():
-        if target.get(name) is None:  # null stands for what is absent, as in `Section.take`
+        if target.get(name) is None:  # null means absent, as in `Section.take`
             target[name] = {}
         target = target[name]
         if not isinstance(target, dict):
-            return  # named when that object is read
+            return  # reported when that object is read
     for key, value in values.items():
         if target.get(key) is None:
             target[key] = value

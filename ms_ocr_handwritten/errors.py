@@ -1,6 +1,6 @@
 """The exceptions a caller can catch; every message names the culprit and the remedy.
 
-All derive from `OcrError`. Each also derives from the builtin that fits it, so that
+All derive from `OcrError`. Each also derives from the matching builtin exception, so that
 `except ValueError` or `except OSError` around existing code keeps working.
 """
 
@@ -10,9 +10,9 @@ class OcrError(Exception):
 
 
 class ImageError(OcrError, ValueError):
-    """A source cannot be read as an image of a line: missing, empty, truncated, too large, no image.
+    """A source cannot be read as an image of a line: missing, empty, truncated, too large, or not an image.
 
-    `index` is its place in the list that was read, from 0, if it was in one and has no name of its own.
+    `index` is its position (from 0) in the input, if it was one of several and has no name of its own.
     """
 
     index: int | None = None
@@ -23,11 +23,11 @@ class ImageError(OcrError, ValueError):
 
 
 class DataError(OcrError, ValueError):
-    """A data set is not what its format asks for. The message holds the file, and the record or offset."""
+    """A data set does not follow its format. The message names the file, and the record or offset."""
 
 
 class LmdbError(DataError):
-    """An LMDB, or one record of it, is not what the format asks for. The message holds the path and the key."""
+    """An LMDB, or one of its records, does not follow the format. The message names the path and the key."""
 
 
 class LabelError(OcrError, ValueError):
@@ -39,39 +39,39 @@ class VocabularyError(OcrError, ValueError):
 
 
 class ConfigurationError(OcrError, ValueError):
-    """A configuration holds an unknown key or a value that does not fit. The message holds the dotted key."""
+    """A configuration holds an unknown key or an invalid value. The message names the dotted key."""
 
 
 class CheckpointError(OcrError, ValueError):
-    """A file of weights is truncated, unsafe, or of another network."""
+    """A weights file is truncated, unsafe, or belongs to another network."""
 
 
 class BackendError(OcrError, RuntimeError):
-    """The backend or precision asked for is not available here, or its result was refused."""
+    """The requested backend or precision is not available here, or its result was rejected."""
 
 
 class QuantizationError(OcrError, RuntimeError):
-    """An int8 file cannot be made of this one, reads too much worse than it, or could not be measured."""
+    """A file cannot be quantised to int8, the int8 file is too inaccurate, or it could not be measured."""
 
 
 class OutputError(OcrError, OSError):
-    """What should be written exists already, or cannot be written."""
+    """An output exists already, or cannot be written."""
 
 
 class HubError(OcrError, OSError):
-    """A model id was given, and neither the hub nor ModelScope's local cache could serve it."""
+    """A model id was given, but neither the hub nor ModelScope's local cache could provide the model."""
 
 
 class LanguageModelError(OcrError, ValueError):
-    """A language model cannot be read, is of another vocabulary, or cannot be made of the text given."""
+    """A language model cannot be read, has another vocabulary, or cannot be built from the text given."""
 
 
 class LexiconError(OcrError, ValueError):
-    """A lexicon, or the characters allowed, are empty or cannot be written with the vocabulary. Names file and line."""
+    """A lexicon or the allowed characters are empty or not covered by the vocabulary. Names file and line."""
 
 
 class RequestError(OcrError, ValueError):
-    """A request to the server is not one that it takes. `status` is the HTTP status of the answer."""
+    """The server rejects a request. `status` is the HTTP status of the response."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class RequestError(OcrError, ValueError):
 
 
 class BusyError(OcrError, RuntimeError):
-    """The server has no place or no time for a request. `retry_after` is when to ask again, in s."""
+    """The server is too busy for a request. `retry_after` is the time until the next try, in s."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)

@@ -1,23 +1,23 @@
-"""Files by path, where a path may name a pipe, a device, or a file of the kernel that never ends."""
+"""Safe access to regular files: a path may lead to a pipe, a device, or an endless file of the kernel."""
 
 import os
 import stat
 
 
 class NotRegularError(OSError):
-    """The path leads to something else than a file on a disk; the message names what."""
+    """The path does not lead to a regular file; the message names what it leads to."""
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The first `most` bytes of a regular file, without waiting for anybody. Raises OSError, NotRegularError too."""
-    check_regular(path)  # before opening, which waits for a pipe's other end, and rewinds tapes
+    """Read at most `most` bytes of a regular file, without ever blocking. Raises OSError, including NotRegularError."""
+    check_regular(path)  # before opening, which would wait for a pipe's other end, or rewind a tape
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
-        return file.read(min(most, check_regular(path, os.fstat(descriptor))))  # the kernel's own files say 0
+        return file.read(min(most, check_regular(path, os.fstat(descriptor))))  # files in /proc report 0
 
 
 def check_regular(path: str | os.PathLike[str], status: os.stat_result | None = None) -> int:
-    """The size of a regular file in bytes. Raises OSError, NotRegularError too; opens nothing."""
+    """The size of a regular file in bytes, without opening it. Raises OSError, including NotRegularError."""
     status = status or os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise NotRegularError("a directory")
@@ -27,7 +27,7 @@ def check_regular(path: str | os.PathLike[str], status: os.stat_result | None = 
 
 
 def current_folder() -> str:
-    """The working directory for messages, also where it was deleted."""
+    """The working directory for messages, even if it was deleted."""
     try:
         return os.getcwd()
     except OSError:

@@ -1,9 +1,9 @@
-"""Lines, chunks and columns: the few numbers of the official models and what follows from them.
+"""Lines, chunks and columns: the constants of the official models and what is derived from them.
 
-A line is scaled to 32 px height and put at the left of a black canvas, of which networks make columns of 4 px. A
-network takes it whole, or in chunks of 300 px that overlap by 48 px (`Layout`): each of 75 columns. Where two chunks
-overlap, each gives up half of the overlap (6 columns), so that the kept columns of all chunks, side by side, cover the
-canvas once.
+A line is scaled to 32 px height and placed at the left of a black canvas, which networks turn into columns of 4 px. A
+network takes it whole, or in chunks of 300 px that overlap by 48 px (`Layout`), each of 75 columns. Where two chunks
+overlap, half of the overlap (6 columns) is dropped from each, so that the kept columns of all chunks, side by side,
+cover the canvas exactly once.
 
 Source of the numbers: ModelScope `preprocessors/ocr` and `models/cv/ocr_recognition/modules/ConvNextViT`.
 Notation used throughout: N chunks, B lines, T columns, C classes, H and W pixels, D features.
@@ -24,11 +24,11 @@ COLUMN_WIDTH = 4  # px of the canvas per column of the network
 
 CHUNK_STEP = CHUNK_WIDTH - CHUNK_OVERLAP  # 252 px
 CHUNK_COLUMNS = _exact_div(CHUNK_WIDTH, COLUMN_WIDTH)  # 75
-TRIM = _exact_div(CHUNK_OVERLAP, 2 * COLUMN_WIDTH)  # 6 columns given up at each inner edge
+TRIM = _exact_div(CHUNK_OVERLAP, 2 * COLUMN_WIDTH)  # 6 columns dropped at each inner edge
 
 OFFICIAL_CHUNKS = 3  # upstream always computes three
 OFFICIAL_WIDTH = OFFICIAL_CHUNKS * CHUNK_STEP + CHUNK_OVERLAP  # 804 px, the canvas of a line up to 25:1
-GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as upstream's forward has them; they sum to 0.9999
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as in upstream's forward; they sum to 0.9999
 MAX_CHUNKS = 80  # 20,208 px, a line of 631:1; a limit on memory, not on the method
 
 
@@ -42,7 +42,7 @@ def canvas_width(chunks: int) -> int:
 
 
 def canvas_columns(chunks: int) -> int:
-    """Columns kept of `chunks` chunks: 63 n + 12, which is canvas_width / 4.
+    """Number of columns kept from `chunks` chunks: 63 n + 12, which is canvas_width / 4.
 
     >>> canvas_columns(3)
     201
@@ -51,7 +51,7 @@ def canvas_columns(chunks: int) -> int:
 
 
 def chunks_for_width(width: int) -> int:
-    """Chunks whose canvas is the least that is at least `width` px wide (1 or more).
+    """Minimum number of chunks (at least 1) whose canvas is at least `width` px wide.
 
     >>> chunks_for_width(301)
     2
@@ -60,7 +60,7 @@ def chunks_for_width(width: int) -> int:
 
 
 def line_chunks(scaled_width: int) -> int:
-    """Chunks of the canvas of a line of `scaled_width` px at 32 px height: three, or more if it needs them.
+    """Number of chunks for a line of `scaled_width` px at 32 px height: three, or more if needed.
 
     >>> line_chunks(20), line_chunks(805)
     (3, 4)
@@ -78,7 +78,7 @@ def scaled_width(width: int, height: int) -> int:
 
 
 def inked_chunks(width: int) -> int:
-    """Chunks of which at least one pixel lies left of `width`: the others hold padding alone (1 or more).
+    """Number of chunks (at least 1) that begin left of `width`; the others hold only padding.
 
     >>> inked_chunks(253)
     2
@@ -87,7 +87,7 @@ def inked_chunks(width: int) -> int:
 
 
 def kept_columns(index: int, chunks: int) -> slice:
-    """Columns of chunk `index` (of `chunks`) that enter the line: [:69] first, [6:69] inner, [6:] last, [:] alone.
+    """Columns kept from chunk `index` (of `chunks`): [:69] for the first, [6:69] inner, [6:] last, [:] the only one.
 
     >>> kept_columns(1, 3)
     slice(6, 69, None)
@@ -97,7 +97,7 @@ def kept_columns(index: int, chunks: int) -> slice:
 
 
 def chunk_of_column(column: int, chunks: int) -> int:
-    """The chunk (of `chunks`) that column `column` of the line was kept of; see `kept_columns`.
+    """The chunk (of `chunks`) that column `column` of the line comes from; see `kept_columns`.
 
     >>> chunk_of_column(69, 3)
     1
@@ -107,16 +107,16 @@ def chunk_of_column(column: int, chunks: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a network takes lines: the canvas of a line, and the pieces of it that are computed, each by itself.
+    """How a network expects lines: the canvas of a line, and the pieces of it that are computed independently.
 
-    All widths are px at 32 px height; `width` is a line's own.
+    All widths are in px at 32 px height; `width` is that of the line itself.
 
     >>> CHUNKED.pieces(900), CHUNKED.canvas_width(900), WHOLE.pieces(900), WHOLE.canvas_width(900)
     (4, 1056, 1, 960)
     """
 
     official_width: int  # of the canvas that upstream always computes
-    chunked: bool  # whether the pieces are chunks; else the canvas is one piece
+    chunked: bool  # whether the canvas is cut into chunks; else it is one piece
 
     @property
     def official_piece(self) -> int:
@@ -125,35 +125,35 @@ class Layout:
 
     @property
     def longest(self) -> int:
-        """Width of the widest canvas, a limit on memory."""
+        """Maximum canvas width, a limit on memory."""
         return canvas_width(MAX_CHUNKS)
 
     def pieces(self, width: int) -> int:
-        """Pieces of the canvas of a line, those of padding included."""
+        """Number of pieces of the canvas of a line, including those of padding."""
         return line_chunks(width) if self.chunked else 1
 
     def canvas_width(self, width: int) -> int:
-        """Width of the canvas of a line: the official one, or a wider one where the line needs it."""
+        """Width of the canvas of a line: the official one, or more if the line needs it."""
         if self.chunked:
             return canvas_width(line_chunks(width))
         return self.official_width + WHOLE_STEP * max(0, -(-(width - self.official_width) // WHOLE_STEP))
 
     def inked_width(self, width: int) -> int:
-        """Width of the canvas of a line, less the pieces that hold padding alone."""
+        """Width of the canvas of a line without the pieces that hold only padding."""
         return canvas_width(min(inked_chunks(width), line_chunks(width))) if self.chunked else self.canvas_width(width)
 
     def cuts(self, canvas: int) -> list[slice]:
-        """Where the pieces of a canvas of `canvas` px lie."""
+        """The pieces of a canvas of `canvas` px width, as slices in px."""
         if not self.chunked:
             return [slice(0, canvas)]
         return [slice(start, start + CHUNK_WIDTH) for start in range(0, canvas - CHUNK_OVERLAP, CHUNK_STEP)]
 
     def columns(self, width: int) -> int:
-        """Columns of the canvas of a line."""
+        """Number of columns of the canvas of a line."""
         return _exact_div(self.canvas_width(width), COLUMN_WIDTH)
 
 
 CHUNKED = Layout(OFFICIAL_WIDTH, chunked=True)
 WHOLE = Layout(640, chunked=False)  # upstream squeezes lines of more than 20:1 into these 640 px
-WHOLE_STEP = 160  # px by which the canvas of a line that is read whole grows: few widths, few kernels
+WHOLE_STEP = 160  # px by which a whole line's canvas grows: fewer distinct widths need fewer kernels
 assert OFFICIAL_WIDTH == 804 and canvas_columns(OFFICIAL_CHUNKS) == 201

@@ -1,4 +1,4 @@
-"""A line as it was read, and how it is made of what was found in its columns."""
+"""The result for one line, and its construction from the decoded columns."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +17,9 @@ from .vocab import Vocabulary
 
 @dataclass(frozen=True)
 class Character:
-    """One character: its confidence in [0, 1] and where it was found, x0 <= x1 in px of the source image.
+    """One character: its confidence in [0, 1] and its position, x0 <= x1 in px of the source image.
 
-    CTC marks a character by the columns where it is sure of it, often narrower than the ink: x0 and x1 span those.
+    x0 and x1 span the columns that CTC assigns to the character, which are often narrower than its ink.
     """
 
     character: str
@@ -30,10 +30,10 @@ class Character:
 
 @dataclass(frozen=True)
 class Line:
-    """What was read: `score` in [0, 1] is the geometric mean of the characters' (see ctc.py for an empty line).
+    """A line; `score` in [0, 1] is the geometric mean of the characters' scores (see ctc.py for an empty line).
 
-    alternatives: (text, log-probability), the text itself first, where n best texts, a language model or a constraint
-        were asked for; see `decoding.decoder.Decoded` for what the log-probability is.
+    alternatives: (text, log-probability), the text itself first, if n best texts, a language model or a constraint
+        was requested; see `decoding.decoder.Decoded` for the meaning of the log-probability.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Line:
 
 
 def line_row(name: str | None, line: Line) -> dict[str, Any]:
-    """The line as JSON has it: path, text, score, chars, and alternatives where there are any."""
+    """The line as a JSON object: path, text, score, chars, and alternatives if there are any."""
     row = {"path": name, **asdict(line)}
     if not line.alternatives:
         del row["alternatives"]
@@ -53,7 +53,7 @@ def line_row(name: str | None, line: Line) -> dict[str, Any]:
 def greedy_lines(
     canvases: Sequence[LineCanvas], ids: Sequence[np.ndarray], log_probs: Sequence[np.ndarray], vocabulary: Vocabulary
 ) -> list[Line]:
-    """The lines of the best class of each column: of each line ids (T,) and their log-probabilities (T,)."""
+    """Lines from the best path: for each line the best class of each column (T,) and its log-probability (T,)."""
     lines = []
     for canvas, found, probabilities in zip(canvases, collapse_lines(ids, log_probs), log_probs):
         runs = [run for run in found if vocabulary.character(run.id)]
@@ -63,7 +63,7 @@ def greedy_lines(
 
 
 def searched_line(canvas: LineCanvas, columns: Candidates, decoder: Decoder, vocabulary: Vocabulary) -> Line:
-    """The line that `decoder` finds in the candidates of the columns."""
+    """The line that `decoder` finds among the candidates of the columns."""
     decoded = decoder.decode(columns)
     best = decoded.hypotheses[0]
     runs = [
@@ -77,7 +77,7 @@ def searched_line(canvas: LineCanvas, columns: Candidates, decoder: Decoder, voc
 
 
 def _inked(canvas: LineCanvas, runs: list[Run]) -> float:
-    """The share of the columns that hold ink, which is looked for where nothing was read alone; else 0."""
+    """The share of columns with ink if nothing was read, else 0, as it is only needed then."""
     if runs:
         return 0.0
     grey = (canvas.grey[:, : canvas.width] * 255).astype(np.uint8) if canvas.thumbnail is None else canvas.thumbnail

@@ -1,7 +1,7 @@
-"""How well lines are read: CER, AR, CR, line accuracy; as counts, so that parts and ranks add up.
+"""Recognition metrics: CER, AR, CR, line accuracy; kept as counts, which can be summed over parts and ranks.
 
-CER = (S + D + I) / N, AR = 1 - CER, CR = (N - S - D) / N, with substitutions S, deletions D and insertions I of a
-minimal edit of the labels into the texts, and N characters of labels (Yin et al., ICDAR 2013 competition on Chinese
+CER = (S + D + I) / N, AR = 1 - CER, CR = (N - S - D) / N, with the substitutions S, deletions D and insertions I of a
+minimal edit from the labels to the texts, and N label characters (Yin et al., ICDAR 2013 competition on Chinese
 handwriting recognition). Line accuracy is the share of lines read without any error.
 """
 
@@ -16,7 +16,7 @@ from .vocab import fold_full_width
 
 
 def loose(text: str) -> str:
-    """NFKC, without spaces, punctuation (P*) and symbols (S*), case folded: what is left when only words count.
+    """`text` in NFKC, case folded, without spaces, punctuation (P*) and symbols (S*), to compare words only.
 
     >>> loose("Ｅn 2026, l'été!")
     'en2026lété'
@@ -26,7 +26,7 @@ def loose(text: str) -> str:
 
 
 def aligned(label: str, text: str) -> list[tuple[str, str]]:
-    """The columns of a minimal edit: (character of `label`, character of `text`), '' where one of the two has none.
+    """A minimal edit as pairs (character of `label`, character of `text`), with '' where one has none.
 
     >>> aligned("hello", "hull")
     [('h', 'h'), ('e', 'u'), ('l', 'l'), ('l', 'l'), ('o', '')]
@@ -40,7 +40,7 @@ def aligned(label: str, text: str) -> list[tuple[str, str]]:
 
 @dataclass
 class Counts:
-    """Sums over lines; `a + b` is the sum over both. Rates are nan where there is nothing to divide by.
+    """Sums over lines; `a + b` adds them. Rates are nan if their denominator is 0.
 
     >>> counts = Counts()
     >>> counts.add("helo", "hello")
@@ -57,7 +57,7 @@ class Counts:
     insertions: int = 0
 
     def add(self, text: str, label: str) -> None:
-        """Count one line that was read as `text` and should be `label`."""
+        """Count one line with label `label` that was read as `text`."""
         self.lines += 1
         self.right += text == label
         self.characters += len(label)
@@ -95,7 +95,7 @@ class Counts:
 
 @dataclass
 class Scores:
-    """The figures of an evaluation: folded (full-width as half-width, as labels are trained), raw, and loose.
+    """The metrics of an evaluation: folded (full-width to half-width, as labels in training), raw, and loose.
 
     >>> scores = Scores.empty()
     >>> scores.add("１2", "12")
@@ -108,7 +108,7 @@ class Scores:
     raw: Counts
     loose: Counts
     loss_sum: float = 0.0
-    loss_lines: int = 0  # lines that have a loss: those whose label the vocabulary holds and the columns can bear
+    loss_lines: int = 0  # lines with a loss: their label is in the vocabulary and can be aligned
 
     @classmethod
     def empty(cls) -> "Scores":
@@ -132,9 +132,9 @@ class Scores:
         )
 
     def summary(self) -> dict[str, float | int | None]:
-        """Plain Python numbers, ready for JSON; None where nothing was there to measure.
+        """Plain Python numbers, ready for JSON; None if there was nothing to measure.
 
-        `accuracy`, `AR` and `avg_loss` are upstream's names (line accuracy, AR, mean loss of a line).
+        `accuracy`, `AR` and `avg_loss` are upstream's names (line accuracy, AR, mean loss per line).
         """
         folded, raw = self.folded, self.raw
         values = {

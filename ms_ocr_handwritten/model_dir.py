@@ -1,4 +1,4 @@
-"""A model directory: which files it holds and what they are called."""
+"""A model directory: its files and their names."""
 
 import os
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from .errors import CheckpointError
 from .files import check_regular
 from .vocab import Vocabulary
 
-WEIGHTS_FILES = ("pytorch_model.pt", "pytorch_model.bin")  # the first that exists is read; we write the first
+WEIGHTS_FILES = ("pytorch_model.pt", "pytorch_model.bin")  # the first existing one is read; the first is written
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 VOCABULARY_FILE = "vocab.txt"
 
 
 def default_model_dir() -> str:
-    """The embedded model, usable as `model=` everywhere. Raises CheckpointError if this installation has none.
+    """The directory of the embedded model, usable as any `model=`. Raises CheckpointError if it is not installed.
 
     >>> sorted(os.listdir(default_model_dir()))
     ['README.md', 'configuration.json', 'model.onnx', 'pytorch_model.pt', 'vocab.txt']
@@ -42,7 +42,7 @@ class ModelDir:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelDir":
-        """Raises ConfigurationError or VocabularyError, naming the file."""
+        """Open a model directory. Raises ConfigurationError or VocabularyError, naming the file."""
         path = Path(path)
         raw = read_json(path / CONFIGURATION_FILE)
         configuration = Configuration.parse(raw, str(path / CONFIGURATION_FILE))
@@ -63,19 +63,19 @@ class ModelDir:
         return self._file(INT8_FILE)
 
     def _file(self, name: str) -> Path | None:
-        """The path of a file that is there. Raises CheckpointError for a pipe or a device, which would never end."""
+        """The path of a file if it exists. Raises CheckpointError for a pipe or a device, which would never end."""
         try:
             empty = check_regular(self.path / name) == 0
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CheckpointError(f"{self.path / name}: cannot be read ({error.strerror or error})") from error
-        if empty:  # the kernel's own files say so, too
+        if empty:  # files in /proc report size 0, too
             raise CheckpointError(f"{self.path / name}: is empty; copy or download it again")
         return self.path / name
 
     def require_weights(self) -> Path:
-        """The file of weights. Raises CheckpointError if there is none."""
+        """The weights file. Raises CheckpointError if there is none."""
         if self.weights is None:
             raise CheckpointError(
                 f"{self.path}: holds no {WEIGHTS_FILES[0]}; download the model again, or name another model directory"

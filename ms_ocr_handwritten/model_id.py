@@ -1,7 +1,7 @@
-"""Model ids (owner/name) where the core takes a directory: the seam through which the plugin answers for them.
+"""Model ids (owner/name) in place of model directories: the hook through which the plugin resolves them.
 
-The core must not import ModelScope, so `registration` leaves its resolver here when the package is imported; a path
-that exists never reaches it.
+The core must not import ModelScope, so `registration` sets its resolver here when the package is imported; existing
+paths are never passed to it.
 """
 
 import os
@@ -18,15 +18,15 @@ def is_model_id(model: str) -> bool:
 
 
 def answer_with(resolver: Resolver) -> None:
-    """Let `resolver` find the directory of an id and a revision from now on."""
+    """Use `resolver` from now on to find the directory of an id and a revision."""
     global _resolver
     _resolver = resolver
 
 
 def local_directory(model: str | os.PathLike[str], revision: str | None = None) -> str:
-    """The directory of a path or an id; a path, there or not, as it is. Only a text can be an id, a Path is a path.
+    """The directory of an id; a path, existing or not, is returned as it is. Only a str can be an id, never a Path.
 
-    Raises what the resolver raises, HubError.
+    Raises HubError, from the resolver.
     """
     if not isinstance(model, str) or os.path.exists(model) or _resolver is None or not is_model_id(model):
         return os.fspath(model)

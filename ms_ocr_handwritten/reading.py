@@ -1,4 +1,4 @@
-"""Groups of lines, from canvases to what was read: the network, the decoder beside it, errors in their places."""
+"""From canvases to lines, batch by batch: the network, the decoder running in parallel, and errors kept in order."""
 
 import functools
 from collections import deque
@@ -20,19 +20,19 @@ from .vocab import Vocabulary
 
 
 class LinesReader:
-    """Reads groups of lines one way. A decoder works in a thread of its own, beside the next group's network."""
+    """Reads batches of lines. A decoder runs in its own thread while the network computes the next batch."""
 
     def __init__(
         self, backend: Backend, vocabulary: Vocabulary, decoder: Decoder | None, augment_below: float = 0.0
     ) -> None:
-        """augment_below: the score below which other views of a line are read, too."""
+        """augment_below: the score below which other views of a line are read as well."""
         self.backend, self.vocabulary, self.decoder = backend, vocabulary, decoder
         self.augment_below = augment_below
-        self.aside = 1 if backend.asynchronous else 0  # groups that are computed while others are given out
+        self.aside = 1 if backend.asynchronous else 0  # batches computed ahead of the one being yielded
         self._thread: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "LinesReader":
-        if self.decoder and not self.augment_below:  # which calls for the network again
+        if self.decoder and not self.augment_below:  # augmentation runs the network again
             self._thread, self.aside = ThreadPoolExecutor(1, "ms-ocr-decode"), 1
         return self
 
@@ -41,9 +41,9 @@ class LinesReader:
             self._thread.shutdown(cancel_futures=True)
 
     def read(self, loaded: Iterator[Loaded], batch_size: int) -> Iterator[Line | ImageError]:
-        """Lines, and the errors of images in their places; `batch_size` lines at most are computed together.
+        """Yield lines, or the errors of images in their place; a batch holds at most `batch_size` lines.
 
-        Raises the error of a `Stop`, after the lines before it.
+        Raises the error of a `Stop` after yielding the lines before it.
         """
         begun: deque[tuple[list[Loaded], Pending[list[Line]]]] = deque()
         with self:
@@ -70,7 +70,7 @@ class LinesReader:
         return self._searched(canvases, self.decoder) if self.decoder else self._greedy(canvases)
 
     def _agreed(self, canvases: list[LineCanvas], first: "_Lines") -> list[Line]:
-        """The lines of `first`, and in place of those that are in doubt what most views of them agree on."""
+        """The lines of `first`, with doubtful ones replaced by the reading their views agree on most."""
         lines = first.result()
         doubtful = [n for n, line in enumerate(lines) if line.score < self.augment_below and canvases[n].views]
         readings = {n: [lines[n]] for n in doubtful}
@@ -99,26 +99,26 @@ class LinesReader:
         return searched_line(canvas, columns, decoder, self.vocabulary)
 
     def _check(self, log_probs: np.ndarray) -> None:
-        """Raises CheckpointError where they are no numbers."""
+        """Raise CheckpointError unless all are finite."""
         if not np.isfinite(log_probs).all():
             raise CheckpointError(
-                f"the network finds values that are no numbers ({self.backend.name}, {self.backend.precision}): its "
-                "weights hold nan or inf, or are too large for the precision; take the weights of an earlier epoch, "
+                f"the network's output is not finite ({self.backend.name}, {self.backend.precision}): its "
+                "weights hold nan or inf, or are too large for the precision; use the weights of an earlier epoch, "
                 "or 'fp32'"
             )
 
 
 def least_risk(readings: Sequence[Line]) -> Line:
-    """The one of several readings of a line with the least expected edit distance, the surest one where several are.
+    """The reading of a line with the least expected edit distance to all; among equals the one with the highest score.
 
-    Minimum Bayes risk (Kumar and Byrne, 2004) with the scores for probabilities.
+    Minimum Bayes risk (Kumar and Byrne, 2004), with the scores as probabilities.
 
     >>> readings = [Line("hcllo", 0.7, ()), Line("hello", 0.6, ()), Line("hella", 0.6, ())]
     >>> least_risk(readings).text
     'hello'
     """
 
-    from rapidfuzz.distance import Levenshtein  # here, for most lines never need it
+    from rapidfuzz.distance import Levenshtein  # imported here, since most lines never need it
 
     def risk(one: Line) -> float:
         return sum(other.score * Levenshtein.distance(one.text, other.text) for other in readings)
@@ -128,18 +128,18 @@ def least_risk(readings: Sequence[Line]) -> Line:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines of columns that may still be computed."""
+    """Lines whose columns may still be being computed."""
 
     result: Callable[[], list[Line]]
 
 
 def _groups(loaded: Iterator[Loaded], batch_size: int, full: int) -> Iterator[list[Loaded]]:
-    """Lines that are computed together, `full` px wide, and images that cannot be read in their places."""
+    """Batches of lines, up to `full` px wide in total; errors of unreadable images are kept in order."""
     group: list[Loaded] = []
     width = 0
     for item in loaded:
         inked = item.computed_width if isinstance(item, LineCanvas) else 0
-        if width and width + inked > full:  # a batch never grows beyond that, so neither does memory
+        if width and width + inked > full:  # this bounds the batch, and so the memory
             yield group
             group, width = [], 0
         group.append(item)
@@ -152,7 +152,7 @@ def _groups(loaded: Iterator[Loaded], batch_size: int, full: int) -> Iterator[li
 
 
 def _in_place(group: list[Loaded], pending: Pending[list[Line]]) -> Iterator[Line | ImageError]:
-    """The lines of a group, and the errors of images in their places."""
+    """The lines of a batch, with the errors of images in their place."""
     lines = iter(pending.result())
     for item in group:
         if isinstance(item, LineCanvas):

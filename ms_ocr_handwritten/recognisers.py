@@ -1,8 +1,8 @@
-"""What a recogniser is: the kind of network that `model.recognizer` names, how it takes a line, and its sizes.
+"""Descriptions of the recognisers: the kinds of network that `model.recognizer` names, their line layout and sizes.
 
-One class for each kind describes it: the sizes that `model.network` may give are its fields, and what they cannot
-change is said by the class. All else asks the description; the network itself is found by its class in
-`nets.weights.NETWORKS`. All kinds read lines of 32 px height in columns of 4 px (`geometry`).
+Each kind is described by one class: its fields are the sizes that `model.network` may set, its class attributes what
+is fixed. All other code uses this description; `nets.weights.NETWORKS` maps it to the network itself. All kinds read
+lines of 32 px height in columns of 4 px (`geometry`).
 """
 
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from typing import ClassVar
 from .config_section import Section
 from .geometry import CHUNK_WIDTH, CHUNKED, LINE_HEIGHT, WHOLE, Layout
 
-PARTS = ("trunk", "encoder", "head")  # that a network may have
-DEFAULT = "ConvNextViT"  # where a configuration does not say
+PARTS = ("trunk", "encoder", "head")  # parts that a network may have
+DEFAULT = "ConvNextViT"  # if a configuration names none
 
 
 class NetworkConfig:
-    """Sizes of a network; what `recognizer` stands for is the same in all networks of the kind."""
+    """Sizes of a network; the class attributes are common to all networks of the kind."""
 
-    recognizer: ClassVar[str]  # as `model.recognizer` names it
-    layout: ClassVar[Layout]  # how it takes a line
-    image_widths: ClassVar[tuple[int, ...]]  # px, `model.inference_kwargs.img_width`; the first is meant
+    recognizer: ClassVar[str]  # its name in `model.recognizer`
+    layout: ClassVar[Layout]  # how it expects lines
+    image_widths: ClassVar[tuple[int, ...]]  # px, accepted as `model.inference_kwargs.img_width`; the first is used
     first_id: ClassVar[int]  # class of the first line of vocab.txt
-    parts: ClassVar[tuple[str, ...]]  # that `train.freeze` may name
+    parts: ClassVar[tuple[str, ...]]  # parts that `train.freeze` may name
     num_classes: int  # C, the blank (0) included
 
     def grown(self, num_classes: int) -> "NetworkConfig":
@@ -31,33 +31,33 @@ class NetworkConfig:
 
     @property
     def blocks_in_all(self) -> int:
-        """Of its parts that repeat: how many the sizes ask for, each of several tensors; no file has more of them."""
+        """Total number of repeated blocks; each has several tensors, so a weights file has more tensors than this."""
         return 0
 
     @classmethod
     def parse(cls, sizes: Section) -> "NetworkConfig":
-        """Sizes from the section `model.network`. Raises ConfigurationError, naming the dotted key."""
+        """Parse the section `model.network`. Raises ConfigurationError, naming the dotted key."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ConvNextViTConfig(NetworkConfig):
-    """Chunks of 300 px, each read by itself; the defaults are those of the official model (19.18 M parameters)."""
+    """Chunks of 300 px, read independently; the defaults are those of the official model (19.18 M parameters)."""
 
     depths: tuple[int, ...] = (3, 3, 8, 3)  # ConvNeXt blocks per stage
     dims: tuple[int, ...] = (96, 192, 256, 512)  # channels per stage
     layer_scale: float = 1e-6  # initial value of ConvNeXt's gamma
-    drop_path: float = 0.0  # stochastic depth of the deepest ConvNeXt block while training, [0, 1)
+    drop_path: float = 0.0  # stochastic depth rate of the deepest ConvNeXt block in training, [0, 1)
     embed_dim: int = 192  # D, features per column
     blocks: int = 12  # ViT blocks
     heads: int = 3
     mlp_ratio: float = 4.0
-    dropout: float = 0.1  # in ViT while training, [0, 1)
+    dropout: float = 0.1  # of the ViT in training, [0, 1)
     num_classes: int = 7644  # C, blank (0) and the unused id 1 included
 
     recognizer = "ConvNextViT"
     layout = CHUNKED
-    image_widths = (CHUNKED.official_width, CHUNK_WIDTH)  # older files name the chunk, newer ones the canvas
+    image_widths = (CHUNKED.official_width, CHUNK_WIDTH)  # older files give the chunk's width, newer ones the canvas's
     first_id = 2
     parts = PARTS
 
@@ -88,10 +88,10 @@ class ConvNextViTConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class CrnnConfig(NetworkConfig):
-    """Whole lines, by two recurrent layers; the defaults are those of the official model (11.97 M parameters)."""
+    """Whole lines, two recurrent layers; the defaults are those of the official model (11.97 M parameters)."""
 
     channels: tuple[int, ...] = (64, 128, 256, 512)  # of the convolutions
-    hidden: int = 256  # units of each direction of an LSTM; twice as many features per column
+    hidden: int = 256  # LSTM units per direction; twice as many features per column
     num_classes: int = 7644  # C, the blank (0) included
 
     recognizer = "CRNN"
@@ -114,7 +114,7 @@ class CrnnConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class LightweightEdgeConfig(NetworkConfig):
-    """Whole lines, by small convolutions of fixed sizes (1.96 M parameters in the official model)."""
+    """Whole lines, small convolutions of fixed sizes (1.96 M parameters in the official model)."""
 
     num_classes: int = 7644  # C, blank (0) and the unused id 1 included
 
@@ -137,7 +137,7 @@ RECOGNISERS: dict[str, type[NetworkConfig]] = {
 
 
 def parse_model(model: Section) -> NetworkConfig:
-    """The network of the section `model` of a configuration. Raises ConfigurationError, naming the dotted key."""
+    """Parse the section `model` of a configuration. Raises ConfigurationError, naming the dotted key."""
     model.take("type", str)
     kind = RECOGNISERS[model.choice("recognizer", tuple(RECOGNISERS), DEFAULT)]
     _check_canvas(model.section("inference_kwargs"), kind)
@@ -147,7 +147,7 @@ def parse_model(model: Section) -> NetworkConfig:
 
 
 def _check_canvas(inference: Section, kind: type[NetworkConfig]) -> None:
-    """Raise ConfigurationError unless `inference_kwargs` says what the kind does anyway."""
+    """Raise ConfigurationError unless `inference_kwargs` matches what the kind always does."""
     height = inference.take("img_height", int, LINE_HEIGHT)
     if height != LINE_HEIGHT:
         raise inference.fail("img_height", f"is {height}; {kind.recognizer} reads lines of {LINE_HEIGHT} px")

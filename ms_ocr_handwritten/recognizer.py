@@ -1,4 +1,4 @@
-"""Reading: images to lines of text with confidences and positions. Knows nothing of ModelScope.
+"""The recogniser: from images to lines of text with confidences and positions, independent of ModelScope.
 
 from ms_ocr_handwritten import Recognizer
 recognizer = Recognizer.from_pretrained(model_dir)
@@ -46,15 +46,15 @@ logger = logging.getLogger(__name__)
 Lexicon = str | os.PathLike[str] | Iterable[str]
 
 TRIM = ("never", "auto")
-LOOKED_AT = 100  # first images whose ink is looked for, to warn of wide margins and several lines
-SHRUNK = 4 * LINE_HEIGHT  # px of height from which scaling may lose faint ink, so that a thumbnail is kept
+LOOKED_AT = 100  # number of first images checked for wide margins and several lines
+SHRUNK = 4 * LINE_HEIGHT  # px; from this height on scaling may lose faint ink, so a thumbnail is kept
 
 
 class Recognizer:
-    """Reads lines with one model; `backend` and `precision` say what was chosen.
+    """Reads lines with one model; `backend` and `precision` are those selected.
 
-    It is pickled as the directory and the options that it was made from: "auto" is resolved again where it is loaded.
-    In a forked process it opens its backend again, or raises BackendError at once where that does not work.
+    It is pickled as the directory and options it was created from, so "auto" is resolved again on unpickling.
+    In a forked process it reopens its backend, or raises BackendError at once if that is not possible.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class Recognizer:
         augment_below: float = 0.0,
         again: Callable[[], "Recognizer"] | None = None,
     ) -> None:
-        """A recogniser from its parts; most callers want `from_pretrained`.
+        """Create a recogniser from its parts; most callers want `from_pretrained`.
 
         Args:
-            backend: computes the columns of lines.
-            vocabulary: the one that the network was trained with.
-            limits: sizes of images beyond which they are refused.
+            backend: computes the network's output for each column of a line.
+            vocabulary: the one the network was trained with.
+            limits: image sizes above which images are refused.
             trim: as in `from_pretrained`.
-            decoding: how columns become texts; None gives the best path unless a call asks for more.
-            augment_below: as in `from_pretrained`, but 0 where it is not given.
-            again: makes the same recogniser in another process; it is what is pickled.
+            decoding: how columns are decoded to text; None uses the best path unless a call asks for more.
+            augment_below: as in `from_pretrained`, but 0 by default.
+            again: creates the same recogniser in another process; this is what gets pickled.
 
         Raises:
-            ConfigurationError: `trim` or `augment_below` has another value than those allowed.
+            ConfigurationError: `trim` or `augment_below` has an invalid value.
         """
         if trim not in TRIM:
             raise ConfigurationError(f"trim is {trim!r}; {' or '.join(map(repr, TRIM))} expected")
@@ -95,12 +95,12 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Callable[[], "Recognizer"], tuple[()]]:
         if self._again is None:
-            raise pickle.PicklingError("this Recognizer was made of a backend; make it by from_pretrained to pickle it")
+            raise pickle.PicklingError("this Recognizer was made from a backend; use from_pretrained to pickle it")
         return self._again, ()
 
     @property
     def _backend(self) -> Backend:
-        """What computes in this process; two threads that find themselves in a new one may both open it."""
+        """The backend of this process; after a fork, two threads may both reopen it."""
         process, backend = self._opened
         if process != os.getpid():
             backend = backend.reopened()
@@ -109,7 +109,7 @@ class Recognizer:
 
     @property
     def layout(self) -> Layout:
-        """How its network takes lines."""
+        """How its network expects lines."""
         return self._backend.layout
 
     @property
@@ -122,7 +122,7 @@ class Recognizer:
 
     @property
     def width_per_batch(self) -> int:
-        """px of lines (`LineCanvas.computed_width`) that are enough at a time to be fast."""
+        """Total width in px of a batch of lines (`LineCanvas.computed_width`) that is large enough to be fast."""
         return self._backend.width_per_batch
 
     @classmethod
@@ -140,26 +140,26 @@ class Recognizer:
         language_model: str | os.PathLike[str] | None = None,
         augment_below: float | None = None,
     ) -> "Recognizer":
-        """A recogniser for a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or an id.
+        """Load a model directory (configuration.json, vocab.txt, pytorch_model.pt or model.onnx) or a model id.
 
         Args:
-            model_dir: a directory, which is read without the network, or the id of a model of the hub (owner/name).
+            model_dir: a directory, which is read offline, or the id of a model on the hub (owner/name).
             backend: "torch", "onnxruntime", "openvino" (the last two read model.onnx and do not import torch) or
                 "auto": see `backends`.
-            precision: "fp32" (the texts of ModelScope's builtin), "bf16", "bf16+fp32" (bf16, and once more in fp32
-                where that leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto":
+            precision: "fp32" (same texts as ModelScope's builtin), "bf16", "bf16+fp32" (bf16, repeated in fp32 if
+                that leaves the text in doubt), "fp16" (torch on a GPU), "int8" (onnxruntime) or "auto":
                 "bf16+fp32" with torch on processors that multiply bf16 faster, else "fp32".
-            device: "cpu", "gpu", "gpu:1" ... for torch; None takes a GPU if there is one.
-            threads: of onnxruntime or OpenVINO; None takes all cores.
-            limits: sizes of images beyond which they are refused.
-            trim: "never" reads the whole picture, as ModelScope's builtin does; "auto" cuts wide margins off first,
-                where that is safe (see `image.margins`).
-            revision: a branch or tag of an id; None takes ModelScope's default.
-            language_model: an n-gram model of characters (`ms-ocr lm build`) that weighs in on every text; None takes
-                the one that the configuration's section `decoder` names, if any.
-            augment_below: test-time augmentation: a line that scores below this value, in [0, 1), is read in other
-                views as well (see `image.views`), and the text that they agree on most is taken; 0 reads each line
-                once, None takes the value of the configuration's section `decoder`.
+            device: "cpu", "gpu", "gpu:1" ... for torch; None uses a GPU if there is one.
+            threads: number of threads of onnxruntime or OpenVINO; None uses all cores.
+            limits: image sizes above which images are refused.
+            trim: "never" reads the whole image, as ModelScope's builtin does; "auto" first crops wide margins
+                if that is safe (see `image.margins`).
+            revision: a branch or tag of a model id; None uses ModelScope's default.
+            language_model: a character n-gram model (`ms-ocr lm build`) used to decode every line; None uses the
+                one named in the configuration's section `decoder`, if any.
+            augment_below: test-time augmentation: a line that scores below this value, in [0, 1), is also read in
+                other views (see `image.views`), and the text with the least expected edit distance to all is taken;
+                0 reads each line once, None uses the value in the configuration's section `decoder`.
 
         Raises:
             ConfigurationError, VocabularyError, CheckpointError: a file of the model is missing or invalid.
@@ -200,17 +200,17 @@ class Recognizer:
         augment_below: float | None = None,
         decoder: DecoderConfig = DecoderConfig(),
     ) -> "Recognizer":
-        """A recogniser for a network that is loaded already; it is put into evaluation mode.
+        """Create a recogniser for a network that is already loaded; it is put into evaluation mode.
 
         Args:
-            network: read by the torch backend.
-            vocabulary: the one that the network was trained with.
+            network: run by the torch backend.
+            vocabulary: the one the network was trained with.
             precision, limits, trim, language_model, augment_below: as in `from_pretrained`.
-            device: the network is moved to it; None leaves it where it is.
+            device: the device to move the network to; None leaves it where it is.
             decoder: the configuration's section `decoder`.
 
         Raises:
-            ConfigurationError: `trim` or `augment_below` has another value than those allowed.
+            ConfigurationError: `trim` or `augment_below` has an invalid value.
             LanguageModelError: the language model cannot be read.
             BackendError: the precision is not available on the device.
         """
@@ -232,12 +232,12 @@ class Recognizer:
         return cls(opened, vocabulary, limits, trim=trim, decoding=decoding, augment_below=below, again=again)
 
     def computed_in(self, thread: Executor) -> "Recognizer":
-        """The same recogniser for several threads: lines are computed in `thread` alone.
+        """The same recogniser for use from several threads: the network runs only in `thread`.
 
-        On a CPU, PyTorch is slow if it is called from one thread and then from another. On a GPU nothing changes.
+        On a CPU, PyTorch is slow when called from different threads in turn. On a GPU nothing changes.
 
         Args:
-            thread: an executor of one thread, in which this recogniser was opened; it has read nothing elsewhere.
+            thread: a single-threaded executor in which this recogniser was opened; it must not have read elsewhere.
         """
         backend = self._backend
         return Recognizer(
@@ -258,17 +258,17 @@ class Recognizer:
         lexicon: Lexicon | None = None,
         lexicon_mode: str = "line",
     ) -> Line:
-        """Read one image of one line; `image` is anything that `load_image` takes.
+        """Read one image of one line; `image` is anything that `load_image` accepts.
 
         Args:
-            image: a picture of one line.
-            n_best: how many texts `Line.alternatives` holds, fewer if there are no more.
+            image: an image of one line.
+            n_best: maximum number of texts in `Line.alternatives`.
             allowed: the characters that may be read, such as "0123456789"; None allows all.
-            lexicon: what may be read: a file with one entry per line, or strings; None allows all.
+            lexicon: the texts that may be read: a file with one entry per line, or strings; None allows all.
             lexicon_mode: "line": the text is one entry; "words": a sequence of entries, or empty.
 
         Raises:
-            ConfigurationError: `n_best` or `lexicon_mode` has another value than those allowed.
+            ConfigurationError: `n_best` or `lexicon_mode` has an invalid value.
             ImageError: it cannot be read as an image.
             LexiconError: no text is possible under `allowed` and `lexicon`.
 
@@ -320,23 +320,23 @@ class Recognizer:
         lexicon: Lexicon | None = None,
         lexicon_mode: str = "line",
     ) -> Iterator[Line | ImageError]:
-        """Read many images, in input order; memory does not grow with their number.
+        """Read many images, in input order, with constant memory.
 
-        Lines of all widths are computed together, as many as fill a batch of pieces, at most `batch_size` lines.
+        Lines of different widths share a batch: as many as fill it, at most `batch_size` lines.
         Meanwhile the next images are loaded in other threads: up to twice `batch_size`, on a GPU three times, are taken
-        from `images` ahead of the line that is given out, so an array must not be written to before its line has come.
+        from `images` ahead of the line being yielded, so do not modify an array before its line has been yielded.
 
         Args:
-            images: each is anything that `load_image` takes. What the iterable itself raises is raised here, after the
-                lines of the images before.
-            batch_size: lines that are computed together, at most.
-            errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" gives its
+            images: each is anything that `load_image` accepts. An exception of the iterable itself is raised after the
+                lines of the preceding images.
+            batch_size: maximum number of lines in a batch.
+            errors: "raise" stops at the first image that cannot be read, after the lines before it; "yield" yields its
                 ImageError in its place.
             n_best, allowed, lexicon, lexicon_mode: as in `read`.
 
         Raises:
-            ConfigurationError: an option has another value than those allowed.
-            ImageError: with errors="raise", an image cannot be read; `images` is a single image.
+            ConfigurationError: an option has an invalid value.
+            ImageError: with errors="raise", an image cannot be read; or `images` is a single image.
             LexiconError: no text is possible under `allowed` and `lexicon`.
 
         >>> import cv2
@@ -361,16 +361,16 @@ class Recognizer:
         return LinesReader(self._backend, self.vocabulary, decoder, self.augment_below)
 
     def read_canvases(self, canvases: list[LineCanvas]) -> list[Line]:
-        """Read lines that `canvas` prepared, or `line_canvas` for this recogniser's `layout`."""
+        """Read lines prepared by `canvas`, or by `line_canvas` for this recogniser's `layout`."""
         return self._reader(self._decoding.decoder()).begin(canvases).result()
 
     def candidates(self, image: object) -> Candidates:
-        """What a decoder is given of one image of one line: the likely classes of each column."""
+        """The decoder's input for one image of one line: the most likely classes of each column."""
         (columns,) = self._backend.begin_candidates([self.canvas(image)], Wanted()).result()
         return columns
 
     def canvas(self, image: object) -> LineCanvas:
-        """What `read_canvases` reads, of anything that `load_image` takes. Raises ImageError."""
+        """Prepare an image, anything that `load_image` accepts, for `read_canvases`. Raises ImageError."""
         rgb = load_image(image, limits=self.limits)
         crop, left = rgb, 0
         if self.trim == "auto" or (self._looked_at < LOOKED_AT and not self._warned):
@@ -385,7 +385,7 @@ class Recognizer:
         return replace(canvas, source_left=left, thumbnail=small, views=tuple(views))
 
     def _warn(self, image: object, rgb: np.ndarray, reason: str | None) -> None:
-        """Once: the next one would say the same."""
+        """Log the warning only once per recogniser."""
         if reason and not self._warned:
             self._warned = True
             name = f"{shortened(image)}: " if isinstance(image, (str, os.PathLike)) else ""

@@ -1,9 +1,9 @@
 """The vocabulary: vocab.txt <-> class ids of the network, and the folding of full-width forms.
 
-A vocab.txt holds one character a line. The first line has id 2, as ConvNextViT has it, or another that its recogniser
-says: id 0 is the CTC blank, ids between are unused. A line holding one space is the space. Empty lines keep their id
-but name no character; the official file ends with two of them, so a ConvNextViT's ids run to 7644 while the head has
-7,644 classes (0 to 7643).
+A vocab.txt holds one character per line. The first line has id 2 with ConvNextViT, or another id that depends on the
+recogniser: id 0 is the CTC blank, ids in between are unused. A line with one space is the space. Empty lines keep
+their id but stand for no character; the official file ends with two of them, so a ConvNextViT's ids run to 7644 while
+the head has 7,644 classes (0 to 7643).
 
 Source of the format: ModelScope `models/cv/ocr_recognition/model.py` (`labelMapping`, `charMapping`).
 """
@@ -21,14 +21,14 @@ MOST_BYTES = 8 * 2**20  # of a vocab.txt: all of Unicode takes 5.6 MB
 
 _SHOWN = 8  # code points of an entry that is too long, in messages
 _FULL_WIDTH_SHIFT = 0xFEE0
-# U+FF00 is unassigned and is folded to a space because upstream does so.
+# U+FF00 is unassigned; it is folded to a space because upstream does so.
 _FOLDED = {0x3000: " "} | {code: chr(code - _FULL_WIDTH_SHIFT) for code in range(0xFF00, 0xFF5F)}
 
 
 def fold_full_width(text: str) -> str:
-    """`text` with its full-width forms as half-width ones: U+3000 to a space, U+FF01-FF5E minus 0xFEE0.
+    """Convert full-width forms to half-width ones: U+3000 to a space, U+FF01-FF5E minus 0xFEE0.
 
-    Labels are folded so before they are encoded, at training and at evaluation alike.
+    Labels are folded this way before they are encoded, in training and evaluation alike.
     Source: `Q2B` of ModelScope `msdatasets/dataset_cls/custom_datasets/ocr_recognition_dataset.py`.
 
     >>> fold_full_width("ＡＢ　１２！")
@@ -39,10 +39,10 @@ def fold_full_width(text: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters that a network knows, by id. Immutable; `grow` and `load` give new ones.
+    """The characters that a network knows, by id. Immutable; `grow` and `load` return new ones.
 
     `characters` holds the lines of vocab.txt in order, '' for an empty line; `characters[i]` has id `i + first_id`.
-    Raises VocabularyError where an entry is longer than one code point, is a line break, or comes twice.
+    Raises VocabularyError if an entry is longer than one code point, is a line break, or occurs twice.
 
     >>> vocabulary = Vocabulary(("一", "a", " "))
     >>> vocabulary.encode("a 一"), vocabulary.decode([3, 0, 2])
@@ -63,10 +63,10 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike, first_id: int = 2) -> "Vocabulary":
-        """The vocabulary of the file `path`: UTF-8, one character a line, the first of class `first_id`.
+        """Load the vocabulary of the file `path`: UTF-8, one character per line, the first of class `first_id`.
 
-        Raises VocabularyError where the file is missing, not UTF-8, holds a carriage return or an entry that the
-        class refuses; the message names the path and the line.
+        Raises VocabularyError if the file is missing, not UTF-8, or holds a carriage return or an invalid entry; the
+        message names the path and the line.
         """
         text = _read_text(path)
         if "\r" in text:
@@ -76,7 +76,7 @@ class Vocabulary:
                 "save the file with Unix line endings (\\n), for instance with dos2unix"
             )
         lines = text.split("\n")
-        if lines[-1] == "":  # what follows the last line end is no line
+        if lines[-1] == "":  # nothing follows the last line end
             lines.pop()
         try:
             return cls(tuple(lines), first_id)
@@ -84,10 +84,10 @@ class Vocabulary:
             raise VocabularyError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write vocab.txt so that `load` gives an equal vocabulary; the file appears whole or not at all.
+        """Write vocab.txt atomically, so that `load` returns an equal vocabulary.
 
-        A file that already holds the same is left alone. Raises VocabularyError where another one is in the way,
-        OutputError where the file cannot be written.
+        An existing file with the same content is left alone. Raises VocabularyError if it holds another vocabulary,
+        OutputError if the file cannot be written.
         """
         path, data = Path(path), self.text.encode("utf-8")
         with naming_what_cannot_be_written(path):
@@ -101,7 +101,7 @@ class Vocabulary:
 
     @property
     def text(self) -> str:
-        """What vocab.txt holds: one character a line."""
+        """The content of vocab.txt: one character per line."""
         return "".join(f"{character}\n" for character in self.characters)
 
     def __len__(self) -> int:
@@ -110,11 +110,11 @@ class Vocabulary:
 
     @property
     def classes(self) -> int:
-        """The least number of classes of a head that reaches every character: the highest id in use plus 1."""
+        """Minimum number of classes of a head that covers every character: the highest id in use plus 1."""
         return max(self._ids.values()) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the characters of `text`, one each. Does not fold; see `fold_full_width`.
+        """Ids of the characters of `text`, one each, without folding; see `fold_full_width`.
 
         Raises LabelError naming the unknown characters, their code points and their positions (from 0).
         """
@@ -124,7 +124,7 @@ class Vocabulary:
             raise LabelError(self._unknown_message(text)) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Characters of `ids`, joined; blank and unused ids give nothing. No CTC collapse: see `ctc`.
+        """Characters of `ids`, joined; blank and unused ids are skipped. No CTC collapse: see `ctc`.
 
         Raises VocabularyError as `character` does.
         """
@@ -133,8 +133,8 @@ class Vocabulary:
     def character(self, id: int) -> str:
         """Character of class `id`; '' for the blank, empty lines, and classes before the first or beyond the last.
 
-        A head may have more classes than the vocabulary has lines, as upstream's has. Raises VocabularyError where
-        `id` is negative, which no class is.
+        A head may have more classes than the vocabulary has lines, as upstream's does. Raises VocabularyError if
+        `id` is negative.
         """
         if id < 0:
             raise VocabularyError(f"class {id} does not exist; ids of classes begin at 0")
@@ -146,10 +146,10 @@ class Vocabulary:
         return [character for character in dict.fromkeys(text) if character not in self._ids]
 
     def grow(self, characters: Iterable[str]) -> "Vocabulary":
-        """A vocabulary with `characters` after all present lines; every present id stays as it is.
+        """A vocabulary with `characters` appended; existing ids do not change.
 
-        Characters already known are not added again. The new ones go in code point order, so that every process
-        that grows by the same set gets the same ids. Raises VocabularyError where one cannot be an entry.
+        Characters already known are not added again. The new ones are added in code point order, so that every process
+        that grows by the same set gets the same ids. Raises VocabularyError if one is not a valid entry.
         """
         new = sorted(set(characters) - self._ids.keys())
         for character in new:
@@ -159,7 +159,7 @@ class Vocabulary:
         return Vocabulary(self.characters + tuple(new), self.first_id)
 
     def check_head(self, num_classes: int) -> None:
-        """Raise VocabularyError where a character's id lies outside a head of `num_classes` classes.
+        """Raise VocabularyError if a character's id lies outside a head of `num_classes` classes.
 
         Empty lines may lie outside. A larger head is accepted: upstream's has 7,644 classes whatever the vocabulary.
         """
@@ -212,7 +212,7 @@ def _check_entry(character: str, where: str) -> None:
 
 
 def described(characters: Iterable[str]) -> str:
-    """Characters as messages name them.
+    """Characters formatted for messages.
 
     >>> described("aŋ")
     "'a' (U+0061), 'ŋ' (U+014B)"

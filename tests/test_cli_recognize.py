@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(always_a, scans):
         "no PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000 file; give a PNG or JPEG",
         "error: empty: the folder holds no image (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), and no data.mdb; "
         "name another",
-        "error: file:///etc/passwd: file:// is not read; give an http(s) URL, a plain path or the bytes",
+        "error: file:///etc/passwd: file:// is not supported; give an http(s) URL, a plain path or the bytes",
         "4 of 8 could not be read",
     ]
 

@@ -384,8 +384,8 @@ def test_what_is_frozen_rehearsed_and_watched():
     assert configuration.evaluation.old_skills == ("c",)
     refuses(nested("train.freeze", ["trunk", "body"]), "train.freeze names 'body'; 'trunk', 'encoder', 'head' expected")
     refuses(nested("train.freeze", ["trunk", "encoder", "head"]), "train.freeze names every part of the network")
-    refuses(nested("train.freeze", 3), "train.freeze is 3; a text or a list of texts expected")
-    refuses(nested("train.rehearsal.lmdb", ["a", 3]), "train.rehearsal.lmdb is ['a', 3]; a text or a list")
+    refuses(nested("train.freeze", 3), "train.freeze is 3; a string or a list of strings expected")
+    refuses(nested("train.rehearsal.lmdb", ["a", 3]), "train.rehearsal.lmdb is ['a', 3]; a string or a list")
     refuses(nested("evaluation.old_skills", {"a": 1}), "evaluation.old_skills is ")
 
 

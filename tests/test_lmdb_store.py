@@ -258,8 +258,8 @@ def test_a_truncated_file_is_an_error_and_not_a_dead_process(tmp_path):
     "change, message",
     [
         ({"num-samples": None}, "key num-samples is missing.*ms-ocr lmdb build"),
-        ({"num-samples": b"three"}, "key num-samples holds b'three', which is no count; run `ms-ocr lmdb validate`"),
-        ({"num-samples": b"-1"}, "key num-samples holds b'-1', which is no count"),
+        ({"num-samples": b"three"}, "key num-samples holds b'three', which is not a count; run `ms-ocr lmdb validate`"),
+        ({"num-samples": b"-1"}, "key num-samples holds b'-1', which is not a count"),
         ({"num-samples": b"4"}, "says 4 samples, which are 8 records, but 6 are there; run `ms-ocr lmdb validate`"),
         ({"image-000000003": None, "other": b""}, "says 3 samples, but key image-000000003 is missing; run"),
         ({"label-000000003": None, "other": b""}, "says 3 samples, but key label-000000003 is missing; run"),

@@ -244,7 +244,7 @@ def test_of_many_names_the_first_three_are_told(network):
 
 def test_names_equal_but_for_their_prefix_are_refused(tmp_path):
     path = saved({"module.a": torch.zeros(1), "recognizer.a": torch.ones(1)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="w.pt: holds names that differ by their prefix alone"):
+    with pytest.raises(CheckpointError, match="w.pt: holds names that differ only by their prefix"):
         read_weights(path)
 
 

@@ -169,7 +169,7 @@ def test_no_server(site):
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/a.png", "s3://bucket/a.png", "FILE://x"])
 def test_other_schemes(url):
     scheme = url.split(":")[0]
-    with pytest.raises(ImageError, match=f"{url}: {scheme}:// is not read; give an http"):
+    with pytest.raises(ImageError, match=f"{url}: {scheme}:// is not supported; give an http"):
         load_image(url)
 
 

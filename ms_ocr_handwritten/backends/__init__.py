@@ -1,4 +1,4 @@
-"""What computes, and how it is chosen: PyTorch, onnxruntime or OpenVINO. Nothing is imported before it is chosen."""
+"""The inference backends, PyTorch, onnxruntime and OpenVINO, and their selection; only the selected one is imported."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from .base import Backend
 if TYPE_CHECKING:
     from ..nets.network import Network
 
-PRECISIONS_OF = {  # beside "auto"
+PRECISIONS_OF = {  # besides "auto"
     "torch": ("fp32", "bf16", "bf16+fp32", "fp16"),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
@@ -23,7 +23,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "bf16+fp32", "fp16", "int8")
 
 
 def open_backend(model: ModelDir, backend: str, precision: str, device: str | None, threads: int | None) -> Backend:
-    """The backend for a model directory. Raises BackendError, or CheckpointError if the files it needs are missing."""
+    """Open the backend for a model directory. Raises BackendError, or CheckpointError if a file it needs is missing."""
     check(backend, precision)
     chosen = backend
     if backend == "auto":
@@ -56,11 +56,11 @@ def open_backend(model: ModelDir, backend: str, precision: str, device: str | No
 
 
 def automatic_backend(model: ModelDir, precision: str, device: str | None, torch_imported: bool) -> tuple[str, str]:
-    """What "auto" stands for, and why.
+    """The backend that "auto" selects, and why.
 
-    onnxruntime, where model.onnx was made from the very weights beside it and it is faster: as long as torch is not
-    imported, which takes seconds, and on processors with AVX2 alone. torch where there is a GPU, where another
-    precision than fp32 is asked for, or without such a file.
+    onnxruntime if model.onnx was exported from the weights beside it and is faster: while torch is not imported, which
+    takes seconds, and on processors with AVX2 but not AVX-512. torch if there is a GPU, if another precision than fp32
+    is requested, or without such a file.
     """
     if precision == "int8":
         return "onnxruntime", f"precision 'int8' reads {INT8_FILE}"
@@ -88,12 +88,12 @@ def automatic_backend(model: ModelDir, precision: str, device: str | None, torch
 
 
 def gpu_possible() -> bool:
-    """Whether this machine has the driver of a GPU, as far as can be seen without importing torch."""
+    """Whether this machine has a GPU driver, as far as can be told without importing torch."""
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
 
 
 def torch_backend(network: "Network", precision: str, device: str | None = None) -> Backend:
-    """A backend for a network that is loaded already; without a device it stays where it is. Raises BackendError."""
+    """A backend for a loaded network, moved to `device` unless that is None. Raises BackendError."""
     from .pytorch import TorchBackend, torch_device
 
     check("torch", precision)
@@ -103,7 +103,7 @@ def torch_backend(network: "Network", precision: str, device: str | None = None)
 
 
 def check(backend: str, precision: str) -> None:
-    """Raises BackendError unless both are known and go together."""
+    """Raise BackendError unless both are known and compatible."""
     for name, value, allowed in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in allowed:
             raise BackendError(f"{name} is {value!r}; this version offers {', '.join(map(repr, allowed))}")

@@ -1,12 +1,12 @@
-"""What every backend shares: lines to pieces, pieces to the best class of each column, columns back to lines.
+"""The base of all backends: from lines to pieces, from pieces to the best class of each column, and back to lines.
 
-A backend maps lines to column paths: for each line the best id of each column and its log-probability. What it computes
-are the pieces of lines (`geometry.Layout`): chunks of 300 px, or whole canvases. Chunks that hold only padding give the
-same columns whatever stands beside them, so they are computed once and reused.
+A backend maps lines to column paths: for each line the best id of each column and its log-probability. The network runs
+on the pieces of lines (`geometry.Layout`): chunks of 300 px, or whole canvases. Chunks that hold only padding have the
+same columns whatever their neighbours, so they are computed once and reused.
 
-What computes on a GPU is waited for later, so a backend gives something `Pending` at once.
+A GPU computes asynchronously, so a backend returns something `Pending` at once.
 
-Notation: N pieces, W px of a piece, n pieces of a line, T columns (of a line 63 n + 12 where it is chunked), C classes.
+Notation: N pieces, W px of a piece, n pieces of a line, T columns (63 n + 12 for a chunked line), C classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from ..image import LineCanvas
 from ..image.canvas import piece_arrays
 
 BLACK_CHUNK = np.zeros((1, LINE_HEIGHT, CHUNK_WIDTH), np.float32)
-WIDTH_PER_BATCH = 24 * CHUNK_WIDTH  # px of a forward pass: enough to fill two cores, few enough to stay in the cache
+WIDTH_PER_BATCH = 24 * CHUNK_WIDTH  # px per forward pass: enough to keep two cores busy, small enough for the cache
 
 Found = TypeVar("Found")
 Found_co = TypeVar("Found_co", covariant=True)
@@ -34,27 +34,27 @@ class ColumnPath(NamedTuple):
 
     ids: np.ndarray  # int64 (..., T)
     log_probs: np.ndarray  # float32 (..., T)
-    rivals: np.ndarray | None = None  # int64 (..., T), the ids that may be right instead; None where all are certain
+    rivals: np.ndarray | None = None  # int64 (..., T), ids that may be right instead; None if all are certain
 
     def each(self, change: Callable[..., np.ndarray], *others: "ColumnPath") -> "ColumnPath":
-        """`change` of every array that is there, given together with those of `others`."""
+        """Apply `change` to every array that is not None, together with those of `others`."""
         ids, log_probs, rivals = (None if one[0] is None else change(*one) for one in zip(self, *others))
-        return ColumnPath(ids, log_probs, rivals)  # type: ignore[arg-type]  # the first two are there
+        return ColumnPath(ids, log_probs, rivals)  # type: ignore[arg-type]  # the first two are never None
 
 
 Columns = TypeVar("Columns", ColumnPath, Candidates)
 
 
 class Pending(Protocol[Found_co]):
-    """What was begun; it may be computed meanwhile."""
+    """A result that may still be being computed."""
 
     def result(self) -> Found_co:
-        """What was found, once it is there. Asked for once."""
+        """Wait for the result and return it; may be called once."""
 
 
 @dataclass(frozen=True)
 class Computed(Generic[Found]):
-    """What is there already."""
+    """A result that is already available."""
 
     found: Found
 
@@ -63,7 +63,7 @@ class Computed(Generic[Found]):
 
 
 class Backend:
-    """What computes lines of one `layout`; pieces of `width_per_batch` px at a time are enough to be fast."""
+    """Runs a network on lines of one `layout`; a batch of `width_per_batch` px in total is large enough to be fast."""
 
     name: str
     precision: str
@@ -72,27 +72,27 @@ class Backend:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether `begin` comes back at once, and this process may do something else meanwhile."""
+        """Whether `begin` returns before the result is computed."""
         return False
 
     def begin(self, lines: Sequence[LineCanvas]) -> Pending[list[ColumnPath]]:
-        """Begin to read; the result is the column path of each line, over all its pieces."""
+        """Start reading; the result is the column path of each line, over all its pieces."""
         raise NotImplementedError
 
     def read(self, lines: Sequence[LineCanvas]) -> list[ColumnPath]:
         return self.begin(lines).result()
 
     def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> Pending[list[Candidates]]:
-        """Begin to read for a search: the result is the candidates of the columns of each line, over all its pieces.
+        """Start reading for a beam search; the result is the candidates of each line's columns, over all its pieces.
 
-        In "bf16+fp32" all of it is computed in fp32, since rounding would move every probability.
+        With "bf16+fp32" it is computed wholly in fp32, since rounding would change every probability.
         """
         raise NotImplementedError
 
     def reopened(self) -> "Backend":
-        """The same for a process that was forked from the one that opened this: its threads are not there.
+        """The same backend for a process forked from the one that opened it, whose threads a fork does not copy.
 
-        Raises BackendError if that cannot be.
+        Raises BackendError if that is not possible.
         """
         raise BackendError(
             f"{self.name} was opened before this process was forked, and does not work here; open the recogniser in "
@@ -101,12 +101,12 @@ class Backend:
 
 
 class PieceBackend(Backend):
-    """A backend that computes pieces one by one, of any number of lines at a time."""
+    """A backend that computes pieces independently, for any number of lines at a time."""
 
-    _padding: ColumnPath | None = None  # the columns of a black chunk, once they were computed
+    _padding: ColumnPath | None = None  # the columns of a black chunk, once computed
 
     def begin_pieces(self, grey: np.ndarray) -> Pending[ColumnPath]:
-        """Begin to read pieces float32 (N, 32, W) in [0, 1]; the result has the columns of each, (N, W / 4)."""
+        """Start reading pieces float32 (N, 32, W) in [0, 1]; the result has the columns of each, (N, W / 4)."""
         raise NotImplementedError
 
     def piece_columns(self, grey: np.ndarray) -> ColumnPath:
@@ -126,19 +126,19 @@ class PieceBackend(Backend):
         return PendingLines(self, lines, inked, [self.begin_pieces(batch) for batch in self._batches(inked)])
 
     def _batches(self, inked: np.ndarray) -> list[np.ndarray]:
-        """Pieces (N, 32, W) in batches of like size: small ones are slower."""
+        """Pieces (N, 32, W) in batches of about equal size, since small ones are slower."""
         return np.array_split(inked, max(1, round(len(inked) * inked.shape[2] / self.width_per_batch)))
 
     def paths(self, lines: Sequence[LineCanvas], inked: np.ndarray, columns: ColumnPath) -> list[ColumnPath]:
         """The path of each line, over all its pieces.
 
-        inked: the inked pieces of all lines, float32 (N, 32, W), one line's after the other's
-        columns: what was found there, (N, W / 4)
+        inked: the inked pieces of all lines, float32 (N, 32, W), line by line
+        columns: their columns, (N, W / 4)
         """
         return joined_lines(lines, columns, self.padding_columns)
 
     def begin_piece_candidates(self, grey: np.ndarray, wanted: Wanted) -> Pending[Candidates]:
-        """Begin to read pieces float32 (N, 32, W) in [0, 1]; the result has the candidates of each column."""
+        """Start reading pieces float32 (N, 32, W) in [0, 1]; the result has the candidates of each column."""
         raise NotImplementedError
 
     def padding_candidates(self, wanted: Wanted) -> Candidates:
@@ -156,7 +156,7 @@ class PieceBackend(Backend):
 def by_width(
     lines: Sequence[LineCanvas], begin: Callable[[Sequence[LineCanvas]], Pending[list[Found]]]
 ) -> Pending[list[Found]]:
-    """What `begin` begins of all lines, which it takes in groups of one width of pieces."""
+    """Call `begin` for groups of lines with the same piece width, and join their results in order."""
     groups: dict[int, list[int]] = {}
     for index, line in enumerate(lines):
         groups.setdefault(line.piece_width, []).append(index)
@@ -166,7 +166,7 @@ def by_width(
 
 @dataclass(frozen=True)
 class PendingGroups(Generic[Found]):
-    """Lines that are being computed in groups, and their places among all."""
+    """Lines being computed in groups, with their indices in the input."""
 
     groups: Sequence[tuple[list[int], Pending[list[Found]]]]
 
@@ -177,7 +177,7 @@ class PendingGroups(Generic[Found]):
 
 @dataclass(frozen=True)
 class PendingCandidates:
-    """Candidates of lines whose inked pieces are being computed, in batches, one line's after the other's."""
+    """Candidates of lines whose inked pieces are being computed in batches, line by line."""
 
     backend: PieceBackend
     lines: Sequence[LineCanvas]
@@ -192,7 +192,7 @@ class PendingCandidates:
 
 @dataclass(frozen=True)
 class PendingLines:
-    """Lines whose inked pieces are being computed, in batches, one line's after the other's."""
+    """Lines whose inked pieces are being computed in batches, line by line."""
 
     backend: PieceBackend
     lines: Sequence[LineCanvas]
@@ -207,10 +207,10 @@ class PendingLines:
 
 
 def joined_lines(lines: Sequence[LineCanvas], columns: Columns, padding: Callable[[], Columns]) -> list[Columns]:
-    """The columns of each line, over all its pieces, from those of all inked pieces, one line's after the other's.
+    """The columns of each line, over all its pieces, from those of the inked pieces of all lines, line by line.
 
     columns: of N pieces, (N, W / 4, ...)
-    padding: computes those of a black chunk, (75, ...), which is asked for where a line has one
+    padding: computes those of a black chunk, (75, ...); called only if a line has one
     """
     empty = padding() if any(line.inked < line.chunks for line in lines) else None
     starts = np.cumsum([0, *(line.inked for line in lines)])
@@ -221,7 +221,7 @@ def joined_lines(lines: Sequence[LineCanvas], columns: Columns, padding: Callabl
 
 
 def joined(columns: Columns, padding: Columns | None, line: LineCanvas) -> Columns:
-    """Columns (n, W / 4, ...) of a line's inked pieces, then of padding (75, ...), to those that it keeps, (T, ...)."""
+    """Columns (n, W / 4, ...) of a line's inked pieces and (75, ...) of padding to the line's kept columns (T, ...)."""
 
     def join(inked: np.ndarray, empty: np.ndarray | None = None) -> np.ndarray:
         parts = [*inked] + [empty] * (line.chunks - len(inked))

@@ -1,4 +1,4 @@
-"""Logits to the best class of each column, its log-probability, and its rival where the two are near."""
+"""From logits to the best class of each column, its log-probability, and its rival if the two are close."""
 
 import math
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from ..decoding.beam import QUIET
 
-LIKELY = 0.04  # probability below which the best class of a column says nothing, so that fp32 is not asked
-COLUMNS_AT_ONCE = 128  # on a CPU, whose best classes are looked for: their logits stay in the cache
-SEARCHED_AT_ONCE = 32  # and where many of their classes are looked for, which takes a second buffer
+LIKELY = 0.04  # probability below which the best class of a column is not worth checking in fp32
+COLUMNS_AT_ONCE = 128  # columns processed together on a CPU, so that their logits stay in the cache
+SEARCHED_AT_ONCE = 32  # the same for beam search, which needs a second buffer
 BLOCK = 64  # classes
-NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of less is slow
+NEGLIGIBLE = -80.0  # logits this far below the best add nothing in float32, but exp of lower ones is slow
 
 
 def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, T, C) of any float type to what each of the columns (N, T) reads: ids, log-probabilities, rivals.
+    """Logits (N, T, C) of any float type to ids (int64), log-probabilities (float32) and rivals (int64), all (N, T).
 
-    int64, float32, int64. A rival is the second best id where its logit is within `near`, a share of the best one, and
-    the best is LIKELY; else, and where `near` is 0, the best again. On a CPU some columns at a time in one buffer, so
+    The rival is the second best id if its logit is within `near`, relative to the best one, and the best is LIKELY;
+    otherwise, and if `near` is 0, it is the best id again. A CPU processes some columns at a time in one buffer, so
     that their thousands of classes are read from memory once.
     """
     columns, classes = logits.flatten(0, 1), logits.shape[-1]
@@ -44,9 +44,9 @@ def best_columns(logits: Tensor, near: float = 0.0) -> tuple[Tensor, Tensor, Ten
 
 
 def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The highest and the second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
+    """The highest and second highest of scores (M, C), C a multiple of BLOCK: value, id, value, id, each (M, 1).
 
-    Of equal ones the first.
+    The first of equal ones wins.
     """
     top, best = highest(scores)
     runner_up, second = highest(scores.scatter_(-1, best, -math.inf))
@@ -57,7 +57,7 @@ def two_best(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The highest of scores (M, C), C a multiple of BLOCK, the first of equal ones: value, id, each (M, 1).
 
-    By blocks, since on a CPU PyTorch looks for a place ten times as long as for a value.
+    It works by blocks, since PyTorch's argmax takes ten times as long as its amax on a CPU.
     """
     blocks = scores.unflatten(-1, (-1, BLOCK))
     top, at = blocks.amax(-1).max(-1, keepdim=True)
@@ -68,8 +68,8 @@ def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
 def candidate_columns(logits: Tensor, count: int, classes: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logits (N, T, C) of any float type to the candidates of each column: int32, float32, both (N, T, 1 + k).
 
-    count, classes: as `decoding.candidates.Wanted` has them, here with the blank as the first class.
-    On a CPU quiet columns get the blank alone, since most columns are quiet; a GPU must not wait for their number.
+    count, classes: as in `decoding.candidates.Wanted`, but with the blank as the first class.
+    On a CPU quiet columns, which are the majority, get only the blank; a GPU would have to wait for their number.
     """
     columns = logits.flatten(0, 1)
     if classes is not None:
@@ -104,9 +104,9 @@ def candidate_columns(logits: Tensor, count: int, classes: Tensor | None) -> tup
 
 
 def highest_many(scores: Tensor, peaks: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest of `rows` (R,) of scores (M, C): falling values and places, (R, count).
+    """The `count` highest of `rows` (R,) of scores (M, C): values in descending order and indices, (R, count).
 
-    C is a multiple of BLOCK. They lie in the blocks of the highest `peaks` (M, C / BLOCK), so few classes need to be
+    C is a multiple of BLOCK. They lie in the blocks with the highest `peaks` (M, C / BLOCK), so few classes need to be
     sorted.
     """
     blocks = peaks.shape[-1]

@@ -1,7 +1,7 @@
-"""A backend that computes in one thread, whichever threads ask it to.
+"""A backend that computes in one thread, whichever threads call it.
 
-PyTorch computes with OpenMP, which keeps a team of threads for each thread that ever asked it for something, and lets
-them sleep more where they are more than the cores: on two cores a line took twice as long from the second team on.
+PyTorch uses OpenMP, which keeps a team of threads for each calling thread, and lets them sleep more once there are more
+threads than cores: on two cores a line took twice as long from the second team on.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .base import Backend, ColumnPath, Pending
 
 
 class OneThread(Backend):
-    """`backend`, which computes in `thread`, an executor of one thread that opened it."""
+    """Runs `backend` in `thread`, the single-threaded executor that opened it."""
 
     def __init__(self, backend: Backend, thread: Executor) -> None:
         self._backend, self._thread = backend, thread

@@ -1,4 +1,4 @@
-"""onnxruntime, and what all readers of ONNX files share: files of our own export, and as ModelScope publishes them."""
+"""The onnxruntime backend, and the common base for ONNX files, our own exports and those published by ModelScope."""
 
 import ctypes
 import functools
@@ -27,18 +27,18 @@ from ..onnx.inspection import check_onnx_file
 from ..onnx.metadata import PRECISION_KEY, WEIGHTS_KEY, read_metadata, require, sha256_of
 from .base import Backend, ColumnPath, Computed, PieceBackend
 
-INT8_SINCE = (1, 25)  # of onnxruntime; on CPUs with AMX a text hung by the lines read beside it with 1.23 and 1.24
-CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # of each piece: in our own ONNX files beside the official logits
+INT8_SINCE = (1, 25)  # of onnxruntime; with 1.23 and 1.24 on CPUs with AMX a text depended on the rest of its batch
+CHUNK_OUTPUTS = ("chunk_ids", "chunk_log_probs")  # outputs per piece in our own ONNX files, besides the official logits
 
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, W), RGB in [0, 1], to the outputs asked for
-Runner = Callable[[Sequence[str]], Run]  # names of outputs to what computes them
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # float32 (N, 3, 32, W), RGB in [0, 1], to the requested outputs
+Runner = Callable[[Sequence[str]], Run]  # from names of outputs to a function that computes them
 Reopen = Callable[[], Backend] | None
 
 
 class _FileBackend(Backend):
     """An ONNX file of either kind, whose first output is logits: float32 (3, 3, 32, 300), one line, to (1, 201, C).
 
-    Of a network that takes lines whole: (N, 3, 32, W), N lines, to (N, W / 4, C).
+    If its network takes whole lines: (N, 3, 32, W), N lines, to (N, W / 4, C).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class _FileBackend(Backend):
         """offered: the file's outputs, the logits first.
 
         runner: opens the file for some outputs.
-        reopen: opens it anew in a forked process; None where that does not work.
+        reopen: opens it again in a forked process; None if that is not possible.
         """
         self.name, self.precision, self.layout, self._reopen = name, precision, layout, reopen
         self._logits, self._runner = offered[0], runner
@@ -61,12 +61,12 @@ class _FileBackend(Backend):
     def reopened(self) -> Backend:
         if self._reopen is None:
             return super().reopened()
-        # A session that is destroyed waits for its threads, which a fork leaves behind: this one is kept for good.
+        # Destroying a session waits for its threads, which a fork does not copy, so this one is never freed.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         return self._reopen()
 
     def begin_candidates(self, lines: Sequence[LineCanvas], wanted: Wanted) -> Computed[list[Candidates]]:
-        """Line by line from the logits, which all files have."""
+        """Line by line from the logits, which every file has."""
         parts = ([candidates(logits, wanted) for logits in self._windows(line)] for line in lines)
         return Computed([first.each(lambda *arrays: np.concatenate(arrays), *others) for first, *others in parts])
 
@@ -75,10 +75,10 @@ class _FileBackend(Backend):
         return self._runner([self._logits])
 
     def _windows(self, line: LineCanvas) -> Iterator[np.ndarray]:
-        """The logits (T, C) of a line, part after part.
+        """Yield the logits (T, C) of a line, part by part.
 
-        A line of more than three chunks is read in windows of three, each of which gives the columns of its middle
-        chunk; the first and the last window give those of the line's ends as well.
+        A line of more than three chunks is read in windows of three, of which only the columns of the middle chunk are
+        kept; the first and the last window also keep those of the line's ends.
         """
         inked = line.piece_array()
         if not self.layout.chunked:
@@ -98,7 +98,7 @@ class _FileBackend(Backend):
 
 
 class OnnxBackend(_FileBackend, PieceBackend):
-    """An ONNX file that this package exported: it has the columns of each piece as outputs of their own."""
+    """An ONNX file exported by this package, with separate outputs for the columns of each piece."""
 
     @functools.cached_property
     def _run(self) -> Run:
@@ -109,7 +109,7 @@ class OnnxBackend(_FileBackend, PieceBackend):
 
 
 class OfficialOnnxBackend(_FileBackend):
-    """An ONNX file as ModelScope publishes it: it has nothing but the logits."""
+    """An ONNX file as published by ModelScope, with logits only."""
 
     def begin(self, lines: Sequence[LineCanvas]) -> Computed[list[ColumnPath]]:
         parts = ([best_path(logits) for logits in self._windows(line)] for line in lines)
@@ -117,9 +117,9 @@ class OfficialOnnxBackend(_FileBackend):
 
 
 def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
-    """Grey (N, 32, W) to the RGB (N, 3, 32, W) of which the network's own grey is that again.
+    """Grey (N, 32, W) to RGB (N, 3, 32, W) that the network converts back to the same grey.
 
-    Its weights sum to 0.9999, not to 1.
+    The network's grey weights sum to 0.9999, not to 1.
     """
     return np.repeat((grey / np.float32(sum(GREY_WEIGHTS)))[:, None], 3, axis=1)
 
@@ -132,9 +132,9 @@ def file_backend(
     reopen: Reopen = None,
     layout: Layout = CHUNKED,
 ) -> Backend:
-    """The backend for a file that offers these outputs, of which `runner` opens some; see `_FileBackend`.
+    """The backend for a file with the outputs `offered`; for the other arguments see `_FileBackend`.
 
-    What it reads with is opened at once, so that what `runner` raises is raised here.
+    The file is opened at once, so that errors of `runner` are raised here.
     """
     if set(CHUNK_OUTPUTS) <= set(offered):
         backend = OnnxBackend(name, precision, offered, runner, reopen, layout)
@@ -146,7 +146,7 @@ def file_backend(
 
 
 def made_from(path: Path, weights: Path) -> bool | None:
-    """Whether the ONNX file at `path` was made from the very bytes of `weights`; None if it does not say.
+    """Whether the ONNX file at `path` was exported from exactly the file `weights`; None if it does not say.
 
     Raises CheckpointError if one of the two cannot be read.
     """
@@ -158,7 +158,7 @@ def made_from(path: Path, weights: Path) -> bool | None:
 
 
 def refuse_other_weights(path: Path, weights: Path | None) -> None:
-    """Raise CheckpointError if the file at `path` says that it was made from other weights than those beside it."""
+    """Raise CheckpointError if the file at `path` says that it was exported from other weights."""
     if weights and made_from(path, weights) is False:
         raise CheckpointError(
             f"{path}: was made from other weights than {weights.name} beside it; export it again "
@@ -167,12 +167,12 @@ def refuse_other_weights(path: Path, weights: Path | None) -> None:
 
 
 def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Backend:
-    """A backend for an ONNX file of either kind; its precision is what the file says: "int8", or else "fp32".
+    """A backend for an ONNX file of either kind; its precision is the one declared in the file: "int8", else "fp32".
 
     Args:
-        path: of the file.
-        threads: of onnxruntime; None takes all cores.
-        layout: how its network takes lines.
+        path: the file.
+        threads: number of threads of onnxruntime; None uses all cores.
+        layout: how its network expects lines.
 
     Raises:
         BackendError: onnxruntime is not installed.
@@ -184,10 +184,10 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 4  # what is wrong is raised
+    options.log_severity_level = 4  # errors are raised anyway
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own extension module
+    except Exception as error:  # onnxruntime's exceptions are classes of its extension module
         raise CheckpointError(f"{path}: not readable by onnxruntime ({error}); export or download it again") from error
     offered = [output.name for output in session.get_outputs()]
     entrance = session.get_inputs()[0].name
@@ -195,7 +195,7 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
     if precision == "int8" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < INT8_SINCE:
         raise BackendError(
             f"{path}: onnxruntime {onnxruntime.__version__} does not read int8 files reliably; install "
-            f"{'.'.join(map(str, INT8_SINCE))} or newer (Python 3.11 or newer), or take precision='fp32'"
+            f"{'.'.join(map(str, INT8_SINCE))} or newer (Python 3.11 or newer), or use precision='fp32'"
         )
 
     def runner(wanted: Sequence[str]) -> Run:
@@ -218,7 +218,7 @@ def open_onnx(path: Path, threads: int | None, layout: Layout = CHUNKED) -> Back
 
 
 def _right_outputs(found: Sequence[np.ndarray], images: np.ndarray, layout: Layout) -> bool:
-    """Whether they are ids and log-probabilities of the columns of each piece, or the logits of a whole line."""
+    """Whether `found` are ids and log-probabilities of the columns of each piece, or the logits of a whole line."""
     kinds = [(one.dtype.kind, one.shape) for one in map(np.asarray, found)]
     pieces = (len(images), images.shape[-1] // COLUMN_WIDTH)
     if len(found) == len(CHUNK_OUTPUTS):

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: the same ONNX files as onnxruntime, in fp32 or, where the CPU computes with it, in bf16."""
+"""The OpenVINO backend for CPUs: the same ONNX files as onnxruntime, in fp32 or, if the CPU supports it, bf16."""
 
 import threading
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     import openvino
 
 _DEVICE = "CPU"
-_HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO takes bf16 where the CPU has it
+_HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16"}  # without a hint, OpenVINO uses bf16 if the CPU has it
 
 
 def open_openvino(path: Path, precision: str, threads: int | None, layout: Layout = CHUNKED) -> Backend:
     """A backend for an ONNX file of either kind (see `open_onnx`).
 
     Args:
-        path: of the file.
-        precision: "fp32", "bf16", or "auto", which is fp32; a file that says it is int8 computes with int8 as well.
-        threads: of OpenVINO; None takes all cores.
-        layout: how its network takes lines.
+        path: the file.
+        precision: "fp32", "bf16", or "auto", which is fp32; an int8 file computes with int8 as well.
+        threads: number of threads of OpenVINO; None uses all cores.
+        layout: how its network expects lines.
 
     Raises:
-        BackendError: OpenVINO is not installed, or the precision is another or not available on this CPU.
+        BackendError: OpenVINO is not installed, or the precision is unknown or not available on this CPU.
         CheckpointError: OpenVINO cannot read the file.
     """
     try:
@@ -57,7 +57,7 @@ def open_openvino(path: Path, precision: str, threads: int | None, layout: Layou
         model = core.read_model(path)
         for result in model.get_results():
             if result.input_value(0).get_names().isdisjoint(wanted):
-                model.remove_result(result)  # what leads to it alone is not computed
+                model.remove_result(result)  # so that what only it needs is not computed
         return _Run(core.compile_model(model, _DEVICE, settings).create_infer_request(), wanted)
 
     computes = read_metadata(path).get(PRECISION_KEY, "bf16" if precision == "bf16" else "fp32")
@@ -65,12 +65,12 @@ def open_openvino(path: Path, precision: str, threads: int | None, layout: Layou
         offered = [output.get_any_name() for output in core.read_model(path).outputs]
         return file_backend("openvino", computes, offered, runner, layout=layout)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]  # after the places in OpenVINO's sources
+        reason = str(error).strip().splitlines()[-1]  # the lines before name places in OpenVINO's sources
         raise CheckpointError(f"{path}: not readable by OpenVINO ({reason}); export or download it again") from error
 
 
 class _Run:
-    """Images to the outputs `wanted`, one call at a time: a request cannot be asked by two threads."""
+    """Images to the outputs `wanted`, one call at a time, since an InferRequest is not thread-safe."""
 
     def __init__(self, request: "openvino.InferRequest", wanted: Sequence[str]) -> None:
         self.request, self.wanted, self.lock = request, wanted, threading.Lock()

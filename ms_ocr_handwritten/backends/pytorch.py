@@ -1,4 +1,4 @@
-"""PyTorch: on a CPU with its weights packed for reading, on a GPU with its kernels recorded."""
+"""The PyTorch backend: with prepacked weights on a CPU, with CUDA graphs on a GPU."""
 
 import contextlib
 import logging
@@ -35,20 +35,20 @@ from .precision import bf16_is_faster
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16+fp32": torch.bfloat16, "fp16": torch.float16}
-CHECKED_AT_ONCE = 8  # pieces read twice; oneDNN keeps memory for every number of them that it has met
+CHECKED_AT_ONCE = 8  # pieces per repeated pass; oneDNN keeps memory for every batch size it has met
 WIDTH_PER_GPU_BATCH = 256 * CHUNK_WIDTH  # px
 
 
 class TorchBackend(PieceBackend):
-    """A network, on the device where it is."""
+    """Runs a network on the device where it is."""
 
     name = "torch"
 
     def __init__(self, network: Network, precision: str) -> None:
-        """precision: one of DTYPES ("fp16" on GPUs alone) or "auto". Raises BackendError.
+        """precision: one of DTYPES ("fp16" on GPUs only) or "auto". Raises BackendError.
 
-        "bf16+fp32" computes in bf16, and once more in fp32 the pieces whose text may differ there: `checked` counts
-        those, `computed` all.
+        "bf16+fp32" computes in bf16, and repeats in fp32 those pieces whose text may differ there: `checked` counts
+        these, `computed` all.
         """
         device = network.classifier.weight.device
         if precision == "fp16" and device.type == "cpu":
@@ -60,7 +60,7 @@ class TorchBackend(PieceBackend):
         self.layout = network.config.layout
         self.width_per_batch = WIDTH_PER_GPU_BATCH if self.asynchronous else self.width_per_batch
         self.computed = self.checked = 0  # pieces
-        self._lock = threading.RLock()  # of what is prepared, and of a GPU's recordings
+        self._lock = threading.RLock()  # guards what is prepared, and a GPU's recorded graphs
         self._prepared: _Prepared | None = None
 
     @property
@@ -72,7 +72,7 @@ class TorchBackend(PieceBackend):
         return self.device.type == "cuda"
 
     def reopened(self) -> Backend:
-        """With one thread: OpenMP, which PyTorch computes with, waits for ever for those that a fork leaves behind."""
+        """Reopen with one thread: OpenMP, used by PyTorch, would wait forever for threads that a fork does not copy."""
         if self.asynchronous:
             return super().reopened()
         if torch.get_num_threads() > 1:
@@ -102,7 +102,7 @@ class TorchBackend(PieceBackend):
             return paths
         exact = self._checked(inked[doubtful], columns.each(itemgetter(doubtful)))
         for array, better in zip(columns, exact):
-            assert array is not None and better is not None  # "bf16+fp32" finds rivals, too
+            assert array is not None and better is not None  # "bf16+fp32" always has rivals
             array[doubtful] = better
         return super().paths(lines, inked, columns)
 
@@ -120,12 +120,12 @@ class TorchBackend(PieceBackend):
         found = known.get(wanted)
         if found is None:
             found = super().padding_candidates(wanted)
-            known.clear()  # lexica come and go, those of other threads, too
+            known.clear()  # keep only the latest, since lexica change, also between threads
             known[wanted] = found
         return found
 
     def _search(self, wanted: Wanted) -> Function:
-        """Grey pieces to the candidates of their columns, in fp32 unless bf16 or fp16 alone is asked for."""
+        """A function from grey pieces to candidates of their columns, in fp32 unless the precision is bf16 or fp16."""
         with self._lock:
             prepared = self._prepare()
             if (known := prepared.searches.get(wanted)) is not None:
@@ -142,12 +142,12 @@ class TorchBackend(PieceBackend):
                 return candidate_columns(network(grey)[1], wanted.count, classes)
 
             function = GraphedFunction(search, self.device) if self.asynchronous else search
-            prepared.searches.clear()  # lexica come and go
+            prepared.searches.clear()  # keep only the latest, since lexica change
             prepared.searches[wanted] = function
             return function
 
     def _checked(self, grey: np.ndarray, columns: ColumnPath) -> ColumnPath:
-        """The columns (N, T) of pieces (N, 32, W), those that have rivals as fp32 reads them, without rivals."""
+        """The columns (N, T) of pieces (N, 32, W), with those that have rivals replaced by fp32's, without rivals."""
         ids, log_probs, rivals = columns
         assert rivals is not None
         ids, log_probs = ids.copy(), log_probs.copy()
@@ -164,16 +164,16 @@ class TorchBackend(PieceBackend):
         return ColumnPath(ids, log_probs, ids)
 
     def _device_lock(self) -> contextlib.AbstractContextManager:
-        """Within it no other thread has a GPU's recordings; on a CPU threads do not meet where they compute."""
+        """Exclusive use of a GPU's recorded graphs; on a CPU threads compute independently."""
         return self._lock if self.asynchronous else contextlib.nullcontext()
 
     def _to_tensor(self, grey: np.ndarray) -> Tensor:
-        """Pieces (N, 32, W) as (N, 1, 32, W) for the network, on a CPU, which a GPU can copy while this goes on."""
+        """Pieces (N, 32, W) as a CPU tensor (N, 1, 32, W), in pinned memory for a GPU's asynchronous copy."""
         given = torch.from_numpy(grey[:, None])
         return given.pin_memory() if self.asynchronous else given
 
     def _prepare(self) -> "_Prepared":
-        """What reads with the weights as they are: packed anew where they have changed since."""
+        """The prepared network for the current weights; it is prepared again if they have changed."""
         with self._lock:
             version = [(changes(tensor), tensor.data_ptr()) for tensor in tensors_of(self.network)]
             if self._prepared is None or self._prepared.version != version:
@@ -190,7 +190,7 @@ class TorchBackend(PieceBackend):
             return self._prepared
 
     def _prepare_exact(self) -> Function:
-        """The columns in fp32, prepared when the first one is in doubt."""
+        """The encoder in fp32, prepared when a column is in doubt for the first time."""
         with self._lock:
             prepared = self._prepare()
             if prepared.exact is None:
@@ -213,7 +213,7 @@ class TorchBackend(PieceBackend):
         return PlainNetwork(self.network, dtype, self.device)
 
     def _path_of(self, network: ReadingNetwork, noise: float | None = None) -> Function:
-        """Grey pieces to what `best_columns` finds, without rivals where `noise` is None, else with settled ones."""
+        """A function from grey pieces to their `best_columns`, without rivals if `noise` is None, else settled ones."""
 
         def path(grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             columns, logits = network(grey)
@@ -228,24 +228,24 @@ class TorchBackend(PieceBackend):
 
 @dataclass
 class _Prepared:
-    """What reads with the weights of one moment; `version` tells whether they are the same still."""
+    """The functions prepared for one state of the weights; `version` tells whether it is still current."""
 
     version: list[tuple[int, int]]  # of each parameter and buffer: changes so far, address
     fast: Function
     exact: Function | None = None  # to columns in fp32, once something was in doubt
-    padding: ColumnPath | None = None  # of a black chunk, once they were asked for
-    network: ReadingNetwork | None = None  # that a search reads with, once one was asked for
+    padding: ColumnPath | None = None  # of a black chunk, once needed
+    network: ReadingNetwork | None = None  # of the beam search, once needed
     searches: dict[Wanted, Function] = field(default_factory=dict)
     padding_candidates: dict[Wanted, Candidates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PendingPieces(Generic[Columns]):
-    """Pieces of which the arrays of a `kind` of columns are `found`, (N, T, ...), once `done` has happened."""
+    """Columns of pieces, of class `kind`: its arrays `found`, (N, T, ...), are valid once the event `done` occurred."""
 
     kind: type[Columns]
     found: Sequence[Tensor]
-    done: torch.cuda.Event | None  # None on a CPU, where it has
+    done: torch.cuda.Event | None  # None on a CPU
 
     def result(self) -> Columns:
         if self.done:
@@ -254,10 +254,10 @@ class PendingPieces(Generic[Columns]):
 
 
 def pieces_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) -> list[int]:
-    """Which of the inked pieces, one line's after the other's, hold columns that may change a line's text."""
+    """Indices of the inked pieces, counted line by line, with columns that may change a line's text."""
     found, start = [], 0
     for line, path in zip(lines, paths):
-        assert path.rivals is not None  # "bf16+fp32" finds them
+        assert path.rivals is not None  # "bf16+fp32" always has them
         chunks = {chunk_of_column(column, line.chunks) for column in columns_in_doubt(path.ids, path.rivals)}
         found += [start + chunk for chunk in sorted(chunks) if chunk < line.inked]  # padding is exact
         start += line.inked
@@ -265,13 +265,13 @@ def pieces_in_doubt(lines: Sequence[LineCanvas], paths: Sequence[ColumnPath]) ->
 
 
 def changes(tensor: Tensor) -> int:
-    """How often it was written to; made under `torch.inference_mode()`, it does not know."""
+    """How often `tensor` was modified in place; 0 for tensors made in inference mode, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def tensors_of(module: torch.nn.Module) -> list[Tensor]:
-    """Parameters and buffers, some that have two names twice: in a fifth of the time of PyTorch's own way of asking,
-    which every call here takes."""
+    """Parameters and buffers, shared ones possibly twice; called for every batch, and five times as fast as PyTorch's
+    own iterators."""
     own = (*module._parameters.values(), *module._buffers.values())
     found = [tensor for tensor in own if tensor is not None]
     for child in module._modules.values():
@@ -281,26 +281,26 @@ def tensors_of(module: torch.nn.Module) -> list[Tensor]:
 
 
 def automatic_precision(device: torch.device, layout: Layout) -> str:
-    """What "auto" stands for: on a CPU that computes bf16 faster, bf16 with fp32 where that leaves doubt; else fp32.
+    """The precision that "auto" selects: "bf16+fp32" on a CPU that computes bf16 faster, else "fp32".
 
-    On a GPU that was slower than fp32: what the CPU does for each line takes longer there than the network. Networks
-    that take lines whole read in fp32: what bf16 does to their texts has not been measured.
+    On a GPU "bf16+fp32" was slower than fp32, since the CPU's work per line takes longer there than the network.
+    Networks that take whole lines use fp32: the effect of bf16 on their texts has not been measured.
     """
     packs = layout.chunked and device.type == "cpu" and packed.available(torch.bfloat16)
     return "bf16+fp32" if packs and bf16_is_faster(device) else "fp32"
 
 
 def faster_in_torch(device: str | None) -> bool:
-    """Whether `device`, None for a GPU if there is one, reads faster here than with onnxruntime on the CPU.
+    """Whether torch on `device`, None for a GPU if there is one, is faster than onnxruntime on the CPU.
 
-    Measured: with AVX-512 torch was faster, with AVX2 alone onnxruntime (README, Speed). Others are taken for the
-        former.
+    Measured: with AVX-512 torch was faster, with AVX2 only onnxruntime (README, Speed). Other CPUs are treated like
+        the former.
     """
     return torch_device(device or "gpu").type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def torch_device(device: str) -> torch.device:
-    """A torch device from ModelScope's names ('gpu', 'gpu:1') or torch's; without a GPU it is the CPU, as upstream."""
+    """A torch device from ModelScope's names ('gpu', 'gpu:1') or torch's; without a GPU the CPU, as upstream."""
     try:
         wanted = torch.device(device.replace("gpu", "cuda"))
     except RuntimeError:

@@ -1,1 +1,1 @@
-"""Column scores to texts with probabilities: prefix beam search, language model, constraints. numpy only."""
+"""From column scores to texts with probabilities: prefix beam search, language model, constraints. numpy only."""

@@ -1,4 +1,4 @@
-"""Where in the columns a text stands: its most probable alignment (Viterbi), from the candidates of each column."""
+"""The most probable alignment of a text with the columns (Viterbi), from the candidates of each column."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,30 @@ from ..ctc import BLANK, collapse
 from .beam import QUIET
 from .candidates import Candidates
 
-UNLISTED = -20.0  # nats, of a class that is no candidate of a column
+UNLISTED = -20.0  # nats, of a class that is not among a column's candidates
 NEVER = -1e30
 
 
 def align(text: Sequence[int], columns: Candidates) -> list[tuple[int, int]]:
-    """For each class of a text the columns where it stands, first (inclusive) and last (exclusive).
+    """For each class of a text its columns, first (inclusive) and last (exclusive).
 
-    The text must have an alignment, as what a search found has.
+    The text must have an alignment, as every text found by a search has.
     """
     runs = collapse(*columns.best_path())
     if [run.id for run in runs] == list(text):  # then no alignment is more probable than the best path
         return [(run.start, run.end) for run in runs]
     if not text:
         return []
-    # in a quiet column nothing stands, and all may pause
+    # a quiet column holds no character, and every state may stay there
     kept = np.flatnonzero(columns.log_probs[:, 0] <= np.log(QUIET))
     labels = np.full(2 * len(text) + 1, BLANK)
     labels[1::2] = text
     moves = _moves(labels)
-    behind = [0, *(np.diff(kept) > 1).astype(int).tolist()]  # 1 of columns before which quiet ones were left out
+    behind = [0, *(np.diff(kept) > 1).astype(int).tolist()]  # 1 for columns preceded by quiet ones, which were left out
     scores = _scores(labels, columns.ids[kept], columns.log_probs[kept])
-    best = np.full((len(kept), 2 + len(labels)), NEVER)  # of each column and state, two that are never reached before
+    best = np.full((len(kept), 2 + len(labels)), NEVER)  # of each column and state, after two unreachable states
     best[0, 2:4] = scores[0, :2]
-    origins = sliding_window_view(best, len(labels), 1)[:, ::-1]  # (T, 3, states): as it is, and one and two before
+    origins = sliding_window_view(best, len(labels), 1)[:, ::-1]  # (T, 3, states): the same state, one and two before
     options = np.empty((3, len(labels)))
     for column in range(1, len(kept)):
         np.add(origins[column - 1], moves[behind[column]], out=options)
@@ -51,20 +51,20 @@ def align(text: Sequence[int], columns: Candidates) -> list[tuple[int, int]]:
 
 
 def _scores(labels: np.ndarray, ids: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
-    """What each column gives each state, (T, states)."""
+    """Log-probability of each state's class in each column, (T, states)."""
     known, states = np.unique(labels, return_inverse=True)
-    slots = np.full(max(int(ids.max()), int(known[-1])) + 1, len(known))  # the last: of classes that the text lacks
+    slots = np.full(max(int(ids.max()), int(known[-1])) + 1, len(known))  # the last is for classes not in the text
     slots[known] = np.arange(len(known))
     table = np.full((len(ids), len(known) + 1), UNLISTED)
     table[np.arange(len(ids))[:, None], slots[ids[:, 1:]]] = np.maximum(log_probs[:, 1:], UNLISTED)
-    table[:, slots[BLANK]] = np.maximum(log_probs[:, 0], UNLISTED)  # last, since empty places have its id
+    table[:, slots[BLANK]] = np.maximum(log_probs[:, 0], UNLISTED)  # set last, since padding has the blank's id
     return table[:, states]
 
 
 def _moves(labels: np.ndarray) -> np.ndarray:
-    """What it costs to stay in a state, to come from the one before, from the one before that: 0 or NEVER.
+    """Log-scores of staying in a state, or coming from one or two states before: 0 or NEVER.
 
-    float (2, 3, states): from one column to the next, and past quiet columns, which end every character.
+    float (2, 3, states): from one column to the next, and across quiet columns, which end every character.
     """
     moves = np.zeros((2, 3, len(labels)))
     moves[:, 2] = NEVER

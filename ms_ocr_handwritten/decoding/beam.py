@@ -1,14 +1,14 @@
-"""Prefix beam search: column scores to the texts that are most probable, summed over all their alignments.
+"""Prefix beam search: from column scores to the most probable texts, summed over all their alignments.
 
 Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", 2012, chapter 7.5; Hannun et al.,
 "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014.
 
-Texts are nodes of a tree, so that what a text shares with another is computed once. A text holds two masses: of its
-alignments that end in a blank, and of those that end in its last class. Masses are kept relative to the best text's,
-whose logarithm is summed over the columns: that is the log-space without a logarithm in the inner loop. What a language
-model says of a character multiplies the mass where the character begins.
+Texts are nodes of a prefix tree, so that common prefixes are computed once. A text has two masses: that of its
+alignments ending in a blank, and that of those ending in its last class. Masses are kept relative to the best text's,
+whose logarithm is summed over the columns, which avoids logarithms in the inner loop. The language model's factor for
+a character multiplies the mass where the character begins.
 
-Notation: T columns, k classes of each, beside the blank.
+Notation: T columns, k classes of each, besides the blank.
 """
 
 import math
@@ -20,27 +20,27 @@ from typing import Protocol
 
 import numpy as np
 
-WIDTH = 10  # texts kept after each column, where somebody asks for more than the best path
+WIDTH = 10  # texts kept after each column, if more than the best path is requested
 QUIET = 0.999  # a column whose blank is more probable than that begins no character
-UNLIKELY = 1e-3  # classes of a column below that share of its best one begin no text
-NEGLIGIBLE = 1e-5  # texts that begin with less than that share of the best text's mass are not followed
+UNLIKELY = 1e-3  # classes of a column below this fraction of its best one are ignored
+NEGLIGIBLE = 1e-5  # new texts with less than this fraction of the best text's mass are dropped
 ROOT = 0  # the empty text
 
 
 class LanguageScorer(Protocol):
-    """What a language model is to the search: it adds alpha log P + beta, in nats."""
+    """The search's interface to a language model, which adds alpha log P + beta, in nats."""
 
     @property
     def most(self) -> float:
-        """More than that no character adds."""
+        """Upper bound on the score of a character."""
 
     def start(self) -> object: ...
 
     def extend(self, state: object, class_id: int) -> tuple[float, object]:
-        """What one more character adds, and the state behind it."""
+        """The score of one more character, and the state after it."""
 
     def end(self, state: object) -> float:
-        """What the end of the text adds."""
+        """The score of the end of the text."""
 
 
 class Grammar(Protocol):
@@ -49,7 +49,7 @@ class Grammar(Protocol):
     def start(self) -> int: ...
 
     def step(self, state: int, class_id: int) -> int | None:
-        """The state behind one more character; None where no allowed text begins so."""
+        """The state after one more character; None if no allowed text has this prefix."""
 
     def complete(self, state: int) -> bool:
         """Whether a text may end here."""
@@ -57,7 +57,7 @@ class Grammar(Protocol):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text: class `ids`, and `score` in nats (the columns', and the language model's where there is one)."""
+    """A text: class `ids`, and `score` in nats (of the columns and, if there is one, the language model)."""
 
     ids: tuple[int, ...]
     score: float
@@ -65,9 +65,9 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found: texts, the best first, and for each character of the best one its share.
+    """The result of a search: texts, the best first, and for each character of the best one its share.
 
-    shares: in [0, 1], how much of the beam's mass agreed on it when the next one began, given the characters before
+    shares: in [0, 1], the share of the beam's mass that agreed on it when the next one began, given those before
     """
 
     hypotheses: list[Hypothesis]
@@ -75,19 +75,19 @@ class Search:
 
 
 class _Tree:
-    """The texts met so far: for each node its parent, last class, factor and states."""
+    """The prefix tree of texts seen so far: for each node its parent, last class, factor and states."""
 
     def __init__(self, language: LanguageScorer | None, grammar: Grammar | None) -> None:
         self.language, self.grammar = language, grammar
-        self.negligible = 0.0 if grammar else NEGLIGIBLE  # what a grammar allows may be improbable
-        self.most = math.inf if grammar else math.exp(language.most) if language else 1.0  # above every factor
+        self.negligible = 0.0 if grammar else NEGLIGIBLE  # allowed texts may be improbable
+        self.most = math.inf if grammar else math.exp(language.most) if language else 1.0  # upper bound on all factors
         self.parents, self.classes, self.factors, self.entries = [ROOT], [-1], [1.0], [0]
         self.language_states = [language.start() if language else None]
         self.grammar_states = [grammar.start() if grammar else 0]
         self.children: dict[tuple[int, int], int | None] = {}
 
     def grow(self, node: int, class_id: int) -> int | None:
-        """The node of `node`'s text and one more character; None where the grammar forbids it."""
+        """The node for `node`'s text plus one character; None if the grammar forbids it."""
         grammar_state = 0
         if self.grammar:
             after = self.grammar.step(self.grammar_states[node], class_id)
@@ -117,8 +117,8 @@ class _Tree:
         return found[::-1]
 
 
-Beam = dict[int, tuple[float, float]]  # of each node the mass that ends in a blank, and in its last class
-Grown = dict[int, tuple[float, float, float, float]]  # the mass, of it what ends in a blank, what stayed, what came new
+Beam = dict[int, tuple[float, float]]  # of each node the mass ending in a blank, and in its last class
+Grown = dict[int, tuple[float, float, float, float]]  # total mass, and its parts: ending in a blank, kept, new
 _MASSES = itemgetter(1)
 
 
@@ -129,21 +129,21 @@ def beam_search(
     language: LanguageScorer | None = None,
     grammar: Grammar | None = None,
 ) -> Search:
-    """The texts of the greatest mass, at most `width`; none where no allowed text could be reached.
+    """The at most `width` texts with the greatest mass; none if no allowed text could be reached.
 
     Args:
-        ids: int (T, 1 + k), classes of each column, the blank first and the others by falling log-probability.
-        log_probs: float (T, 1 + k), their log-probabilities in nats; -inf for an empty place.
-        width: texts that are kept after each column.
-        language: what a language model adds to each character.
-        grammar: which texts are allowed; None allows all.
+        ids: int (T, 1 + k), classes of each column, the blank first and the others by descending log-probability.
+        log_probs: float (T, 1 + k), their log-probabilities in nats; -inf for padding.
+        width: number of texts kept after each column.
+        language: language model that scores each character.
+        grammar: the texts allowed; None allows all.
     """
     tree = _Tree(language, grammar)
     beam: Beam = {ROOT: (1.0, 0.0)}
-    scale, history = 0.0, []  # of each column that was not quiet: the column, and the beam behind it
+    scale, history = 0.0, []  # of each column that was not quiet: the column, and the beam after it
     unlikely = 0.0 if grammar else UNLIKELY
     for column, blank, classes in _steps(ids, log_probs, unlikely):
-        if classes is None:  # quiet columns: what ended in a character ends in a blank
+        if classes is None:  # quiet columns: all mass now ends in a blank
             beam = {node: (ends_blank + ends_class, 0.0) for node, (ends_blank, ends_class) in beam.items()}
             scale += blank
             continue
@@ -158,17 +158,17 @@ def beam_search(
 def _steps(
     ids: np.ndarray, log_probs: np.ndarray, unlikely: float
 ) -> Iterator[tuple[int, float, list[tuple[int, float]] | None]]:
-    """For each column that matters: its place, the blank's probability, the likely classes.
+    """For each column that matters: its index, the blank's probability, the likely classes.
 
-    Likely are those above `unlikely`, a share of the best class. A run of quiet columns is one step, with the logarithm
-    of its blanks, and None.
+    Likely are those above `unlikely`, relative to the best class. A run of quiet columns is one step, with the
+    log-probability of its blanks, and None.
     """
     quiet = log_probs[:, 0] > math.log(QUIET)
     probs = np.exp(log_probs.astype(np.float64))
     likely = probs[:, 1:] > unlikely * probs.max(-1, keepdims=True)
     counts = likely.sum(-1).tolist()
     rows = zip(quiet.tolist(), probs[:, 0].tolist(), ids[:, 1:].tolist(), probs[:, 1:].tolist(), counts)
-    silent: list[float] = []  # log-probabilities of the blanks of a run; each may be zero in float32
+    silent: list[float] = []  # log-probabilities of a run's blanks; each may be zero in float32
     for column, (is_quiet, blank, classes, own, count) in enumerate(rows):
         if is_quiet:
             silent.append(float(log_probs[column, 0]))
@@ -182,9 +182,9 @@ def _steps(
 
 
 def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tree, width: int) -> Grown:
-    """The beam after one more column: its texts, with what their parents there give them, then their other children.
+    """The beam after one more column: its texts, including mass from their parents in the beam, and new children.
 
-    A child whose mass cannot be among the `width` greatest is left out before a language model is asked about it.
+    A child whose mass cannot be among the `width` greatest is dropped before the language model is queried for it.
     """
     grown = _kept(beam, blank, dict(classes), tree)
     last_classes, factors, children = tree.classes, tree.factors, tree.children
@@ -195,10 +195,10 @@ def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tr
         total, last = ends_blank + ends_class, last_classes[node]
         for class_id, probability in classes:
             mass = total * probability
-            if mass <= floor:  # the classes behind are less probable
+            if mass <= floor:  # the remaining classes are less probable
                 break
             if class_id == last:
-                mass = ends_blank * probability  # a blank must stand between equal neighbours
+                mass = ends_blank * probability  # equal neighbours need a blank in between
                 if mass <= floor:
                     continue
             key = (node, class_id)
@@ -215,7 +215,7 @@ def _grown(beam: Beam, blank: float, classes: list[tuple[int, float]], tree: _Tr
 
 
 def _kept(beam: Beam, blank: float, probabilities: dict[int, float], tree: _Tree) -> Grown:
-    """The texts of a beam after one more column, with what they gain from those of their parents that are there."""
+    """The texts of a beam after one more column, including the mass from those of their parents in the beam."""
     last_classes, parents, factors, negligible = tree.classes, tree.parents, tree.factors, tree.negligible
     kept: Grown = {}
     for node, (ends_blank, ends_class) in beam.items():
@@ -238,9 +238,9 @@ def _kept(beam: Beam, blank: float, probabilities: dict[int, float], tree: _Tree
 
 
 def _pruned(grown: Grown, width: int, tree: _Tree, column: int) -> tuple[Beam, float]:
-    """The `width` texts of the greatest mass, relative to the first's, and that one; no text where it is 0.
+    """The `width` texts with the greatest mass, relative to the first's, and that mass; no text if it is 0.
 
-    Where there is a grammar, as many complete ones are kept beside them.
+    With a grammar, up to `width` further complete texts are kept as well.
     """
     ranked = sorted(grown.items(), key=_MASSES, reverse=True)
     kept = ranked[:width]
@@ -277,7 +277,7 @@ def _finished(beam: Beam, scale: float, history: list[tuple[int, Beam]], tree: _
 
 
 def _shares(path: list[int], history: list[tuple[int, Beam]], tree: _Tree) -> list[float]:
-    """How much of the beam agreed on each character of `path` when the next one began, given those before."""
+    """The share of the beam that agreed on each character of `path` when the next one began, given those before."""
     at = {column: index for index, (column, _) in enumerate(history)}
     entries = [tree.entries[node] for node in path]  # the column where most of the mass of each began
     shares = []
@@ -295,7 +295,7 @@ def _shares(path: list[int], history: list[tuple[int, Beam]], tree: _Tree) -> li
 
 def _lineage(other: int, parent: int, node: int, tree: _Tree) -> int:
     """2 if the text of `other` begins with that of `node`, 1 if only with that of its `parent`, else 0."""
-    while other > node:  # a child is younger than its parent
+    while other > node:  # a child has a higher number than its parent
         other = tree.parents[other]
     if other == node:
         return 2

@@ -1,4 +1,4 @@
-"""The few classes of each column that a search looks at, with their log-probabilities."""
+"""The few classes of each column that a search considers, with their log-probabilities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from ..ctc import BLANK
 from .beam import QUIET
 
-COUNT = 20  # classes of a column beside the blank: on real lines they hold 99.9 % of the mass of 99 % of the columns
+COUNT = 20  # classes per column besides the blank: on real lines they hold 99.9 % of the mass of 99 % of the columns
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a backend: `count` classes of each column beside the blank, of `classes` alone or, None, of all.
+    """A request to a backend: `count` classes of each column besides the blank, among `classes` or, if None, all.
 
-    Where classes are named, the log-probabilities are those given that the column is one of them or the blank.
+    If classes are given, the log-probabilities are normalised over them and the blank.
     """
 
     count: int = COUNT
@@ -24,16 +24,16 @@ class Wanted:
 
 
 class Candidates(NamedTuple):
-    """Classes of columns, the blank first and the others by falling log-probability; -inf fills empty places.
+    """Classes of columns, the blank first and the others by descending log-probability, padded with -inf.
 
-    A column whose blank is more probable than QUIET may have the blank alone.
+    A column whose blank is more probable than QUIET may have only the blank.
     """
 
     ids: np.ndarray  # int32 (..., T, 1 + k)
     log_probs: np.ndarray  # float32 (..., T, 1 + k)
 
     def each(self, change: Callable[..., np.ndarray], *others: "Candidates") -> "Candidates":
-        """`change` of both arrays, each given together with those of `others`."""
+        """Apply `change` to both arrays, each together with those of `others`."""
         return Candidates(*(change(*arrays) for arrays in zip(self, *others)))
 
     def best_path(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What may be read: some characters, the entries of a lexicon, or sequences of them."""
+"""Constraints on what may be read: a set of characters, the entries of a lexicon, or sequences of entries."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ ROOT = 0
 
 
 def allowed_classes(allowed: Iterable[str], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Classes of the characters allowed, ascending. Raises LexiconError where there is none, or one is unknown."""
+    """Classes of the allowed characters, ascending. Raises LexiconError if there is none, or one is unknown."""
     characters = dict.fromkeys(fold_full_width("".join(allowed)))
     if not characters:
         raise LexiconError("allowed is empty; give the characters that may be read, such as '0123456789'")
@@ -27,7 +27,7 @@ def allowed_classes(allowed: Iterable[str], vocabulary: Vocabulary) -> tuple[int
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Entries as a tree: each node is the beginning of some entry, ROOT of all; a child comes after its parent."""
+    """Entries as a prefix tree: each node is a prefix of some entry, ROOT of all; a child comes after its parent."""
 
     entries: tuple[tuple[int, ...], ...]  # classes
     parents: tuple[int, ...]  # of each node; ROOT's is itself
@@ -37,9 +37,9 @@ class Lexicon:
 
     @classmethod
     def load(cls, source: "str | os.PathLike[str] | Iterable[str]", vocabulary: Vocabulary) -> "Lexicon":
-        """The lexicon of a file, UTF-8, an entry a line, or of strings. Empty lines are skipped, full-width folded.
+        """Load a lexicon from a file (UTF-8, one entry per line) or strings; skips empty lines, folds full-width forms.
 
-        Raises LexiconError, naming file and line, where there is no entry or one has characters that the vocabulary
+        Raises LexiconError, naming file and line, if there is no entry or one has characters that the vocabulary
         lacks.
         """
         name, lines = _lines(source)
@@ -76,7 +76,7 @@ class Lexicon:
         return cls(kept, tuple(parents), tuple(node_classes), children, tuple(ends))
 
     def within(self, classes: Iterable[int]) -> "Lexicon":
-        """The entries of these classes alone. Raises LexiconError where there is none."""
+        """The entries that consist only of these classes. Raises LexiconError if there is none."""
         allowed = set(classes)
         kept = [entry for entry in self.entries if allowed.issuperset(entry)]
         if not kept:
@@ -90,10 +90,10 @@ class Lexicon:
 
 
 class WordsGrammar:
-    """A text is a sequence of entries, or empty. Between two that meet as letters or digits a space must stand; beside
-    Chinese characters and marks it may.
+    """Accepts sequences of entries, or nothing. Two entries that meet as letters or digits need a space in between;
+    beside Chinese characters and punctuation it is optional.
 
-    Entries may be begun in several ways at once ("ab" "cd" or "abc" "d"), so a state stands for a set of nodes.
+    A text may be split into entries in several ways ("ab" "cd" or "abc" "d"), so a state stands for a set of nodes.
     """
 
     def __init__(self, lexicon: Lexicon, vocabulary: Vocabulary) -> None:
@@ -101,8 +101,8 @@ class WordsGrammar:
         self._ends = frozenset(lexicon.ends)
         self._space = vocabulary.encode(" ")[0] if not vocabulary.unknown(" ") else None
         self._spaced = [_needs_space(vocabulary.character(max(one, 0))) for one in lexicon.node_classes]
-        self._after_space = len(lexicon.parents)  # a node of its own: the text must not end there
-        self._lock = threading.Lock()  # of the states, which threads that share a recogniser find together
+        self._after_space = len(lexicon.parents)  # a separate node, since the text must not end there
+        self._lock = threading.Lock()  # guards the states, as threads may share a recogniser
         self._sets: list[frozenset[int]] = [frozenset({ROOT})]
         self._states = {self._sets[0]: 0}
         self._steps: dict[tuple[int, int], int | None] = {}
@@ -117,7 +117,7 @@ class WordsGrammar:
         return 0
 
     def step(self, state: int, class_id: int) -> int | None:
-        """The state behind one more character; None where no sequence begins so."""
+        """The state after one more character; None if no sequence has this prefix."""
         if (state, class_id) not in self._steps:
             nodes = frozenset(after for node in self._sets[state] for after in self._behind(node, class_id))
             with self._lock:

@@ -1,4 +1,4 @@
-"""What a caller asks for (n best texts, a language model, constraints) as one decoder of columns."""
+"""Decoding of columns with the options of a caller: n best texts, a language model, constraints."""
 
 import os
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ from .entries import NO_TEXT, best_entries, log_probabilities
 
 @dataclass(frozen=True)
 class Decoded:
-    """The texts of a line, the best first, and of each character of the best its confidence and its columns.
+    """The texts of a line, the best first, and for each character of the best its confidence and its columns.
 
-    The score of a hypothesis is its log-probability: P(text | image) of the network, given that only allowed characters
-    are read; with a language model or a lexicon, given that it is one of the texts that were compared.
+    The score of a hypothesis is its log-probability: the network's P(text | image), conditioned on the allowed
+    characters; with a language model or a lexicon, normalised over the texts that were compared.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -33,9 +33,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decides what a line says."""
+    """Decodes lines with fixed options."""
 
-    wanted: Wanted  # of the backend
+    wanted: Wanted  # from the backend
     width: int = WIDTH
     n_best: int = 1
     language: LanguageScorer | None = None
@@ -43,9 +43,9 @@ class Decoder:
     lexicon: Lexicon | None = None  # of which the line is one entry
 
     def decode(self, columns: Candidates) -> Decoded:
-        """The `n_best` texts, fewer where there are no more; the first is the best.
+        """At most `n_best` texts, the best first.
 
-        Where no allowed text fits into the columns, the empty text with the score IMPOSSIBLE.
+        If no allowed text fits into the columns, the result is the empty text with the score IMPOSSIBLE.
         """
         if self.lexicon:
             found = best_entries(columns, self.lexicon, self.n_best, self.language)
@@ -58,18 +58,18 @@ class Decoder:
 
 
 def _normalised(found: Search) -> Search:
-    """What was found, with log-probabilities given that the line is one of these texts."""
-    if not found.hypotheses:  # the beginning of a word has left every allowed text too little mass for a float
+    """The hypotheses with log-probabilities normalised over them."""
+    if not found.hypotheses:  # the prefix of a word left every allowed text too little mass for a float
         return NO_TEXT
     whole = float(np.logaddexp.reduce([one.score for one in found.hypotheses]))
     return Search([Hypothesis(one.ids, one.score - whole) for one in found.hypotheses], found.shares)
 
 
 def plain_search(columns: Candidates, width: int) -> Search:
-    """The texts that the columns alone make most probable; a search of width 1 is the best path.
+    """The most probable texts by the columns alone; a search of width 1 is the best path.
 
-    What a beam drops is lost, so its best text is held against the best path's, both scored exactly: the first text is
-    never less probable than that one. Where the best path's wins, so do the confidences of its characters.
+    A beam may drop the best text, so its result is compared with the best path's text, both scored exactly: the first
+    text is never less probable than that one. If the best path's wins, its characters' confidences are used as well.
     """
     runs = collapse(*columns.best_path())
     path = tuple(run.id for run in runs)
@@ -85,12 +85,12 @@ def plain_search(columns: Candidates, width: int) -> Search:
 
 
 class Decoding:
-    """How lines are read with one vocabulary, and one language model or none: gives the decoder for what is asked."""
+    """Creates decoders for one vocabulary, and one language model or none."""
 
     def __init__(
         self, vocabulary: Vocabulary, language: LanguageScorer | None = None, beam_width: int | None = None
     ) -> None:
-        """beam_width: texts kept after each column; None takes the best path alone where nothing else is asked for."""
+        """beam_width: texts kept after each column; None uses the best path unless something else is requested."""
         self.vocabulary, self.language, self.beam_width = vocabulary, language, beam_width
         self._last: tuple[Any, Decoder] | None = None
 
@@ -101,12 +101,12 @@ class Decoding:
         lexicon: "str | os.PathLike[str] | Iterable[str] | None" = None,
         lexicon_mode: str = "line",
     ) -> Decoder | None:
-        """The decoder for these options, which are those of `Recognizer.read`; None stands for the best path.
+        """The decoder for these options, which are those of `Recognizer.read`; None means the best path.
 
-        The decoder of the last call is returned again if the options are the same.
+        The decoder of the last call is reused if the options are the same.
 
         Raises:
-            ConfigurationError: `n_best` or `lexicon_mode` has another value than those allowed.
+            ConfigurationError: `n_best` or `lexicon_mode` has an invalid value.
             LexiconError: no text is possible under `allowed` and `lexicon`.
         """
         if n_best < 1:
@@ -119,7 +119,7 @@ class Decoding:
         if lexicon is not None and not isinstance(lexicon, (str, os.PathLike)):
             lexicon = tuple(lexicon)
         asked = n_best, allowed, lexicon, _changed(lexicon), lexicon_mode
-        last = self._last  # another thread may put another in its place at any time
+        last = self._last  # another thread may replace it at any time
         if last is None or last[0] != asked:
             loaded = None if lexicon is None else Lexicon.load(lexicon, self.vocabulary)
             last = self._last = asked, self._make(n_best, allowed, loaded, lexicon_mode)
@@ -140,7 +140,7 @@ class Decoding:
 
 
 def _changed(lexicon: object) -> int | None:
-    """When the file of a lexicon was last changed, in nanoseconds; None where it is no file, or is not there."""
+    """Modification time of a lexicon file in nanoseconds; None if it is not a file, or does not exist."""
     try:
         return os.stat(lexicon).st_mtime_ns if isinstance(lexicon, (str, os.PathLike)) else None
     except OSError:
@@ -150,7 +150,7 @@ def _changed(lexicon: object) -> int | None:
 def open_decoding(
     vocabulary: Vocabulary, config: DecoderConfig, language_model: str | os.PathLike[str] | None
 ) -> Decoding:
-    """How lines are read with a language model, None for that of the configuration, if any.
+    """Set up decoding with `language_model`, or if None with the configuration's, if any.
 
     Raises LanguageModelError.
     """
@@ -161,6 +161,6 @@ def open_decoding(
 
     model = LanguageModel(path)
     weights = model.weights
-    if language_model is None or config.language_model is None:  # else the configuration's are those of its own model
+    if language_model is None or config.language_model is None:  # else those weights are for its own model
         weights = weights.but(config.alpha, config.beta)
     return Decoding(vocabulary, model.scorer(vocabulary, weights), config.beam_width)

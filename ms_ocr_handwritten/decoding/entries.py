@@ -1,6 +1,6 @@
-"""Which entry of a lexicon a line is: each one's probability, summed over all its alignments, with no beam between.
+"""Choosing a lexicon entry for a line: exact probabilities, summed over all alignments, without a beam.
 
-The forward algorithm of CTC over the tree of the entries, so that what they begin with alike is computed once.
+It runs CTC's forward algorithm over the prefix tree of the entries, so that common prefixes are computed once.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from .candidates import Candidates
 from .constraints import ROOT, Lexicon
 
 IMPOSSIBLE = -1e9  # nats
-NO_TEXT = Search([Hypothesis((), IMPOSSIBLE)], [])  # where none that is allowed fits into the columns
+NO_TEXT = Search([Hypothesis((), IMPOSSIBLE)], [])  # if no allowed text fits into the columns
 
 
 def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: LanguageScorer | None = None) -> Search:
-    """The `width` most probable entries, their scores log-probabilities given that the line is one of them.
+    """The `width` most probable entries, with log-probabilities normalised over all entries as scores.
 
-    Where none fits into the columns, the empty text with the score IMPOSSIBLE.
+    If none fits into the columns, the result is the empty text with the score IMPOSSIBLE.
 
-    A class that is no candidate of a column is taken for impossible there: ask the backend for those of the lexicon.
+    A class that is not a candidate of a column counts as impossible there: request the lexicon's from the backend.
     """
     scores = log_probabilities(columns, lexicon)
     if language:
@@ -34,11 +34,11 @@ def best_entries(columns: Candidates, lexicon: Lexicon, width: int, language: La
 
 
 def log_probabilities(columns: Candidates, lexicon: Lexicon) -> np.ndarray:
-    """Log-probability of each entry as all that the columns hold, in nats, (entries,); -inf where none fits."""
+    """Log-probability of each entry as the whole text of the columns, in nats, (entries,); -inf if it does not fit."""
     parents, classes = np.array(lexicon.parents), np.array(lexicon.node_classes)
-    twins = np.flatnonzero(classes == classes[parents])[1:]  # of one class with their parent; the first is ROOT itself
+    twins = np.flatnonzero(classes == classes[parents])[1:]  # same class as their parent; the first is ROOT
     own = np.array(lexicon.classes, np.intp)
-    slots = np.full(max(int(columns.ids.max(initial=0)), *lexicon.node_classes) + 1, len(own))  # the last: no entry's
+    slots = np.full(max(int(columns.ids.max(initial=0)), *lexicon.node_classes) + 1, len(own))  # last: others
     slots[own] = np.arange(len(own))
     places = slots[classes[1:]]
     blanks = np.full(len(parents), -np.inf)  # alignments that end in a blank
@@ -70,7 +70,7 @@ def _language_score(language: LanguageScorer, entry: tuple[int, ...]) -> float:
 
 
 def _shares(best: tuple[int, ...], scores: np.ndarray, lexicon: Lexicon) -> list[float]:
-    """Of each character of the best entry, how much of the entries' probability agrees, given those before."""
+    """For each character of the best entry the share of the entries' probability that agrees, given those before."""
     below = np.zeros(len(lexicon.parents))
     below[list(lexicon.ends)] = np.exp(scores)
     for node in range(len(lexicon.parents) - 1, ROOT, -1):  # a child comes after its parent

@@ -1,8 +1,8 @@
-"""Character n-gram models by interpolated modified Kneser-Ney smoothing, and their pruning by relative entropy.
+"""Character n-gram models with interpolated modified Kneser-Ney smoothing, and pruning by relative entropy.
 
 Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1998; the unigrams are
-interpolated with the uniform distribution, as KenLM's lmplz does (Heafield et al., ACL 2013), so that what the text
-lacks has a probability too. Stolcke, "Entropy-based Pruning of Backoff Language Models", 1998.
+interpolated with the uniform distribution, as in KenLM's lmplz (Heafield et al., ACL 2013), so that unseen characters
+have a probability, too. Stolcke, "Entropy-based Pruning of Backoff Language Models", 1998.
 
 Notation: k the order of a table, M its n-grams, V tokens.
 """
@@ -14,15 +14,15 @@ import numpy as np
 
 from .ngrams import BEGIN_ID, BITS, END_ID, VOID_ID, Grams, Tokens, count_windows, full_order, lower_order
 
-USUAL_DISCOUNTS = (0.5, 1.0, 1.5)  # where a text is too small or too even to tell; KenLM's
-NEVER = -99.0  # log10 of the probability of what is never asked for
+USUAL_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's defaults, if a text is too small or too even to estimate them
+NEVER = -99.0  # log10 of the probability of events that are never queried
 
 
 @dataclass
 class Table:
-    """The n-grams of one order: `rows` uint16 (M, k), `probs` and `backoffs` float64 (M,), natural numbers.
+    """The n-grams of one order: `rows` uint16 (M, k), `probs` and `backoffs` float64 (M,), not logarithms.
 
-    `keys` int64 (M,): where the first k - 1 tokens stand in the table before, and the last token; sorted.
+    `keys` int64 (M,), sorted: the index of the first k - 1 tokens in the table below, and the last token.
     """
 
     rows: np.ndarray
@@ -35,7 +35,7 @@ class Table:
 
     @property
     def prefixes(self) -> np.ndarray:
-        """Where the n-gram without its last token stands in the table before, (M,)."""
+        """Index of the n-gram without its last token in the table below, (M,)."""
         return self.keys >> BITS
 
     def kept(self, keep: np.ndarray) -> "Table":
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class NgramModel:
-    """Tables of the orders 1 to N, and what their tokens are called."""
+    """Tables of the orders 1 to N, and the names of their tokens."""
 
     tables: list[Table]
     names: list[str]
@@ -55,7 +55,7 @@ class NgramModel:
 
 
 def estimate(lines: Iterable[str], order: int, characters: Iterable[str] = ()) -> NgramModel:
-    """A model of the lines; `characters`: all that it shall know, none for those of the text.
+    """Estimate a model from lines; `characters`: its vocabulary, empty for the characters of the text.
 
     Raises LanguageModelError as `count_windows` does.
     """
@@ -71,7 +71,7 @@ def estimate(lines: Iterable[str], order: int, characters: Iterable[str] = ()) -
 
 
 def find(tables: list[Table], rows: np.ndarray) -> np.ndarray:
-    """Where rows (M, k) stand in the table of order k; all must be there."""
+    """Indices of rows (M, k) in the table of order k; all must exist."""
     at = rows[:, 0].astype(np.int64)
     for table, column in zip(tables[1:], rows.T[1:]):
         at = np.searchsorted(table.keys, (at << BITS) | column)
@@ -79,7 +79,7 @@ def find(tables: list[Table], rows: np.ndarray) -> np.ndarray:
 
 
 def discounts(counts: np.ndarray) -> tuple[float, float, float]:
-    """What is taken from counts of 1, of 2, and of 3 and more, of n-grams of one order."""
+    """The discounts for n-grams of one order with counts of 1, 2, and 3 or more."""
     once, twice, thrice, four = (int((counts == number).sum()) for number in (1, 2, 3, 4))
     if not (once and twice and thrice):
         return USUAL_DISCOUNTS
@@ -89,7 +89,7 @@ def discounts(counts: np.ndarray) -> tuple[float, float, float]:
 
 
 def _discounted(counts: np.ndarray, groups: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the counts in their group, (M,), and what each of the `size` groups has left for others."""
+    """Discounted shares of the counts in their group, (M,), and the mass left in each of the `size` groups."""
     taken = np.array([0.0, *discounts(counts)])[np.minimum(counts, 3)]
     sums = np.bincount(groups, counts, size)
     with np.errstate(invalid="ignore"):
@@ -97,7 +97,7 @@ def _discounted(counts: np.ndarray, groups: np.ndarray, size: int) -> tuple[np.n
 
 
 def _unigrams(grams: Grams, size: int) -> Table:
-    """The table of all `size` tokens, whether they were counted or not."""
+    """The table of all `size` tokens, including unseen ones."""
     counts = np.zeros(size, np.int64)
     counts[grams.rows[:, 0]] = grams.counts
     counts[[VOID_ID, BEGIN_ID]] = 0  # nothing predicts these
@@ -111,7 +111,7 @@ def _unigrams(grams: Grams, size: int) -> Table:
 
 
 def _table(grams: Grams, below: list[Table]) -> Table:
-    """The table of one order; the backoffs of the table below are set."""
+    """The table of one order; sets the backoffs of the table below."""
     prefixes, suffixes = find(below, grams.rows[:, :-1]), find(below, grams.rows[:, 1:])
     shares, left = _discounted(grams.counts, prefixes, len(below[-1]))
     below[-1].backoffs = np.where(np.isnan(left), 1.0, left)
@@ -121,11 +121,11 @@ def _table(grams: Grams, below: list[Table]) -> Table:
 
 
 def prune(model: NgramModel, threshold: float) -> NgramModel:
-    """A smaller model, without the n-grams whose loss raises the perplexity by less than `threshold`, a share.
+    """A smaller model, without the n-grams whose removal raises the perplexity by less than the fraction `threshold`.
 
-    Unigrams stay, and so does what a longer n-gram that stays begins or ends with.
+    Unigrams are kept, and so are the prefix and the suffix of every longer n-gram that is kept.
     """
-    tables = [replace(table) for table in model.tables]  # whose arrays are replaced, not written to
+    tables = [replace(table) for table in model.tables]  # their arrays are replaced, not modified
     for order in range(len(tables), 1, -1):
         table, below = tables[order - 1], tables[order - 2]
         keep = _losses(tables, order) >= threshold
@@ -136,21 +136,21 @@ def prune(model: NgramModel, threshold: float) -> NgramModel:
         suffixes = find(tables[: order - 1], table.rows[:, 1:])
         tables[order - 1] = table.kept(keep)
         below.backoffs = _backoffs(tables[order - 1], below.probs[suffixes[keep]], len(below))
-        if order < len(tables):  # whose prefixes stand elsewhere now
+        if order < len(tables):  # the indices of its prefixes have changed
             prefixes = find(tables[:order], longer.rows[:, :-1])
             longer.keys = (prefixes << BITS) | longer.rows[:, -1]
     return NgramModel(tables, model.names)
 
 
 def _backoffs(table: Table, lower_probs: np.ndarray, size: int) -> np.ndarray:
-    """Backoffs of the `size` contexts: what their n-grams leave, as a share of what the lower order leaves."""
+    """Backoffs of the `size` contexts: the mass their n-grams leave, divided by what the lower order leaves."""
     left = 1 - np.bincount(table.prefixes, table.probs, size)
     lower_left = 1 - np.bincount(table.prefixes, lower_probs, size)
     return np.where((left > 0) & (lower_left > 0), left / np.maximum(lower_left, 1e-300), 1.0)
 
 
 def _losses(tables: list[Table], order: int) -> np.ndarray:
-    """By what share the perplexity rises if one n-gram of this order is taken away, for each (M,)."""
+    """The relative rise of the perplexity if one n-gram of this order is removed, for each (M,)."""
     table, below = tables[order - 1], tables[order - 2]
     prefixes = table.prefixes
     probs, lower = table.probs, below.probs[find(tables[: order - 1], table.rows[:, 1:])]
@@ -162,7 +162,7 @@ def _losses(tables: list[Table], order: int) -> np.ndarray:
 
 
 def _context_probs(tables: list[Table], order: int) -> np.ndarray:
-    """Probability of each n-gram of the table below to stand anywhere in a text, by the chain rule, (M,)."""
+    """Probability of each n-gram of the table below at any position of a text, by the chain rule, (M,)."""
     known = np.ones(1)
     for at, table in enumerate(tables[: order - 1]):
         own = table.probs if at else np.where(table.rows[:, 0] == BEGIN_ID, table.probs[END_ID], table.probs)

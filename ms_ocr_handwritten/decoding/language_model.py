@@ -1,4 +1,4 @@
-"""Character n-gram models as KenLM reads them (ARPA, gzipped ARPA or its binary form), asked through `ufal.kenlm`.
+"""Character n-gram models in KenLM's formats (ARPA, gzipped ARPA or binary), queried through `ufal.kenlm`.
 
 Heafield, "KenLM: Faster and Smaller Language Model Queries", WMT 2011.
 """
@@ -19,35 +19,35 @@ from .ngrams import END, SPACE, token_of
 
 logger = logging.getLogger(__name__)
 
-NATS = math.log(10)  # of one log10, in which KenLM answers
-LEAST = -3.5  # log10 of a probability; of what is less probable a small model knows nothing, so the ink decides
+NATS = math.log(10)  # nats per log10 unit, which KenLM uses
+LEAST = -3.5  # log10, lower bound of a probability: a small model knows too little about rarer characters
 GREATEST_LACK = 0.5  # share of the recogniser's characters that a model may lack
-ALPHA, BETA = 0.5, 1.5  # where nobody has tuned them
+ALPHA, BETA = 0.5, 1.5  # defaults without tuning
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How a language model is joined: log P(columns) + alpha log P(text) + beta |text|, in nats."""
+    """Weights of a language model: log P(columns) + alpha log P(text) + beta |text|, in nats."""
 
     alpha: float = ALPHA
     beta: float = BETA
 
     def but(self, alpha: float | None, beta: float | None) -> "Weights":
-        """These, but for what is given."""
+        """A copy with the values that are not None replaced."""
         return Weights(self.alpha if alpha is None else alpha, self.beta if beta is None else beta)
 
 
 class LanguageModel:
-    """An n-gram model of characters."""
+    """A character n-gram model."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises LanguageModelError, naming the file, where it is missing, truncated or no language model."""
+        """Raises LanguageModelError, naming the file, if it is missing, truncated or not a language model."""
         self.path = os.fspath(path)
         self._model, self._state = _load(self.path), _kenlm().State
 
     @property
     def weights(self) -> Weights:
-        """Those that `save_weights` put beside the model, else the usual ones. Raises LanguageModelError."""
+        """The weights stored beside the model by `save_weights`, else the defaults. Raises LanguageModelError."""
         path = weights_file(self.path)
         if not path.exists():
             return Weights()
@@ -71,11 +71,11 @@ class LanguageModel:
         return LanguageModel, (self.path,)
 
     def log_prob(self, text: str) -> float:
-        """Natural logarithm of the probability of a text, its end included. Full-width forms are folded."""
+        """Natural logarithm of the probability of a text, including its end. Full-width forms are folded."""
         return self._model.score(" ".join(map(token_of, fold_full_width(text)))) * NATS
 
     def perplexity(self, lines: Iterable[str]) -> "Perplexity":
-        """Of lines of text, the end of each counted as a character."""
+        """Perplexity of lines of text, counting the end of each as a character."""
         found = Perplexity(0, 0, 0, 0.0)
         for line in lines:
             tokens = [token_of(character) for character in fold_full_width(line)]
@@ -90,7 +90,7 @@ class LanguageModel:
         return found
 
     def scorer(self, vocabulary: Vocabulary, weights: Weights) -> "Scorer":
-        """What the beam asks. Raises LanguageModelError where the model lacks most of the vocabulary's characters."""
+        """A scorer for the beam search. Raises LanguageModelError if the model lacks most of the vocabulary."""
         characters = [character for character in vocabulary.characters if character]
         lacking = [character for character in characters if character not in self]
         share = len(lacking) / len(characters)
@@ -112,12 +112,12 @@ class LanguageModel:
 
 
 def weights_file(model: str | os.PathLike[str]) -> Path:
-    """Where the weights of a language model are kept: beside it, its name and .json."""
+    """The file with the weights of a language model: beside it, with .json appended to its name."""
     return Path(f"{os.fspath(model)}.json")
 
 
 def save_weights(model: str | os.PathLike[str], weights: Weights) -> Path:
-    """Put weights beside a language model. Raises OutputError."""
+    """Store weights beside a language model. Raises OutputError."""
     path = weights_file(model)
     write_atomically(path, (json.dumps(asdict(weights)) + "\n").encode("utf-8"))
     return path
@@ -125,12 +125,12 @@ def save_weights(model: str | os.PathLike[str], weights: Weights) -> Path:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How well a model foretells lines of text."""
+    """How well a model predicts lines of text."""
 
     lines: int
     characters: int
     unknown: int  # characters that the model lacks
-    log_prob: float  # nats, of all characters and of the end of each line
+    log_prob: float  # nats, of all characters and line ends
 
     @property
     def value(self) -> float:
@@ -138,7 +138,7 @@ class Perplexity:
 
 
 class Scorer:
-    """A language model over the classes of a recogniser, weighed."""
+    """A weighted language model over the classes of a recogniser."""
 
     def __init__(self, model: Any, state: Any, tokens: Sequence[str], weights: Weights) -> None:
         self._score, self._state, self._tokens = model.BaseScore, state, tokens
@@ -148,20 +148,20 @@ class Scorer:
 
     @property
     def most(self) -> float:
-        """More than that no character adds, in nats."""
+        """Upper bound on the score of a character, in nats."""
         return max(0.0, self._alpha * LEAST) + self._beta
 
     def start(self) -> object:
         return self._begin
 
     def extend(self, state: object, class_id: int) -> tuple[float, object]:
-        """What one more character adds, in nats, and the state behind it."""
+        """The score of one more character, in nats, and the state after it."""
         after = self._state()
         score = self._score(state, self._tokens[class_id], after)
         return self._alpha * max(score, LEAST) + self._beta, after
 
     def end(self, state: object) -> float:
-        """What the end of the text adds, in nats."""
+        """The score of the end of the text, in nats."""
         return self._alpha * max(self._score(state, END, self._state()), LEAST)
 
 

@@ -1,7 +1,7 @@
-"""Counts of character n-grams of any amount of text, block by block, as sorted tables.
+"""Counting character n-grams of any amount of text, block by block, as sorted tables.
 
-A line of text is `<s> c1 c2 ... </s>`. What is counted are its windows of `order` tokens; windows that the beginning of
-the line cuts short are filled with VOID. From them follow the counts of Kneser and Ney for all lower orders.
+A line of text is `<s> c1 c2 ... </s>`. Its windows of `order` tokens are counted; windows that would begin before the
+line are padded with VOID. The Kneser-Ney counts of all lower orders are derived from them.
 
 Notation: N the order of the model, k of a table, M n-grams of a table, V tokens.
 """
@@ -23,13 +23,13 @@ BLOCK = 1 << 21  # tokens counted at a time
 
 
 def token_of(character: str) -> str:
-    """How a language model writes a character: itself, but the space, which ends tokens, as SPACE."""
+    """The token of a character in a language model: itself, but SPACE for a space, which separates tokens."""
     return SPACE if character == " " else character
 
 
 @dataclass(frozen=True)
 class Grams:
-    """Different n-grams of one order, in order of their tokens: `rows` uint16 (M, k), `counts` int64 (M,)."""
+    """Distinct n-grams of one order, sorted by their tokens: `rows` uint16 (M, k), `counts` int64 (M,)."""
 
     rows: np.ndarray
     counts: np.ndarray
@@ -39,16 +39,16 @@ class Grams:
 
 
 class Tokens:
-    """Characters as ids: those given, else all that come; ids are 16 bits."""
+    """Maps characters to ids of 16 bits: a given set, or all that occur."""
 
     def __init__(self, characters: Iterable[str] = ()) -> None:
-        """characters: all that the model shall know, the others are UNKNOWN; none for all of the text."""
+        """characters: the model's vocabulary, others become UNKNOWN; empty for all characters of the text."""
         self.names = [*MARKS, *map(token_of, dict.fromkeys(characters))]
         self.closed = len(self.names) > len(MARKS)
         self.ids = {name: index for index, name in enumerate(self.names)}
 
     def encode(self, text: str) -> list[int]:
-        """Raises LanguageModelError where there are more different characters than 16 bits can name."""
+        """Ids of a line's characters. Raises LanguageModelError for more distinct characters than fit in 16 bits."""
         if not self.closed:
             for character in text:
                 name = token_of(character)
@@ -64,7 +64,7 @@ class Tokens:
 
 
 def count_windows(lines: Iterable[str], tokens: Tokens, order: int) -> Grams:
-    """All different windows of `order` tokens. Memory grows with their number, not with that of the lines.
+    """All distinct windows of `order` tokens. Memory grows with their number, not with the number of lines.
 
     Raises LanguageModelError if order is not in 2 to MAX_ORDER, or there is no text.
     """
@@ -72,9 +72,9 @@ def count_windows(lines: Iterable[str], tokens: Tokens, order: int) -> Grams:
         raise LanguageModelError(f"the order is {order}; 2 to {MAX_ORDER} expected")
     runs: list[_Counted] = []
     for block in _blocks(lines, tokens, order):
-        ends = np.flatnonzero(block > BEGIN_ID)  # a window belongs to the token at its end
+        ends = np.flatnonzero(block > BEGIN_ID)  # one window per token, which is its last
         counted = _counted(*_keys(block, ends, order), np.ones(len(ends), np.int64))
-        while runs and len(runs[-1].counts) < 2 * len(counted.counts):  # so that each n-gram is merged few times
+        while runs and len(runs[-1].counts) < 2 * len(counted.counts):  # so that each n-gram is merged only a few times
             counted = _merged(runs.pop(), counted)
         runs.append(counted)
     if not runs:
@@ -85,9 +85,9 @@ def count_windows(lines: Iterable[str], tokens: Tokens, order: int) -> Grams:
 
 
 def lower_order(grams: Grams, windows: Grams) -> Grams:
-    """The n-grams one token shorter, with the number of different tokens before each.
+    """The n-grams one token shorter, with the number of distinct tokens before each.
 
-    `windows` are all, of the full order. What begins with BEGIN has nothing before it, and keeps its count in the text.
+    `windows` are all those of the full order. N-grams that begin with BEGIN have no predecessor and keep their count.
     """
     shorter = grams.rows.shape[1] - 1
     order = windows.rows.shape[1]
@@ -101,14 +101,14 @@ def lower_order(grams: Grams, windows: Grams) -> Grams:
 
 
 def full_order(windows: Grams) -> Grams:
-    """The windows that the beginning of a line does not cut short."""
+    """The windows without padding."""
     full = windows.rows[:, 0] != VOID_ID
     return Grams(windows.rows[full], windows.counts[full])
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """Different keys, sorted; a key holds the tokens of a window, 16 bits each, the last one lowest."""
+    """Distinct keys, sorted; a key holds the tokens of a window, 16 bits each, the last one lowest."""
 
     high: np.ndarray  # uint64
     low: np.ndarray  # uint64
@@ -161,7 +161,7 @@ def _merged(one: _Counted, other: _Counted) -> _Counted:
 
 
 def _counted(high: np.ndarray, low: np.ndarray, counts: np.ndarray) -> _Counted:
-    """Keys in order, each once, with the sum of its counts."""
+    """Distinct keys, sorted, each with the sum of its counts."""
     order = np.lexsort((low, high)) if high.any() else np.argsort(low, kind="stable")
     high, low, counts = high[order], low[order], counts[order]
     starts = np.flatnonzero(np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1])))

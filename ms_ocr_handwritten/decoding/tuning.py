@@ -1,4 +1,4 @@
-"""The weights of a language model, chosen on labelled lines whose columns are computed once."""
+"""Tuning the weights of a language model on labelled lines, whose columns are computed once."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -22,9 +22,9 @@ def tune(
     width: int = WIDTH,
     on_tried: Callable[[Weights, Counts], None] = lambda weights, counts: None,
 ) -> tuple[Weights, Counts]:
-    """The weights with the fewest errors, smaller ones first where equal, and those errors.
+    """The weights with the fewest errors, the smaller ones among equals, and those errors.
 
-    A coarse grid, then finer steps around its best. `on_tried` is called with each one's weights and errors.
+    It tries a coarse grid, then finer steps around its best. `on_tried` is called with each one's weights and errors.
     """
     tried: dict[Weights, Counts] = {}
 
@@ -45,7 +45,7 @@ def tune(
 
 
 def errors(lines: Lines, vocabulary: Vocabulary, model: LanguageModel, weights: Weights, width: int) -> Counts:
-    """What is read of the lines with these weights, compared with their labels; both folded."""
+    """Errors of the texts read with these weights against their labels, both folded."""
     scorer, counts = model.scorer(vocabulary, weights), Counts()
     for columns, label in lines:
         best = beam_search(*columns, width, scorer).hypotheses[0]

@@ -1,4 +1,4 @@
-"""Pictures: source.py -> file.py -> load.py -> canvas.py; margins.py and straighten.py find and cut what is a line."""
+"""Images: source.py -> file.py -> load.py -> canvas.py; margins.py and straighten.py locate and cut out lines."""
 
 from .canvas import LineCanvas, line_canvas, rgb_pieces
 from .limits import Limits

@@ -1,9 +1,9 @@
-"""From the RGB of a line to the canvas that the network reads.
+"""From the RGB image of a line to the canvas that the network reads.
 
     source -> load_image -> RGB (H, W, 3) -> line_canvas -> grey (32, W') -> piece_array -> (N, 32, piece)
 
-Scaling and padding are those of ModelScope's `OCRRecognitionPreprocessor`, the grey those of its `ConvNextViT`, so
-that the values equal upstream's on the official canvas. Longer lines get a wider one; upstream squeezes them.
+Scaling and padding are those of ModelScope's `OCRRecognitionPreprocessor`, the grey conversion that of `ConvNextViT`,
+so the values equal upstream's on the official canvas. Longer lines get a wider one; upstream squeezes them.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ _SHARES = [np.arange(256, dtype=np.float32) / 255.0 * weight for weight in GREY_
 
 @dataclass(frozen=True, eq=False)
 class LineCanvas:
-    """A line scaled to 32 px height at the left of a black canvas, without the pieces that hold padding alone.
+    """A line scaled to 32 px height at the left of a black canvas, without the pieces that hold only padding.
 
     grey: float32 (32, W) in [0, 1], 0 from column `width` on; W is 252 n + 48 for n inked chunks
-    width: px of the canvas that the line covers
-    source_width, source_height: px of the part of the upright image that the line came from
-    source_left: px of that image left of this part
-    thumbnail: grey uint8 (h, w) of a picture so high that faint ink may be lost when it is scaled to the canvas
-    chunks: pieces of the whole canvas; of a ConvNextViT's 3 up to 25:1
+    width: px of the canvas covered by the line
+    source_width, source_height: size in px of the region of the upright image that the line comes from
+    source_left: left edge in px of this region in that image
+    thumbnail: grey uint8 (h, w), for an image so tall that faint ink may be lost when it is scaled to the canvas
+    chunks: number of pieces of the whole canvas; for ConvNextViT 3 up to an aspect ratio of 25:1
     layout: of the network that the line is for
-    views: the same line framed otherwise, uint8 (32, w, 3), to be read where this one is read with doubt
+    views: the same line in other framings, uint8 (32, w, 3), which are read if this one gets a low score
     """
 
     grey: np.ndarray
@@ -45,18 +45,18 @@ class LineCanvas:
 
     @property
     def inked(self) -> int:
-        """The number of pieces that are not padding alone, at most `chunks`."""
+        """Number of pieces that hold more than padding, at most `chunks`."""
         return len(self.layout.cuts(self.grey.shape[1]))
 
     @property
     def piece_width(self) -> int:
-        """px of each piece."""
+        """Width of each piece in px."""
         cut = self.layout.cuts(self.grey.shape[1])[0]
         return cut.stop - cut.start
 
     @property
     def computed_width(self) -> int:
-        """px of all pieces together that a network computes."""
+        """Total width in px of the pieces that a network computes."""
         return self.inked * self.piece_width
 
     def piece_array(self) -> np.ndarray:
@@ -64,12 +64,12 @@ class LineCanvas:
         return piece_arrays([self])
 
     def source_x(self, canvas_x: float) -> float:
-        """The px of the source image at `canvas_x` px of the canvas, held within the part that the line came from."""
+        """The x in px of the source image for `canvas_x` px of the canvas, clamped to the region of the line."""
         return self.source_left + min(max(canvas_x * self.source_width / self.width, 0.0), float(self.source_width))
 
 
 def line_canvas(rgb: np.ndarray, layout: Layout = CHUNKED) -> LineCanvas:
-    """The canvas of an RGB uint8 (H, W, 3) line. Raises ImageError if it is far too tall or too long to be one.
+    """The canvas of an RGB uint8 (H, W, 3) line. Raises ImageError if it is far too tall or too long for a line.
 
     >>> canvas = line_canvas(np.full((64, 1000, 3), 255, np.uint8))
     >>> canvas.width, canvas.inked, canvas.piece_array().shape
@@ -79,13 +79,13 @@ def line_canvas(rgb: np.ndarray, layout: Layout = CHUNKED) -> LineCanvas:
     height, width = rgb.shape[:2]
     red, green, blue = map(cv2.LUT, cv2.split(scaled), _SHARES)
     grey = np.zeros((LINE_HEIGHT, layout.inked_width(scaled.shape[1])), np.float32)
-    # Upstream's weights, in upstream's order: float sums depend on it.
+    # Upstream's weights in upstream's order, on which float sums depend.
     grey[:, : scaled.shape[1]] = red + green + blue
     return LineCanvas(grey, scaled.shape[1], width, height, layout.pieces(scaled.shape[1]), layout=layout)
 
 
 def piece_arrays(lines: Sequence[LineCanvas]) -> np.ndarray:
-    """The inked pieces of lines of one piece width, one line's after the other's, copied once: float32 (N, 32, W).
+    """The inked pieces of lines with the same piece width, line by line, copied once: float32 (N, 32, W).
 
     >>> piece_arrays([line_canvas(np.zeros((64, width, 3), np.uint8)) for width in (1000, 400)]).shape
     (3, 32, 300)
@@ -94,9 +94,9 @@ def piece_arrays(lines: Sequence[LineCanvas]) -> np.ndarray:
 
 
 def rgb_pieces(rgb: np.ndarray, layout: Layout = CHUNKED) -> np.ndarray:
-    """All pieces of an RGB uint8 (H, W, 3) line, padding included: float32 (N, 3, 32, piece) in [0, 1].
+    """All pieces of an RGB uint8 (H, W, 3) line, including padding: float32 (N, 3, 32, piece) in [0, 1].
 
-    On the official canvas the values are those of upstream's preprocessor. Raises ImageError as `line_canvas`.
+    On the official canvas the values are those of upstream's preprocessor. Raises ImageError as `line_canvas` does.
 
     >>> rgb_pieces(np.full((64, 1000, 3), 255, np.uint8)).shape
     (3, 3, 32, 300)
@@ -109,7 +109,7 @@ def rgb_pieces(rgb: np.ndarray, layout: Layout = CHUNKED) -> np.ndarray:
 
 
 def _scaled_line(rgb: np.ndarray, layout: Layout) -> np.ndarray:
-    """The line at 32 px height, uint8 (32, width, 3)."""
+    """The line scaled to 32 px height, uint8 (32, width, 3)."""
     height, width = rgb.shape[:2]
     line_width = scaled_width(width, height)
     if line_width == 0:

@@ -1,8 +1,8 @@
-"""One http(s) URL to bytes: within its time, within its size, and, if asked for, from public addresses alone.
+"""Download of an http(s) URL with limits on time and size and, optionally, only from public addresses.
 
-Every read from the socket is given the time that is left, and counts: headers, redirects, "100 Continue" and trailers
-included. So no thread is needed for the transfer, and none is left behind. Only the name look-up cannot be broken off:
-it has a thread, of which there are never more than MAX_LOOK_UPS.
+Every read from the socket has the remaining time as its timeout and counts towards the size, including headers,
+redirects, "100 Continue" and trailers. So the transfer needs no thread, and leaves none behind. Only the name look-up
+cannot be interrupted: it runs in a thread, of which there are never more than MAX_LOOK_UPS.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from .limits import Limits, check_bytes, shortened
 
 MAX_REDIRECTS = 10
 MAX_LOOK_UPS = 16  # at a time; each ends when the system's resolver gives up
-_MAX_OVERHEAD = 256 * 1024  # bytes of all headers, redirects included
+_MAX_OVERHEAD = 256 * 1024  # bytes of all headers, including redirects
 _URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
 _READ_SIZE = 64 * 1024  # bytes
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -33,9 +33,9 @@ _look_ups = threading.BoundedSemaphore(MAX_LOOK_UPS)
 
 
 def download(url: str, limits: Limits) -> bytes:
-    """The body of the answer to a GET, at most `limits.max_bytes`. Raises ImageError naming the URL and the remedy.
+    """The response body of a GET, at most `limits.max_bytes`. Raises ImageError naming the URL and the remedy.
 
-    The proxies of the environment are used, but not where `limits.private_addresses` is off: which address a proxy
+    The environment's proxies are used, unless `limits.private_addresses` is off, since the address that a proxy
     connects to cannot be checked.
     """
     name = shortened(url)
@@ -56,18 +56,18 @@ def download(url: str, limits: Limits) -> bytes:
 
 
 class _RefusedError(ValueError):
-    """The message says why an answer is not followed; it repeats nothing that a server sent but its status."""
+    """The message says why a response is rejected; of what the server sent it repeats only the status."""
 
 
 class _Allowance:
-    """What one call may still take: seconds and bytes, over all its connections."""
+    """The remaining budget of one call, seconds and bytes, over all its connections."""
 
     def __init__(self, limits: Limits) -> None:
         self.deadline = time.monotonic() + limits.url_timeout
         self.bytes = limits.max_bytes + _MAX_OVERHEAD
 
     def seconds(self) -> float:
-        """Raises TimeoutError if none are left."""
+        """The time left. Raises TimeoutError if there is none."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -76,11 +76,11 @@ class _Allowance:
     def take(self, count: int) -> None:
         self.bytes -= count
         if self.bytes < 0:
-            raise _RefusedError("the answer is too long")
+            raise _RefusedError("the response is too long")
 
 
 class _Metered(socket.socket):
-    """A socket whose reads have the time that is left of an allowance, and count."""
+    """A socket whose reads are limited by, and counted against, an allowance."""
 
     allowance: _Allowance
 
@@ -107,12 +107,12 @@ def _follow(url: str, name: str, limits: Limits, allowance: _Allowance) -> bytes
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or target is None:
                 raise _RefusedError(f"the server's answer is {response.status}")
-            url = urllib.parse.urljoin(url, target)  # the body is not read: it may have no end
+            url = urllib.parse.urljoin(url, target)  # the body is not read, as it may be endless
     raise _RefusedError(f"more than {MAX_REDIRECTS} redirects")
 
 
 def _ascii(url: str) -> str:
-    """A URL as it is requested: spaces and Chinese characters come as people paste them. Raises ValueError."""
+    """The URL encoded as ASCII, since people paste spaces and Chinese characters. Raises ValueError."""
     parts = urllib.parse.urlsplit(url)
     if not parts.netloc.isascii():
         account, at, place = parts.netloc.rpartition("@")
@@ -132,7 +132,7 @@ def _body(response: http.client.HTTPResponse, name: str, limits: Limits) -> byte
 
 
 def _connection(parts: urllib.parse.SplitResult, limits: Limits, allowance: _Allowance) -> http.client.HTTPConnection:
-    """A connection on which the request for `parts` was sent."""
+    """A connection on which the request for `parts` has been sent."""
     host, secure = parts.hostname, parts.scheme == "https"
     if not host:
         raise _RefusedError("the URL names no host")
@@ -149,8 +149,8 @@ def _connection(parts: urllib.parse.SplitResult, limits: Limits, allowance: _All
             connection.sock = _connect(proxy.hostname or "localhost", proxy.port or 80, limits, allowance)
             if secure:
                 connection.set_tunnel(host, port, authorization)
-                # What its own `connect` calls once it has a socket.
-                connection._tunnel()  # type: ignore[attr-defined]  # private, so typeshed omits it
+                # Called by its own `connect` once it has a socket.
+                connection._tunnel()  # type: ignore[attr-defined]  # private, so not in typeshed
             else:
                 target, headers = f"http://{parts.netloc.rpartition('@')[2]}{target}", headers | authorization
         if secure:
@@ -158,7 +158,7 @@ def _connection(parts: urllib.parse.SplitResult, limits: Limits, allowance: _All
             context.sslsocket_class = _SecureSocket
             connection.sock.settimeout(allowance.seconds())
             secured = context.wrap_socket(connection.sock, server_hostname=host)
-            assert isinstance(secured, _SecureSocket)  # the context makes them
+            assert isinstance(secured, _SecureSocket)  # the context creates this class
             secured.allowance = allowance
             connection.sock = secured
         connection.sock.settimeout(allowance.seconds())
@@ -187,7 +187,7 @@ def _authorization(proxy: urllib.parse.SplitResult) -> dict[str, str]:
 
 
 def _connect(host: str, port: int, limits: Limits, allowance: _Allowance) -> socket.socket:
-    """A connection to the first address of `host` that takes one. Raises OSError, or _RefusedError by the limits."""
+    """A connection to the first address of `host` that accepts it. Raises OSError, or _RefusedError by the limits."""
     failure: Exception = OSError("the host has no address")
     for family, kind, protocol, _, address in _addresses(host, port, allowance):
         if not limits.private_addresses and not is_public(address[0]):
@@ -205,7 +205,7 @@ def _connect(host: str, port: int, limits: Limits, allowance: _Allowance) -> soc
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet: not of this machine, a private network, a link or a group."""
+    """Whether an IP address is public: not loopback, private, link-local or multicast."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
@@ -217,7 +217,7 @@ def is_public(address: str) -> bool:
 
 
 def _addresses(host: str, port: int, allowance: _Allowance) -> list[tuple]:
-    """`socket.getaddrinfo`, waited for no longer than the allowance. Raises OSError."""
+    """`socket.getaddrinfo`, waiting no longer than the allowance. Raises OSError."""
     if not _look_ups.acquire(blocking=False):
         raise OSError("too many name look-ups are waiting for the resolver")
     outcome: queue.SimpleQueue[list[tuple] | Exception] = queue.SimpleQueue()
@@ -225,7 +225,7 @@ def _addresses(host: str, port: int, allowance: _Allowance) -> list[tuple]:
     def look_up() -> None:
         try:
             outcome.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # handed to the caller's thread
+        except Exception as error:  # passed to the caller's thread
             outcome.put(error)
         finally:
             _look_ups.release()

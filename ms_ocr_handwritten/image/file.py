@@ -1,4 +1,4 @@
-"""The one place where encoded images are opened: formats, size and structure are checked before Pillow decodes."""
+"""The only place where encoded images are opened: format, size and structure are checked before Pillow decodes."""
 
 import io
 import os
@@ -12,14 +12,14 @@ from ..errors import ImageError
 from .limits import Limits, check_bytes, check_size, size_text
 from .structure import FORMATS, StructureError, simplified, sound_exif
 
-_COSTLY = {"JPEG2000": 4}  # pixels of these count so many times: their decoder holds 16 bytes for each
+_COSTLY = {"JPEG2000": 4}  # weight of a pixel in these formats: their decoder needs 16 bytes per pixel
 
 
 def open_image(encoded: bytes, name: str, limits: Limits) -> Image.Image:
-    """The header of an encoded image of one of FORMATS, its size checked; `load_pixels` decodes it.
+    """Open an encoded image in one of FORMATS, reading its header and checking its size; `load_pixels` decodes it.
 
-    What does not decide the pixels (text, colour profiles, further frames of some formats) is not in it. Raises
-    ImageError, which calls it `name` and repeats nothing of its content.
+    Parts that do not affect the pixels (text, colour profiles, further frames of some formats) are removed. Raises
+    ImageError, which calls the image `name` and repeats nothing of its content.
     """
     check_bytes(len(encoded), name, limits.max_bytes)
     try:
@@ -41,9 +41,9 @@ def open_image(encoded: bytes, name: str, limits: Limits) -> Image.Image:
 
 @contextmanager
 def load_pixels(image: Image.Image, name: str, limits: Limits) -> Iterator[None]:
-    """Decode `image`, and hold its share of the process's memory for decoding until the block ends.
+    """Decode `image`, and reserve its share of the process's decoding memory until the block ends.
 
-    Raises ImageError, for whatever the block raises as well.
+    Raises ImageError, also in place of whatever the block raises.
     """
     if isinstance(image, ImageFile.ImageFile) and image.format not in (*FORMATS, "MPO"):
         raise ImageError(
@@ -73,14 +73,14 @@ def _out_of_memory(name: str) -> ImageError:
 
 
 class _Share:
-    """How many pixels the threads of this process are decoding at the moment."""
+    """Number of pixels that the threads of this process are currently decoding."""
 
     def __init__(self) -> None:
         self._changed, self._pixels = threading.Condition(), 0
 
     @contextmanager
     def share(self, pixels: int, most: int) -> Iterator[None]:
-        """Wait until there are no more than `most` with these, or no others at all."""
+        """Wait until the total including `pixels` is at most `most`, or there are no others."""
         with self._changed:
             self._changed.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= most)
             self._pixels += pixels
@@ -96,7 +96,7 @@ _decoding = _Share()
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads, nor may it wait for them."""
+    """Reset in a forked child, which has none of its parent's threads and must not wait for them."""
     global _decoding
     _decoding = _Share()
 

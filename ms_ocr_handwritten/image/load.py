@@ -1,4 +1,4 @@
-"""From any source (path, URL, bytes, Pillow image, array) to upright RGB."""
+"""Loading any source (path, URL, bytes, Pillow image, array) as upright RGB."""
 
 import os
 import threading
@@ -20,18 +20,18 @@ _LOCKS = [threading.Lock() for _ in range(61)]  # a prime: addresses are multipl
 
 
 def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
-    """Upright RGB uint8 (H, W, 3) of one image; the array is the caller's own.
+    """Load one image as upright RGB uint8 (H, W, 3), in a new array.
 
     `source` is one of
-    - a path, or an http(s) URL (`source.py` says which addresses are refused);
+    - a path, or an http(s) URL (see `source.py` for the addresses that are refused);
     - bytes, bytearray or memoryview of an encoded image (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or JPEG 2000), or a file
-      that is open for reading them (from its beginning, if it can be wound back);
+      opened in binary mode (read from its beginning, if it is seekable);
     - a Pillow image of any mode;
-    - a numpy array: grey (H, W) or (H, W, 1), BGR (H, W, 3) as OpenCV gives it, BGRA (H, W, 4). uint8 as it is,
-      uint16 scaled from [0, 65535], bool to black and white; floats are [0, 1] if no value exceeds 1, else
-      [0, 255]; further integer types must lie in [0, 255].
+    - a numpy array: grey (H, W) or (H, W, 1), BGR (H, W, 3) as in OpenCV, or BGRA (H, W, 4). uint8 is used as it is,
+      uint16 is scaled from [0, 65535], bool is black and white; floats are [0, 1] if no value exceeds 1, else
+      [0, 255]; other integer types must lie in [0, 255].
 
-    Transparency is laid on white paper, EXIF orientation is applied, the first frame of several is read, colour
+    Transparency is blended with white, EXIF orientation is applied, only the first of several frames is read, colour
     profiles are ignored. 32-bit grey (Pillow's "I") is [0, 65535] from a file, else [0, 255] if no value exceeds 255.
     A truncated file is an error unless the process has set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 
@@ -69,7 +69,7 @@ def load_image(source: object, *, limits: Limits = Limits()) -> np.ndarray:
 
 
 def image_size(source: str | os.PathLike[str] | bytes, *, limits: Limits = Limits()) -> tuple[int, int]:
-    """Width and height in px of the upright picture, from its header alone.
+    """Width and height in px of the upright image, from its header only.
 
     Raises ImageError.
 
@@ -89,7 +89,7 @@ def image_size(source: str | os.PathLike[str] | bytes, *, limits: Limits = Limit
 
 
 def _lock_of(source: object) -> threading.Lock:
-    """Of an object that changes while it is read, for threads that are given the same one (as others, now and then)."""
+    """A lock for an object that changes while it is read, in case threads share it; others may get the same lock."""
     return _LOCKS[id(source) % len(_LOCKS)]
 
 
@@ -109,14 +109,14 @@ def _rgb_from_pillow(image: Image.Image, name: str, limits: Limits) -> np.ndarra
 
 
 def _rgb_in_strips(image: Image.Image) -> np.ndarray:
-    """RGB on white paper; what is needed on the way is never larger than a strip of the image."""
+    """RGB on white; temporary memory is limited to a strip of the image."""
     width, height = image.size
     rgb = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
         if strip.has_transparency_data:
-            # Pillow converts La (weighted by alpha) to LA alone.
+            # Pillow converts La (premultiplied alpha) only to LA.
             strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
             rgb[top : top + rows] = _on_white(np.asarray(strip))
         else:
@@ -125,7 +125,7 @@ def _rgb_in_strips(image: Image.Image) -> np.ndarray:
 
 
 def _rgb_from_grey(image: Image.Image, name: str, from_file: bool) -> np.ndarray:
-    """Modes F, I and I;16*: more than 8 bits of grey, which Pillow's own conversion would clip."""
+    """RGB of modes F, I and I;16*: more than 8 bits of grey, which Pillow's own conversion would clip."""
     grey = np.array(image)
     transparent = image.info.get("transparency")
     paper = None if transparent is None else grey == transparent
@@ -156,7 +156,7 @@ def _rgb_from_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _as_uint8(array: np.ndarray, name: str) -> np.ndarray:
-    """The same shape in [0, 255], by the rules that `load_image` documents."""
+    """The array scaled to [0, 255], by the rules documented in `load_image`."""
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
@@ -166,7 +166,7 @@ def _as_uint8(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise ImageError(f"{name}: {array.dtype} holds no grey values; give uint8")
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):  # so written that NaN fails
+    if not (low >= 0 and high <= 255):  # written so that NaN fails
         raise ImageError(f"{name}: values from {low} to {high}; give finite values in [0, 1] or [0, 255], or uint8")
     if array.dtype.kind == "f":
         array = np.rint(array * 255.0 if high <= 1 else array)
@@ -174,7 +174,7 @@ def _as_uint8(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:
-    """RGBA uint8 (H, W, 4) laid on white paper: RGB uint8 (H, W, 3), rounded."""
+    """RGBA uint8 (H, W, 4) blended with white: RGB uint8 (H, W, 3), rounded."""
     alpha = rgba[:, :, 3:].astype(np.uint16)  # 255 * 255 + 127 fits
     mixed = rgba[:, :, :3] * alpha + _WHITE * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)

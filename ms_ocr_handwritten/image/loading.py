@@ -1,4 +1,4 @@
-"""Images to canvases by several threads, in order, a few ahead of the one that is asked for."""
+"""Loading images to canvases in several threads, in order, a few ahead of the consumer."""
 
 import os
 from collections import deque
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from ..errors import BackendError, ImageError
 from .canvas import LineCanvas
 
-LOADERS = 4  # threads that load and scale images: more than cores, since URLs are waited for
+LOADERS = 4  # threads that load and scale images; may exceed the cores, since URLs involve waiting
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The last item: after those before it, `error` is to be raised."""
+    """The last item: `error` is to be raised after the preceding items."""
 
     error: Exception
 
@@ -25,18 +25,18 @@ Loaded = LineCanvas | ImageError | Stop
 def load_canvases(
     images: Iterable[object], canvas_of: Callable[[object], LineCanvas], ahead: int, *, stop: bool
 ) -> Iterator[Loaded]:
-    """The canvas of each image, or why there is none, in order; `ahead` images are loaded or being loaded.
+    """Yield the canvas of each image, or its ImageError, in order; `ahead` images are loaded in advance.
 
-    Where `images` itself raises, what was taken before comes first.
+    If `images` itself raises, the images taken before come first.
 
     Args:
-        images: anything that `canvas_of` takes.
+        images: anything that `canvas_of` accepts.
         canvas_of: called in other threads; raises ImageError.
-        ahead: images taken before the first canvas is given out.
-        stop: whether an image that cannot be read is the last.
+        ahead: number of images taken before the first canvas is yielded.
+        stop: whether to stop at the first image that cannot be read.
 
     Raises:
-        BackendError: this goes on in a process that was forked meanwhile, where the threads are not.
+        BackendError: the iteration continues in a forked process, which does not have the threads.
     """
     pool, process = ThreadPoolExecutor(LOADERS, "ms-ocr-load"), os.getpid()
     pending: deque[Future[LineCanvas | ImageError]] = deque()
@@ -51,7 +51,7 @@ def load_canvases(
         try:
             return canvas_of(image)
         except ImageError as error:
-            if not isinstance(image, (str, os.PathLike)):  # whose message names it
+            if not isinstance(image, (str, os.PathLike)):  # its message names the path
                 error.index = index
             return error
 
@@ -63,7 +63,7 @@ def load_canvases(
                 index, image = next(taken)
             except StopIteration:
                 break
-            except Exception as error:  # of the caller's own iterator
+            except Exception as error:  # from the caller's own iterator
                 end = Stop(error)
                 break
             pending.append(pool.submit(load, index, image))

@@ -1,8 +1,8 @@
-"""Where the ink of a picture is: margins to trim, lines that stand above each other, pictures that are all ink.
+"""Locating the ink of an image: margins to trim, several lines above each other, images full of ink.
 
-The network was trained on lines that fill most of their height. A line in wide margins is scaled down with them, and
-loses characters. `trimmed` cuts margins away where that is safe: not around a picture that is mostly line already, and
-not around a single stroke such as 一 or -, of which a cut picture would make a blot.
+The network was trained on lines that fill most of their height. A line with wide margins is scaled down with them, and
+loses characters. `trimmed` crops margins if that is safe: not if the line already fills most of the image, and not
+around a single stroke such as 一 or -, which cropping would turn into a blot.
 """
 
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-WORKING_PIXELS = 100_000  # to which a picture is shrunk before its ink is looked for
-LEAST_CONTRAST = 16  # levels of 255 between ink and paper; a picture with less is empty
-INK_CONTRAST = 0.3  # of the greatest contrast: fainter than that is paper
-SPECK = 3  # working pixels that a spot needs to be ink
-STROKES = 4  # times its strokes are thick is a line high at least; a dash is less
-FULL = 0.6  # of its height that ink takes in a picture that is left as it is
-WIDE = 0.5  # of its height that ink takes at least in a picture without wide margins
-PADDING = 0.15  # of the ink's height, left around it
-LONG = 3  # times its height that a line is long, if several stand above each other
-BAND = 0.4  # of the highest one's height that a line has among several
+WORKING_PIXELS = 100_000  # images are shrunk to this size to find their ink
+LEAST_CONTRAST = 16  # grey levels (of 255) between ink and paper; an image with less is empty
+INK_CONTRAST = 0.3  # share of the greatest contrast; anything fainter is paper
+SPECK = 3  # minimum size of ink in working pixels
+STROKES = 4  # minimum height of a line in stroke widths; a dash has less
+FULL = 0.6  # share of the image's height taken by ink above which the image is not cropped
+WIDE = 0.5  # share of the image's height taken by ink below which margins are wide
+PADDING = 0.15  # margin kept around the ink, as a share of its height
+LONG = 3  # minimum width of several lines, in heights of the tallest
+BAND = 0.4  # minimum height of one line among several, as a share of the tallest
 
 
 @dataclass(frozen=True)
 class Ink:
-    """The ink of a picture, in px of it."""
+    """The ink of an image, in px of the image."""
 
     left: int
     top: int
     right: int
     bottom: int
-    stroke: float  # thickness of its strokes
-    bands: tuple[int, ...]  # heights of rows of ink with paper between them, top to bottom
+    stroke: float  # stroke width
+    bands: tuple[int, ...]  # heights of bands of ink separated by paper, top to bottom
     picture_height: int
 
     @property
@@ -49,12 +49,12 @@ class Ink:
 
     @property
     def share(self) -> float:
-        """Of the picture's height that it takes, in (0, 1]."""
+        """The share of the image's height that it takes, in (0, 1]."""
         return self.height / self.picture_height
 
     @property
     def lines(self) -> int:
-        """How many lines of writing stand above each other."""
+        """Number of lines of writing above each other."""
         if self.width < LONG * max(self.bands):
             return 1  # a character such as 多 or 三
         least = max(BAND * max(self.bands), STROKES * self.stroke)
@@ -62,7 +62,7 @@ class Ink:
 
 
 def thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """An RGB uint8 (H, W, 3) picture in grey, uint8 (h, w), shrunk to WORKING_PIXELS at most."""
+    """An RGB uint8 (H, W, 3) image in grey, uint8 (h, w), shrunk to at most WORKING_PIXELS."""
     height, width = rgb.shape[:2]
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     scale = (WORKING_PIXELS / (height * width)) ** 0.5
@@ -71,7 +71,7 @@ def thumbnail(rgb: np.ndarray) -> np.ndarray:
 
 
 def find_ink(rgb: np.ndarray) -> Ink | None:
-    """The ink of an RGB uint8 (H, W, 3) picture, dark on light or light on dark; None where there is none."""
+    """The ink of an RGB uint8 (H, W, 3) image, dark on light or light on dark; None if there is none."""
     height, width = rgb.shape[:2]
     grey = thumbnail(rgb)
     mask = ink_mask(grey)
@@ -99,8 +99,8 @@ def find_ink(rgb: np.ndarray) -> Ink | None:
 
 
 def ink_mask(grey: np.ndarray) -> np.ndarray:
-    """Ink of a grey uint8 (H, W) picture: uint8 (H, W), 1 where it stands out from the paper around it."""
-    if np.median(grey) < grey.mean():  # what there is more of is paper
+    """Ink mask of a grey uint8 (H, W) image: uint8 (H, W), 1 where it stands out from the paper around it."""
+    if np.median(grey) < grey.mean():  # the majority is paper
         grey = 255 - grey
     reach = 2 * (min(grey.shape) // 4) + 1
     paper = cv2.blur(cv2.dilate(grey, np.ones((reach, reach), np.uint8)), (reach, reach))
@@ -108,17 +108,17 @@ def ink_mask(grey: np.ndarray) -> np.ndarray:
     greatest = float(cv2.blur(contrast, (2, 2)).max())
     if greatest < LEAST_CONTRAST:
         return np.zeros_like(grey)
-    usual = float(np.median(contrast))  # of paper that is not even
+    usual = float(np.median(contrast))  # of uneven paper
     return (contrast > max(INK_CONTRAST * greatest, usual + LEAST_CONTRAST / 2)).astype(np.uint8)
 
 
 def inked_columns(grey: np.ndarray) -> float:
-    """The share of the columns of a grey uint8 (H, W) picture that hold ink, in [0, 1]."""
+    """The share of columns of a grey uint8 (H, W) image that hold ink, in [0, 1]."""
     return float(ink_mask(grey).any(axis=0).mean())
 
 
 def advice(ink: Ink | None) -> str | None:
-    """What is wrong with a picture as one line of text, if anything is: for a warning."""
+    """What makes an image unsuitable as one line of text, if anything, for a warning."""
     if ink is None or not ink.is_line:
         return None
     if ink.lines > 1:
@@ -132,12 +132,12 @@ def advice(ink: Ink | None) -> str | None:
 
 
 def trimmed(rgb: np.ndarray, ink: Ink | None) -> tuple[np.ndarray, int]:
-    """The picture without wide margins, and the px that were cut away at its left."""
+    """The image without wide margins, and the number of px cropped at its left."""
     if ink is None or ink.share > FULL or ink.lines > 1 or not ink.is_line:
         return rgb, 0
     height, width = rgb.shape[:2]
     padding = max(1, round(PADDING * ink.height))
-    if ink.width < 2 * ink.height:  # a character or two: not cut to be higher than it is wide
+    if ink.width < 2 * ink.height:  # one or two characters: the crop must not be taller than wide
         padding = max(padding, (ink.width - ink.height) // 2)
     left = max(0, ink.left - padding)
     return (

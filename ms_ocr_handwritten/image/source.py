@@ -1,7 +1,7 @@
-"""The encoded bytes of an image, from a file or a URL, never more than the limits allow.
+"""Reading the encoded bytes of an image from a file or a URL, within the limits.
 
-Only `http` and `https` are fetched. Any other `scheme://` is refused rather than taken for a path, `file://`
-included: a service that passes on what its users typed must not hand out its own files.
+Only `http` and `https` are fetched. Any other `scheme://`, including `file://`, is refused rather than treated as a
+path: a service that passes on input from its users must not expose its own files.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def read_source(source: str | os.PathLike, limits: Limits) -> bytes:
-    """Encoded bytes behind a path or an http(s) URL, 1 to `max_bytes`. Raises ImageError naming it and the remedy."""
+    """Encoded bytes of a path or an http(s) URL, 1 to `max_bytes`. Raises ImageError naming it and the remedy."""
     encoded = _read(source, limits)
     check_bytes(len(encoded), shortened(source), limits.max_bytes)
     return encoded
 
 
 def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
-    """Encoded bytes of an object with `read`, 1 to `max_bytes`, from its beginning if it can be wound back; its name.
+    """Encoded bytes, 1 to `max_bytes`, of an object with `read`, from its beginning if it is seekable; and its name.
 
     Raises ImageError naming it and the remedy.
     """
@@ -35,14 +35,14 @@ def read_stream(stream: Any, limits: Limits) -> tuple[bytes, str]:
     try:
         with contextlib.suppress(AttributeError, io.UnsupportedOperation):
             stream.seek(0)
-        encoded = stream.read(limits.max_bytes + 1)  # one more than allowed, for the check to see
-    except (OSError, ValueError) as error:  # ValueError of a closed file
+        encoded = stream.read(limits.max_bytes + 1)  # one more than allowed, so that the check notices
+    except (OSError, ValueError) as error:  # ValueError if the file is closed
         raise ImageError(f"{name}: cannot be read ({error}); open it again, or give its path") from error
     if not isinstance(encoded, bytes):
         if inspect.iscoroutine(encoded):
             encoded.close()
         raise ImageError(
-            f"{name}: its read() gives {type(encoded).__name__}, no bytes; open the file in mode 'rb', or give the "
+            f"{name}: its read() gives {type(encoded).__name__}, not bytes; open the file in mode 'rb', or give the "
             "bytes themselves (of an upload: await upload.read())"
         )
     check_bytes(len(encoded), name, limits.max_bytes)
@@ -54,7 +54,7 @@ def _read(source: str | os.PathLike, limits: Limits) -> bytes:
         return _read_file(source, limits.max_bytes)
     if scheme[1].lower() not in ("http", "https"):
         raise ImageError(
-            f"{shortened(source)}: {scheme[1]}:// is not read; give an http(s) URL, a plain path or the bytes"
+            f"{shortened(source)}: {scheme[1]}:// is not supported; give an http(s) URL, a plain path or the bytes"
         )
     return download(source, limits)
 
@@ -62,7 +62,7 @@ def _read(source: str | os.PathLike, limits: Limits) -> bytes:
 def _read_file(path: str | os.PathLike, max_bytes: int) -> bytes:
     name = shortened(os.fsdecode(path))
     try:
-        return read_regular(path, max_bytes + 1)  # one more than allowed, for the check to see
+        return read_regular(path, max_bytes + 1)  # one more than allowed, so that the check notices
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file (looked in {current_folder()}); check the path") from error
     except NotRegularError as error:

@@ -1,9 +1,9 @@
-"""The picture of one line of a page: from a polygon, and its baseline if there is one, to an upright strip of pixels.
+"""Cutting a line out of a page: from its polygon, and baseline if there is one, to a straight strip of pixels.
 
     polygon (and baseline) -> rails, the upper and the lower edge of the strip on the page -> pixels between the rails
 
-The rails follow the line: perspective and rotation are taken out, a curved line becomes straight. What lies between
-the rails but outside the polygon is the ink of neighbours; it is painted with the colour of the paper.
+The rails follow the line: perspective and rotation are removed, a curved line becomes straight. Between the rails but
+outside the polygon is the ink of neighbouring lines, which is painted over with the colour of the paper.
 Coordinates are (x, y) in px of the page, y downwards, a pixel covering [x, x + 1) x [y, y + 1).
 """
 
@@ -18,19 +18,19 @@ from ..errors import ImageError
 
 Points: TypeAlias = Sequence[tuple[float, float]] | np.ndarray  # (n, 2)
 
-_MAX_SIDE = 32_766  # px of one side; OpenCV's remap counts in 16 bits
-_LEAST_ON_PAGE = 0.5  # share of a polygon's bounding box; with less, polygon and page do not belong together
-_CURVE_DEGREE = 3  # of the polynomial that a line follows: slow bends, not the letters' ups and downs
-_LEAST_BEND = 0.1  # of the line's height; a flatter centre line is taken for straight
-_MOST_SLOPE = 1.0  # of a bend; a steeper one is no line of text
-_STATION_STEP = 0.25  # heights of the line between two points of a curved rail
-_SUBPIXELS = 16  # of a px, in which OpenCV fills polygons (its shift of 4)
-_PAPER_STEP = 4  # heights of the line over which one colour of the paper holds
+_MAX_SIDE = 32_766  # px of one side; OpenCV's remap uses 16-bit coordinates
+_LEAST_ON_PAGE = 0.5  # share of a polygon's bounding box on the page; with less, they do not belong together
+_CURVE_DEGREE = 3  # of the polynomial fitted to a line: slow bends, not ascenders and descenders
+_LEAST_BEND = 0.1  # of the line's height; a flatter centre line is treated as straight
+_MOST_SLOPE = 1.0  # of a bend; a steeper one is not a line of text
+_STATION_STEP = 0.25  # line heights between two points of a curved rail
+_SUBPIXELS = 16  # per px, the resolution of OpenCV's polygon filling (its shift of 4)
+_PAPER_STEP = 4  # line heights that share one estimate of the paper's colour
 
 
 @dataclass(frozen=True, eq=False)
 class LinePicture:
-    """A line cut out of its page, and the way back.
+    """A line cut out of its page, and the mapping back to the page.
 
     pixels: uint8 (h, w) or (h, w, 3), the channels of the page
     rails: float64 (2, K, 2), K >= 2 points (x, y) of the page along the upper and the lower edge of `pixels`, equally
@@ -41,7 +41,7 @@ class LinePicture:
     rails: np.ndarray
 
     def on_page(self, points: Points) -> np.ndarray:
-        """Where points of the picture lie on the page: (n, 2) px of the picture -> float64 (n, 2) px of the page."""
+        """Map points of the line image to the page: (n, 2) px of the image -> float64 (n, 2) px of the page."""
         points = np.asarray(points, np.float64).reshape(-1, 2)
         height, width = self.pixels.shape[:2]
         upper, lower = _along(self.rails, points[:, 0] / width)
@@ -49,24 +49,24 @@ class LinePicture:
         return upper * (1 - down) + lower * down
 
     def span(self, x0: float, x1: float) -> np.ndarray:
-        """The part of the line from `x0` to `x1` px of the picture: (4, 2) px of the page, clockwise."""
+        """The part of the line from `x0` to `x1` px of the image: (4, 2) px of the page, clockwise."""
         height = self.pixels.shape[0]
         return self.on_page([(x0, 0), (x1, 0), (x1, height), (x0, height)])
 
 
 def cut_line(image: np.ndarray, polygon: Points, baseline: Points | None = None) -> np.ndarray:
-    """The picture of the line that `polygon` encloses.
+    """Cut out the line that `polygon` encloses.
 
     Args:
         image: uint8 (H, W) or (H, W, C), the upright page.
-        polygon: three or more points around the line; four are taken for its corners.
+        polygon: three or more points around the line; four are treated as its corners.
         baseline: two or more points in the direction of writing, which the line then follows.
 
     Returns:
-        uint8 (h, w) or (h, w, C), an array of its own; about as many pixels as the line has on the page.
+        uint8 (h, w) or (h, w, C), a new array with about as many pixels as the line has on the page.
 
     Raises:
-        ImageError: polygon or baseline are none, or most of the polygon lies outside the page.
+        ImageError: polygon or baseline are invalid, or most of the polygon lies outside the page.
     """
     return cut_line_picture(image, polygon, baseline).pixels
 
@@ -79,11 +79,11 @@ def cut_line_picture(
     margin: float = 0.0,
     neighbours: Sequence[Points] = (),
 ) -> LinePicture:
-    """As `cut_line`, with the way back to the page.
+    """`cut_line`, with the mapping back to the page.
 
     Args:
-        margin: heights of the line by which the picture reaches beyond the polygon on all sides: room for what a
-            detector's tight box cuts off.
+        margin: extension of the cut beyond the polygon on all sides, in line heights: room for what a detector's
+            tight box cuts off.
         neighbours: polygons (n, 2) of other lines, whose ink is painted over in the margin.
     """
     outline = _checked_outline(polygon, image.shape[1], image.shape[0])
@@ -100,7 +100,7 @@ def cut_line_picture(
 
 
 def _checked_outline(polygon: Points, width: int, height: int) -> np.ndarray:
-    """float64 (n, 2), each point held within the page. Raises ImageError."""
+    """The polygon as float64 (n, 2), clipped to the page. Raises ImageError."""
     try:
         outline = np.asarray(polygon, np.float64)
     except (TypeError, ValueError) as error:
@@ -130,12 +130,12 @@ def _checked_baseline(baseline: Points | None) -> np.ndarray | None:
         raise ImageError(f"a baseline that is not a list of (x, y) points ({error}); correct it") from None
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ImageError(f"a baseline of shape {points.shape}: finite (x, y) points expected; correct it")
-    # One point, or an end where it began, tells no direction: such a line is followed by its polygon.
+    # A single point, or equal ends, give no direction: the polygon is used instead.
     return points if len(points) > 1 and np.linalg.norm(points[-1] - points[0]) >= 1 else None
 
 
 def _as_rectangle(outline: np.ndarray) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 if the outline is an upright rectangle of whole pixels: then no pixel needs to be invented."""
+    """x0, y0, x1, y1 if the outline is an upright rectangle, which needs no interpolation; else None."""
     low, high = outline.min(axis=0), outline.max(axis=0)
     if len(outline) != 4 or not np.all((outline == low) | (outline == high)) or len(np.unique(outline, axis=0)) != 4:
         return None
@@ -144,9 +144,9 @@ def _as_rectangle(outline: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def corners_of(outline: np.ndarray) -> np.ndarray | None:
-    """The four corners of a convex quadrilateral, float64 (4, 2), clockwise from the upper left; None of other shapes.
+    """The corners of a convex quadrilateral, float64 (4, 2), clockwise from the upper left; None for other shapes.
 
-    The edge that runs rightwards most is the upper one: nearest to the horizontal, whatever its length.
+    The upper edge is the one that points most directly to the right, whatever its length.
     """
     if len(outline) != 4 or not cv2.isContourConvex(outline.astype(np.float32)):
         return None
@@ -160,9 +160,9 @@ def corners_of(outline: np.ndarray) -> np.ndarray | None:
 
 
 def _curved_rails(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarray:
-    """Rails at even distances from the line's baseline, or from its centre, wide enough to hold the whole outline.
+    """Rails at constant distances from the line's baseline, or its centre line, that enclose the whole outline.
 
-    All is done in a frame whose x axis is the line's chord: there the line is a function y(x).
+    It works in a frame whose x axis is the line's chord, where the line is a function y(x).
     """
     frame = _frame(outline, baseline)
     dense = _resampled(np.vstack([outline, outline[:1]]), 1.0) @ frame
@@ -190,7 +190,7 @@ def _curved_rails(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarra
 
 
 def _frame(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarray:
-    """(2, 2), its columns the axes along and across the line: `points @ frame` are in the frame."""
+    """(2, 2), with the axes along and across the line as columns: `points @ frame` are points in the frame."""
     if baseline is not None:
         direction = baseline[-1] - baseline[0]
     else:
@@ -204,14 +204,14 @@ def _frame(outline: np.ndarray, baseline: np.ndarray | None) -> np.ndarray:
 
 
 def _resampled(points: np.ndarray, step: float) -> np.ndarray:
-    """Points every `step` px or less along a polyline."""
+    """Points along a polyline, at most `step` px apart."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     at = np.linspace(0, lengths[-1], max(2, int(np.ceil(lengths[-1] / step)) + 1))
     return np.column_stack([np.interp(at, lengths, points[:, 0]), np.interp(at, lengths, points[:, 1])])
 
 
 def _centres(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of the outline at each px along the line, and its height there."""
+    """The centre of the outline at each px along the line, and its height there."""
     columns = np.floor(dense[:, 0] - dense[:, 0].min()).astype(int)
     top, bottom = np.full(columns.max() + 1, np.inf), np.full(columns.max() + 1, -np.inf)
     np.minimum.at(top, columns, dense[:, 1])
@@ -222,7 +222,7 @@ def _centres(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(guide: np.ndarray, weights: np.ndarray, least_bend: float) -> Callable[[np.ndarray], np.ndarray]:
-    """y(x) through the guide's points, going on straight at both ends; itself straight if it bends less, or wildly."""
+    """y(x) fitted to the guide's points, extended straight at both ends; straight if it bends little, or wildly."""
     low, high = float(guide[:, 0].min()), float(guide[:, 0].max())
     degree = min(_CURVE_DEGREE, int(high - low))  # no more than the points determine
     chord, fitted = (
@@ -244,7 +244,7 @@ def _curve(guide: np.ndarray, weights: np.ndarray, least_bend: float) -> Callabl
 
 
 def _widened(rails: np.ndarray, margin: float) -> np.ndarray:
-    """The rails further apart, and longer, by `margin` heights on each side."""
+    """The rails moved apart and extended by `margin` heights on each side."""
     across = rails[1] - rails[0]
     wide = np.stack([rails[0] - margin * across, rails[1] + margin * across])
     height = np.linalg.norm(across, axis=1).mean()
@@ -259,7 +259,7 @@ def _between(
 ) -> np.ndarray:
     """The pixels between the rails, uint8 (h, w) or (h, w, C).
 
-    Paper is where they lie outside the outline; if there are neighbours (n, 2), only where they lie in one of these.
+    Pixels outside the outline become paper; with neighbours (n, 2), only those inside one of them.
     """
     lengths = np.linalg.norm(np.diff(rails, axis=1), axis=2).sum(axis=1)
     width = max(1, round(float(lengths.max())))
@@ -271,7 +271,7 @@ def _between(
         raise ImageError(f"a line of {width}x{height} px is over the limit of {_MAX_SIDE} px; shrink the page")
     upper, lower = _along(rails - corner, (np.arange(width) + 0.5) / width)
     down = ((np.arange(height) + 0.5) / height)[:, None]
-    # Pixel centres lie at half px on the page, at whole px for OpenCV.
+    # Pixel centres are at half px in page coordinates, at whole px in OpenCV.
     columns = (upper[:, 0] * (1 - down) + lower[:, 0] * down - 0.5).astype(np.float32)
     rows = (upper[:, 1] * (1 - down) + lower[:, 1] * down - 0.5).astype(np.float32)
     pixels = cv2.remap(page, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -286,7 +286,7 @@ def _between(
 
 
 def _along(rails: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Points (2, n, 2) at `share` (n,) of both rails' length; beyond the ends they go on straight."""
+    """Points (2, n, 2) at `share` (n,) of both rails' length, extrapolated straight beyond the ends."""
     intervals = rails.shape[1] - 1
     position = share * intervals
     index = np.clip(np.floor(position).astype(int), 0, intervals - 1)
@@ -295,7 +295,7 @@ def _along(rails: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _painted(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What is not inside gets the paper's colour: the median of what is, since ink covers less than half of a line."""
+    """Paint pixels outside with the paper's colour: the median inside, as ink covers less than half of a line."""
     if inside.all() or not inside.any():
         return pixels
     height, width = inside.shape

@@ -1,8 +1,8 @@
-"""Encoded images without what their decoders need not see, and refused where decoding would cost out of measure.
+"""Sanitising encoded images: parts that decoders do not need are removed, and files too costly to decode are refused.
 
 Pillow parses headers in Python, chunk by chunk, and some formats nest others, so that a small file can keep it busy
-for minutes, or take gigabytes, before the first pixel. Here each format that is read is walked over first: what does
-not decide the pixels is left out, and what is left is bounded in number.
+for minutes, or take gigabytes, before the first pixel. Here each supported format is scanned first: parts that do not
+affect the pixels are left out, and the number of remaining parts is limited.
 """
 
 import mmap
@@ -10,37 +10,37 @@ import re
 import struct
 from collections.abc import Callable
 
-SLOW_BYTES = 2**20  # of formats that Pillow decodes in Python, about a second of it
+SLOW_BYTES = 2**20  # of formats that Pillow decodes in Python; takes about a second
 _MAX_PARTS = 10_000  # chunks of a PNG; libpng writes one for 8 KiB
 _MAX_SEGMENTS = 1000  # of a JPEG; colour profiles and thumbnails take dozens
-_MAX_SCANS = 100  # of a JPEG; encoders write ten. Each of them goes over all pixels
+_MAX_SCANS = 100  # of a JPEG; encoders write ten. Each one passes over all pixels
 _MAX_BLOCKS = 100_000  # sub-blocks of a GIF before its first image
 _MAX_TAGS = 1000  # of a TIFF or an Exif directory
 _MAX_PAGES = 10_000  # of a TIFF
-_MAX_TAGS_OF_PAGES = 300_000  # together; scanners write some twenty for a page
+_MAX_TAGS_OF_PAGES = 300_000  # in total; scanners write some twenty per page
 _MAX_STRIPS = 65_536  # strips or tiles of a TIFF
 _MAX_J2K_TILES = 1024
 _MAX_J2K_LAYERS = 256
-_LEAST_J2K_PRECINCT = 5  # log2 px of the whole image; its decoder keeps a tree for each, and millions take few bytes
+_LEAST_J2K_PRECINCT = 5  # log2 px of the whole image; the decoder keeps a tree for each; small files can have millions
 _MAX_JP2_HEADER = 100_000  # bytes
 
 _FIRST_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.S)
-_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.S)  # in a scan 00 follows a byte of data, D0-D7 restart it
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.S)  # in a scan, FF 00 is data and D0-D7 are restarts
 _PPM_HEADER = re.compile(rb"P(?:[14](?:SEP\d{1,9}){2}|[2356](?:SEP\d{1,9}){2}SEP(?P<greatest>\d{1,5}))\s".replace(
     b"SEP", rb"(?:\s|#[^\r\n]*[\r\n])+"
 ))  # fmt: skip
 _TIFF_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF = rb"II[*+]\0|MM\0[*+]"
 _STRIP_OFFSETS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 273, 322, 323, 324
-_MAX_TIFF_TILE = 16_777_216  # px; its decoder holds one whole
+_MAX_TIFF_TILE = 16_777_216  # px; the decoder holds one as a whole
 
 
 class StructureError(ValueError):
-    """The message says why an encoded image is not handed to a decoder; it holds nothing of the image's content."""
+    """The message says why an encoded image is not decoded; it repeats nothing of the image's content."""
 
 
 def simplified(encoded: bytes) -> tuple[str, bytes]:
-    """Pillow's name of the format, and the image without what does not matter. Raises StructureError."""
+    """Pillow's name of the format, and the image without irrelevant parts. Raises StructureError."""
     for start, file_format, simplify in _FORMATS:
         if re.match(start, encoded, re.S):
             try:
@@ -51,7 +51,7 @@ def simplified(encoded: bytes) -> tuple[str, bytes]:
 
 
 def sound_exif(exif: bytes) -> bool:
-    """Whether the first directory of Exif data is of a size that Pillow may parse: few tags, no more than the data."""
+    """Whether the first directory of Exif data is safe for Pillow to parse: few tags, within the data."""
     try:
         _check_tiff(exif.removeprefix(b"Exif\0\0"))
     except (StructureError, struct.error, IndexError):
@@ -60,11 +60,11 @@ def sound_exif(exif: bytes) -> bool:
 
 
 def _png(encoded: bytes) -> bytes:
-    """Without text, colour profiles, animation and private chunks."""
+    """The PNG without text, colour profiles, animation and private chunks."""
     kept, once, position = [encoded[:8]], {b"IHDR", b"PLTE", b"tRNS", b"pHYs", b"eXIf", b"IEND"}, 8
     for _ in range(_MAX_PARTS):
         if position + 8 > len(encoded):
-            return b"".join(kept)  # Pillow says that it is truncated
+            return b"".join(kept)  # Pillow will report that it is truncated
         length, kind = struct.unpack_from(">I4s", encoded, position)
         chunk, position = encoded[position : position + 12 + length], position + 12 + length
         if kind == b"IDAT" or (kind in once and (kind != b"eXIf" or sound_exif(chunk[8:-4]))):
@@ -76,7 +76,7 @@ def _png(encoded: bytes) -> bytes:
 
 
 def _jpeg(encoded: bytes) -> bytes:
-    """Without comments, colour profiles, thumbnails and further pictures; at most one segment of Exif and of XMP."""
+    """The JPEG without comments, colour profiles, thumbnails and further images; at most one Exif and XMP segment."""
     kept, wanted, position = [encoded[:2]], [b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"], 2
     for _ in range(_MAX_SEGMENTS):
         found = _FIRST_JPEG_MARKER.search(encoded, position)
@@ -102,7 +102,7 @@ def _jpeg(encoded: bytes) -> bytes:
 
 
 def _scans(encoded: bytes, start: int) -> bytes:
-    """What follows the first header of a scan, to the end of the picture."""
+    """The data after the first scan header, up to the end of the image."""
     position, scans = start, 1
     for _ in range(_MAX_SEGMENTS):
         found = _JPEG_MARKER.search(encoded, position)
@@ -120,7 +120,7 @@ def _scans(encoded: bytes, start: int) -> bytes:
 
 
 def _gif(encoded: bytes) -> bytes:
-    """Without comments and extensions but the one that says which colour is transparent."""
+    """The GIF without comments and extensions, except the one that defines the transparent colour."""
     position = 13 + ((3 << (encoded[10] & 7) + 1) if encoded[10] & 128 else 0)
     kept, control, blocks = encoded[:position], b"", 0
     while (kind := encoded[position]) != ord(","):
@@ -145,14 +145,14 @@ def _tiff(encoded: bytes) -> bytes:
 
 
 def tiff_pages(encoded: bytes | mmap.mmap) -> tuple[int, StructureError | None]:
-    """How many pages of a TIFF may be decoded, in order, and what is wrong with the one after them, if anything is.
+    """Number of leading pages of a TIFF that may be decoded, and what is wrong with the next one, if anything.
 
-    Each page's directory is checked as `simplified` checks the first. Of other formats (0, None). Raises StructureError
-    where there are too many: Pillow takes a time that grows with the square of their number.
+    Each page's directory is checked as `simplified` checks the first. It is (0, None) for other formats. Raises
+    StructureError if there are too many pages, since Pillow's time grows with the square of their number.
     """
     if not re.match(_TIFF, encoded[:4]):
         return 0, None
-    found: set[int] = set()  # where their directories begin; a chain may lead back into itself
+    found: set[int] = set()  # offsets of their directories; the chain may be cyclic
     tags_in_all = 0
     try:
         order, big, start = _first_directory(encoded)
@@ -173,7 +173,7 @@ def tiff_pages(encoded: bytes | mmap.mmap) -> tuple[int, StructureError | None]:
 
 
 def _check_tiff(encoded: bytes) -> None:
-    """Raise StructureError where the first directory has too many tags, or more data than the file holds."""
+    """Raise StructureError if the first directory has too many tags, or more data than the file holds."""
     _check_directory(encoded, *_first_directory(encoded))
 
 
@@ -186,7 +186,7 @@ def _first_directory(encoded: bytes | mmap.mmap) -> tuple[str, bool, int]:
 
 
 def _check_directory(encoded: bytes | mmap.mmap, order: str, big: bool, start: int) -> tuple[int, int]:
-    """How many tags the directory at `start` has, and where it ends. Raises StructureError."""
+    """Number of tags of the directory at `start`, and the offset of its end. Raises StructureError."""
     if start > len(encoded):
         raise StructureError("it is truncated or damaged")
     (tags,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", encoded, start)
@@ -229,7 +229,7 @@ def _ppm(encoded: bytes) -> bytes:
 
 
 def _jp2(encoded: bytes) -> bytes:
-    """The codestream of a JP2 file must have the size that its header says, for the header's is what is checked."""
+    """Check that the codestream of a JP2 file has the size in its header, which is the one compared with the limits."""
     position, size = 0, None
     for _ in range(100):
         length, kind = struct.unpack_from(">I4s", encoded, position)
@@ -260,7 +260,7 @@ def _j2k(encoded: bytes) -> bytes:
 
 
 def _check_codestream(encoded: bytes, start: int) -> tuple[int, int]:
-    """Width and height of a JPEG 2000 codestream. Raises StructureError where it has very many tiles or precincts."""
+    """Width and height of a JPEG 2000 codestream. Raises StructureError if it has too many tiles or precincts."""
     right, lower, left, upper, *tile = struct.unpack_from(">8I", encoded, start + 8)
     components = struct.unpack_from(">H", encoded, start + 40)[0]
     width, height = right - left, lower - upper
@@ -272,11 +272,11 @@ def _check_codestream(encoded: bytes, start: int) -> tuple[int, int]:
     position, part_end = start + 2, None
     for _ in range(100_000):
         if position + 4 > len(encoded):
-            break  # Pillow says that it is truncated
+            break  # Pillow will report that it is truncated
         marker, length = struct.unpack_from(">HH", encoded, position)
         if marker == 0xFFD9:
             break
-        if marker == 0xFF90:  # the head of a part of a tile, up to `length` bytes from here
+        if marker == 0xFF90:  # start of a tile-part (SOT)
             part = struct.unpack_from(">I", encoded, position + 6)[0]
             part_end = position + part if part else len(encoded)
         elif marker == 0xFF93:
@@ -291,7 +291,7 @@ def _check_codestream(encoded: bytes, start: int) -> tuple[int, int]:
 
 
 def _check_precincts(segment: bytes, of_all: bool) -> None:
-    """Raise StructureError where a segment COD (of all components) or COC (of one) asks for too much."""
+    """Raise StructureError if a COD segment (for all components) or COC segment (for one) is too costly to decode."""
     style, levels, sizes = (segment[0], segment[5], segment[10:]) if of_all else (segment[1], segment[2], segment[7:])
     if of_all and struct.unpack_from(">H", segment, 2)[0] > _MAX_J2K_LAYERS:
         raise StructureError(f"a JPEG 2000 of more than {_MAX_J2K_LAYERS} layers")

@@ -1,4 +1,4 @@
-"""Pictures as data URIs, for pages that show them without another file."""
+"""Images as data URIs, for self-contained HTML pages."""
 
 import base64
 import io
@@ -9,13 +9,13 @@ from PIL import Image
 
 
 def picture_uri(rgb: np.ndarray, scale: float = 1.0, *, form: Literal["JPEG", "WEBP"], quality: int) -> str:
-    """`rgb` as a data URI, shrunk where `scale` is below 1; it is never made larger.
+    """`rgb` as a data URI, shrunk if `scale` is below 1, but never enlarged.
 
     Args:
         rgb: uint8 (H, W, 3), H and W at least 1.
-        scale: Of width and height; 1 px is left at least.
-        form: Of the file within.
-        quality: Of its compression, 0 to 100.
+        scale: Factor of width and height; at least 1 px is left.
+        form: Format of the embedded file.
+        quality: Quality of its compression, 0 to 100.
 
     >>> picture_uri(np.zeros((40, 200, 3), np.uint8), 0.5, form="WEBP", quality=45)[:32]
     'data:image/webp;base64,UklGRkIAA'

@@ -1,8 +1,8 @@
-"""Add a line to an LMDB that is there already, or begin one with it.
+"""Append a line to an existing LMDB, or start a new one with it.
 
-Each line is one transaction, flushed to the disk before `append_record` returns: after a kill, a crash or a full disk
-the LMDB is as it was before that line or after it. Nothing that is stored is written again but `num-samples`.
-Several processes may add to one LMDB: lmdb's own lock file lets them take turns.
+Each line is one transaction, flushed to disk before `append_record` returns: after a kill, a crash or a full disk the
+LMDB is intact, with or without that line. Of the existing records only `num-samples` is rewritten.
+Several processes may append to one LMDB: lmdb's own lock file makes them take turns.
 """
 
 import os
@@ -24,16 +24,16 @@ _turn = threading.Lock()  # lmdb refuses to open the same files twice in a proce
 
 
 def append_record(path: str | os.PathLike[str], record: Record) -> int:
-    """Store `record` behind the last sample of the LMDB folder `path`; where there is none, it begins one.
+    """Append `record` to the LMDB folder `path`, which is created if it does not exist.
 
-    Image and label are checked and stored as `lmdb.build` does it.
+    Image and label are checked and stored as in `lmdb.build`.
 
     Returns:
-        How many samples the LMDB now holds.
+        The number of samples that the LMDB now holds.
 
     Raises:
-        ImageError, LabelError, DataError: The record is no sample.
-        LmdbError: `path` is no whole LMDB of lines, this process reads it at the moment, or it cannot be written.
+        ImageError, LabelError, DataError: The record is not a valid sample.
+        LmdbError: `path` is not an intact LMDB of lines, is being read by this process, or cannot be written.
     """
     outcome = sample_of(record)
     if isinstance(outcome, BadRecord):
@@ -45,19 +45,19 @@ def append_record(path: str | os.PathLike[str], record: Record) -> int:
 
 
 def _begin(target: Path, sample: Sample) -> int:
-    with ResumableWriter(target, secrets.token_hex(8)) as writer:  # what a crash left of another is thrown away
+    with ResumableWriter(target, secrets.token_hex(8)) as writer:  # discards remains of a crash
         writer.add(sample)
         writer.finish()
     return 1
 
 
 def _add(target: Path, sample: Sample) -> int:
-    len(LmdbReader(target))  # raises where it is not whole; nobody holds it afterwards
+    len(LmdbReader(target))  # raises if it is not intact; no reference is kept
     try:
         size = max(_LEAST_MAP_SIZE, 2 * os.path.getsize(data_file(os.fspath(target))) + 2 * len(sample.image))
         with lmdb.open(os.fsencode(target), subdir=target.is_dir(), map_size=size) as environment:
             with environment.begin(write=True) as transaction:
-                count = int(transaction.get(COUNT_KEY.encode("ascii"), b""))  # by others it may have grown meanwhile
+                count = int(transaction.get(COUNT_KEY.encode("ascii"), b""))  # may have grown meanwhile
                 for key, value in sample.records(count):
                     if not transaction.put(key.encode("ascii"), value, overwrite=False):
                         raise LmdbError(f"{target}: holds key {key} beyond its {count} samples; {VALIDATE}")

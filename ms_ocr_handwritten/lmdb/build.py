@@ -1,9 +1,9 @@
-"""Make an LMDB of the lines that people have, in any of `data.formats`.
+"""Build an LMDB from lines in any of `data.formats`.
 
-    sources -> records -> checked and encoded samples -> the LMDB; what is no sample -> the report
+    sources -> records -> checked and encoded samples -> the LMDB; invalid records -> the report
 
-Text is stored as it stands, not folded; an image file is stored byte for byte, once it is known to decode; what has to
-be encoded (bitmaps of CASIA, lines cut out of pages) becomes a PNG.
+Text is stored unchanged, not folded; an image file is stored byte for byte, once it is known to decode; images that
+have to be encoded (CASIA's bitmaps, lines cut out of pages) become PNGs.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ from .open import absolute
 from .resumable import ResumableWriter, Sample, SkippedSample
 from .store import SIDE_KEYS
 
-Progress = Callable[[int, "int | None"], None]  # called with (records done, records in all, if that is known)
+Progress = Callable[[int, "int | None"], None]  # called with (records done, total records or None)
 OnBad = Literal["error", "skip"]
 
 _NORMALISE = {"nfc": partial(unicodedata.normalize, "NFC"), "nfkc": partial(unicodedata.normalize, "NFKC")}
-_GROUP = 16  # records that a thread is given at once
-_SHOWN = 3  # places that a remark names
-# Level 1 and no filter: ink on plain paper is packed in half of the time, and no worse, than with OpenCV's own choice.
+_GROUP = 16  # records passed to a thread at once
+_SHOWN = 3  # places named in a remark
+# Level 1 without a filter compresses ink on plain paper in half the time of OpenCV's default, and no worse.
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Remark:
-    """Samples that were stored though something is odd: a kind of `labels.KINDS`, how many, the first places."""
+    """Samples that were stored although something is odd: a kind of `labels.KINDS`, their number, the first places."""
 
     kind: str
     samples: int
@@ -61,9 +61,9 @@ class Remark:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What `build_lmdb` did: `written` samples are in `path`, `skipped` ones are not.
+    """The result of `build_lmdb`: `written` samples are in `path`, `skipped` ones are not.
 
-    resumed: records that an earlier, interrupted run had dealt with
+    resumed: number of records already processed by an earlier, interrupted run
     """
 
     path: str
@@ -75,11 +75,11 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to read the sources and what to do with a label.
+    """How to read the sources and process labels.
 
-    form: name of `data.formats.FORMATS`; '' to find out
+    form: a name in `data.formats.FORMATS`; '' to detect it
     normalise: Unicode normalisation of the labels ("nfc", "nfkc"), None for none
-    threads: that check and encode images
+    threads: number of threads that check and encode images
     """
 
     form: str = ""
@@ -98,21 +98,21 @@ def build_lmdb(
 ) -> BuildReport:
     """Store the lines of `sources` as the LMDB folder `out`.
 
-    An interrupted build that is started again with the same sources and options goes on where it was; of their files
-    names, sizes and times are compared.
+    An interrupted build continues if it is started again with the same sources and options; the names, sizes and times
+    of their files are compared.
 
     Args:
         out: a folder that does not exist yet.
         sources: a path of any format, a `datasets.Dataset` or `MsDataset`, or a list of these.
-        image_root: where relative names of images are looked up; stands for `options.read.image_root`.
-        on_bad_sample: "error" raises at the first record that is no sample, "skip" leaves such records out and lists
-            them in the report.
-        progress: called with (records done, records in all or None).
+        image_root: the folder for relative image names; replaces `options.read.image_root`.
+        on_bad_sample: "error" raises at the first invalid record, "skip" leaves such records out and lists them in the
+            report.
+        progress: called with (records done, total records or None).
         options: formats, columns, normalisation.
 
     Raises:
-        DataError, LabelError, ImageError: a source or, with "error", a record of it is not as it should be; the message
-            names file and record.
+        DataError, LabelError, ImageError: a source or, with "error", one of its records is invalid; the message names
+            file and record.
         LmdbError: `out` exists already, is being written by another process, or no sample is left.
     """
     if on_bad_sample not in ("error", "skip"):
@@ -141,7 +141,7 @@ def build_lmdb(
 
 @dataclass(frozen=True)
 class _Source:
-    """Something to read: what it is (to tell one build from another), its records, and about how many there are."""
+    """An input: its identity (to tell one build from another), its records, and their approximate number."""
 
     identity: str
     records: Callable[[], Records]
@@ -167,7 +167,7 @@ def _open(source: Any, form: str, read: ReadOptions) -> _Source:
 
 
 def _state_of(path: Path) -> str:
-    """Digest of the name, size and time of a file, or of all below a folder: another state is another source."""
+    """Digest of the name, size and time of a file, or of all files in a folder, to detect changed sources."""
     digest = hashlib.sha256()
     for file in [path] if not path.is_dir() else sorted(path.rglob("*")):
         try:
@@ -190,7 +190,7 @@ def _write(
     total = _total(inputs) if progress is not None else None
     records = chain.from_iterable(one.records() for one in inputs)
     for _ in islice(records, writer.resumed):
-        pass  # their images are neither opened nor cut
+        pass  # without opening or cutting their images
     for outcome in _in_order(partial(sample_of, normalise=options.normalise), records, options.threads):
         if isinstance(outcome, BadRecord):
             if on_bad == "error":
@@ -202,7 +202,7 @@ def _write(
             for kind, _ in label_faults(sample.label):
                 number, first = writer.remarks.get(kind, (0, []))
                 writer.remarks[kind] = (number + 1, [*first, where][:_SHOWN])
-            writer.add(sample)  # which may store the remarks, too
+            writer.add(sample)  # may also store the remarks
         if progress is not None:
             progress(writer.records, total)
     if progress is not None:
@@ -212,17 +212,17 @@ def _write(
 def _total(inputs: list[_Source]) -> int | None:
     try:
         counts = [one.count() for one in inputs]
-    except (DataError, OSError):  # reading says what is wrong
+    except (DataError, OSError):  # reported when reading
         return None
     return None if None in counts else sum(one or 0 for one in counts)
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: int) -> Iterator[Result]:
-    """`work(item)` of all items, in their order, by threads; few are held at a time."""
+    """Yield `work(item)` of all items in order, computed by threads; only a few are held at a time."""
 
     def work_through(group: deque[Item]) -> list[Result]:
         done = []
-        while group:  # each item is let go of: the last line of a page takes the page's pixels along
+        while group:  # items are released one by one: the last line of a page frees the page's pixels
             done.append(work(group.popleft()))
         return done
 
@@ -241,7 +241,7 @@ def _in_order(work: Callable[[Item], Result], items: Iterator[Item], threads: in
 
 
 def sample_of(record: Record | BadRecord, normalise: str | None = None) -> tuple[str, Sample] | BadRecord:
-    """Where the record stands and what is stored of it, or why there is nothing."""
+    """The record's place and the sample to store, or the record with its error if it is invalid."""
     if isinstance(record, BadRecord):
         return record
     try:
@@ -252,7 +252,7 @@ def sample_of(record: Record | BadRecord, normalise: str | None = None) -> tuple
         return BadRecord(record.where, error)
     except ImageError as error:
         return BadRecord(record.where, ImageError(f"{record.where}: {_named(record)}{error}"))
-    except Exception as error:  # what nobody foresaw of one record is listed, too, and ends no build of a million
+    except Exception as error:  # unforeseen errors of one record are listed, too, and do not end the build
         return BadRecord(record.where, DataError(f"{record.where}: cannot be made a sample ({error!r})"))
     beside = {kind: getattr(record, kind) for kind in SIDE_KEYS if getattr(record, kind)}
     return record.where, Sample(image, label, beside)
@@ -274,7 +274,7 @@ def _named(record: Record) -> str:
 
 
 def _encoded(record: Record) -> bytes:
-    """The bytes to store: those of the file, once they are known to decode to a line, or a PNG. Raises ImageError."""
+    """The bytes to store: the file's own, once known to decode to a line, or a PNG. Raises ImageError."""
     image = record.image() if callable(record.image) else record.image
     if isinstance(image, np.ndarray):
         return encode_line(image)
@@ -288,11 +288,11 @@ def _encoded(record: Record) -> bytes:
 
 
 def encode_line(image: np.ndarray) -> bytes:
-    """A line, uint8 (H, W) or (H, W, 3) as BGR, as a PNG. Raises ImageError where it is no line."""
+    """Encode a line, uint8 (H, W) or BGR (H, W, 3), as a PNG. Raises ImageError if it is not a line."""
     height, width = image.shape[:2]
     if not height or not width:
         raise ImageError(f"a picture of {width} x {height} px holds no pixel")
     scaled = scaled_width(width, height)
     if scaled == 0 or line_chunks(scaled) > MAX_CHUNKS:
-        line_canvas(np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image)  # which says what is wrong
+        line_canvas(np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image)  # raises with the reason
     return cv2.imencode(".png", image, _PNG)[1].tobytes()

@@ -1,6 +1,6 @@
-"""Look at an LMDB of lines as a whole: `inspect_lmdb` sums it up, `validate_lmdb` lists what is wrong with it.
+"""Examining an LMDB of lines: `inspect_lmdb` summarises it, `validate_lmdb` lists its faults.
 
-Neither changes anything, and neither holds more than one image at a time.
+Both are read-only and hold at most one image at a time.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from .labels import label_faults, vocabulary_faults
 from .open import SharedEnvironment, absolute, data_file, shared_environment
 from .store import COUNT_KEY, LmdbReader, decode_label, image_key, label_key, stored_count
 
-Progress = Callable[[int, int], None]  # called with (samples done, samples in all)
+Progress = Callable[[int, int], None]  # called with (samples done, total samples)
 
-KEYS = "all keys"  # in a Problem, where no one key is to blame
+KEYS = "all keys"  # in a Problem that is not about a single key
 _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the median and the greatest of some values; zeros where there are none."""
+    """Minimum, median and maximum of some values; zeros if there are none."""
 
     minimum: float
     median: float
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an LMDB holds. Sizes in px as the image files state them; labels as stored, not folded.
+    """Summary of an LMDB. Sizes in px are those declared by the image files; labels are as stored, not folded.
 
     image_formats: Pillow's names -> images
     label_lengths: number of characters -> labels, ascending
@@ -63,7 +63,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault: `key` of the record, `kind` as `validate_lmdb` lists them, `detail` for a reader."""
+    """One fault: the record's `key`, its `kind` (see `validate_lmdb`), and a readable `detail`."""
 
     key: str
     kind: str
@@ -72,7 +72,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What `validate_lmdb` found: `samples` records were looked at, `count` is `num-samples` (None if unusable)."""
+    """The result of `validate_lmdb`: `samples` were examined, `count` is `num-samples` (None if unusable)."""
 
     path: str
     count: int | None
@@ -81,7 +81,7 @@ class ValidationReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     @property
@@ -91,9 +91,9 @@ class ValidationReport:
 
 
 def inspect_lmdb(path: str | os.PathLike, progress: Progress | None = None) -> Summary:
-    """Sizes, formats, label lengths and characters of the LMDB `path`. Image headers are read, not the pixels.
+    """Sizes, formats, label lengths and characters of the LMDB `path`. Only the headers of images are read.
 
-    A record that cannot be read is listed in the summary. Raises LmdbError as LmdbReader does for the whole.
+    Records that cannot be read are listed in the summary. Raises LmdbError for the LMDB as a whole, as LmdbReader does.
     """
     reader = LmdbReader(path)
     formats: Counter[str] = Counter()
@@ -146,21 +146,19 @@ def validate_lmdb(
 ) -> ValidationReport:
     """Every fault of the LMDB `path`, sample by sample; characters and alignment only with a `vocabulary`.
 
-    Kinds: `count` (num-samples missing, no number, or not the number of samples there), `key` (an image or label
+    Kinds: `count` (num-samples missing, not a number, or not the actual number of samples), `key` (an image or label
     key that is not a number of nine digits from 1), `missing` (an image, a label or both), `beyond-count` (a
-    sample that num-samples leaves out), `image` (cannot be decoded, or no line), `label` (not UTF-8),
+    sample not covered by num-samples), `image` (cannot be decoded, or not a line), `label` (not UTF-8),
     `damaged` (pages of the file that cannot be read), those of `labels.KINDS`, and with a vocabulary those of
     `labels.vocabulary_faults`.
 
-    All this is looked at in a child process: damaged pages can end the process that reads them, and that is then
-    the last problem. Raises LmdbError where the path is no LMDB.
+    It runs in a child process, since damaged pages can end the process that reads them, which is then reported as
+    the last problem. Raises LmdbError if the path is not an LMDB.
     """
     path = absolute(path)
     data_file(path)
     found = _in_child(path, vocabulary, progress, walk=True)
-    if (
-        found.death and found.place == KEYS
-    ):  # it died of the list of keys, without which they can be looked up one by one
+    if found.death and found.place == KEYS:  # it died while listing the keys; they can be looked up one by one instead
         death, found = found.death, _in_child(path, vocabulary, progress, walk=False)
         found.problems.insert(0, Problem(KEYS, "damaged", f"reading them ended the process ({death})"))
     if found.death:
@@ -171,7 +169,7 @@ def validate_lmdb(
 
 @dataclass
 class _Findings:
-    """What a child has said so far; `place` is the key that it was looking at, `death` how it ended early."""
+    """Findings of a child so far; `place` is the key it was examining, `death` how it died, if it did."""
 
     place: str = COUNT_KEY
     count: int | None = None
@@ -200,7 +198,7 @@ def _in_child(path: str, vocabulary: Vocabulary | None, progress: Progress | Non
 
 
 def examine(path: str, vocabulary: Vocabulary | None, walk: bool) -> Iterator[Problem | str | int | tuple[int, int]]:
-    """What `validate_lmdb` hears: problems, keys before they are read, the count, (samples done, samples in all)."""
+    """Events for `validate_lmdb`: problems, keys before they are read, the count, (samples done, total samples)."""
     shared = shared_environment(path)
     count = None
     try:
@@ -226,9 +224,9 @@ def examine(path: str, vocabulary: Vocabulary | None, walk: bool) -> Iterator[Pr
 def _present_samples(
     shared: SharedEnvironment, path: str, count: int | None, walk: bool, present: list[int]
 ) -> Iterator[Problem]:
-    """Fills `present` with the indices (from 0) of which an image or a label is there; the keys that are malformed.
+    """Fill `present` with the indices (from 0) that have an image or a label; yields problems of malformed keys.
 
-    Without a `walk` over all keys, or where they cannot be read, each that there may be is looked up.
+    Without a `walk` over all keys, or if they cannot be listed, every possible key is looked up.
     """
     indices: set[int] = set()
     if walk:
@@ -247,7 +245,7 @@ def _present_samples(
             walk = False
     if not walk:
         for index in range(min(max(count or 0, shared.most_records // 2), shared.most_records)):
-            with contextlib.suppress(LmdbError):  # named when the sample is looked at
+            with contextlib.suppress(LmdbError):  # reported when the sample is checked
                 if shared.get(image_key(index), path) is None and shared.get(label_key(index), path) is None:
                     continue
             indices.add(index)
@@ -255,7 +253,7 @@ def _present_samples(
 
 
 def _index_of(raw: bytes) -> tuple[int | None, Problem | None]:
-    """The sample that a key belongs to, or what is wrong with the key; neither for a key of the user's own."""
+    """The sample that a key belongs to, or what is wrong with the key; neither for the user's own keys."""
     key = raw.decode("utf-8", "backslashreplace")
     kind, dash, number = key.partition("-")
     if kind not in ("image", "label") or not dash:
@@ -272,7 +270,7 @@ def _index_of(raw: bytes) -> tuple[int | None, Problem | None]:
 
 
 def _gaps(present: list[int]) -> Iterator[Problem]:
-    """One problem for each run of samples of which neither image nor label is there."""
+    """One problem for each run of samples that have neither image nor label."""
     previous = -1
     for index in present:
         if index > previous + 1:
@@ -314,5 +312,5 @@ def _check_sample(shared: SharedEnvironment, path: str, index: int, vocabulary: 
 
 
 def line_columns(image: bytes) -> int:
-    """Columns that the network gives to an encoded image of a line. Raises ImageError where it is none."""
+    """Number of network columns for an encoded image of a line. Raises ImageError if it is not one."""
     return canvas_columns(line_canvas(load_image(image)).chunks)

@@ -1,7 +1,7 @@
-"""A generator that runs in a process of its own, because what it reads may end that process.
+"""Running a generator in a separate process, because what it reads may end that process.
 
-The child is a fresh interpreter rather than a fork, which threads of the parent could have left in any state, and
-rather than one of multiprocessing, which would import the caller's script again.
+The child is a new interpreter: a fork could inherit any state from the parent's threads, and multiprocessing would
+import the caller's script again.
 """
 
 import importlib
@@ -17,19 +17,19 @@ from ..errors import OcrError
 
 
 class ChildDied(Exception):
-    """How it ended, for people."""
+    """The message says how the child ended."""
 
 
 def events_of_child(generator: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
-    """What `generator(*arguments)` yields in a child; events and arguments are pickled, `generator` is imported there.
+    """Yield what `generator(*arguments)` yields in a child; events and arguments are pickled, `generator` is imported.
 
-    Raises what it raises of OcrError, and ChildDied if it ends in any other way than by coming to its end.
+    Raises the generator's OcrError, or ChildDied if it ends in any other way than by being exhausted.
     """
     with subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # where assertions of C libraries go
+        stderr=subprocess.DEVNULL,  # C libraries print assertions there
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     ) as child:
         assert child.stdin and child.stdout  # both are pipes

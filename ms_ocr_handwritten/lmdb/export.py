@@ -1,8 +1,8 @@
-"""The way back: an LMDB as image files with a table of their labels, or as Parquet.
+"""Exporting an LMDB as image files with a table of labels, or as Parquet.
 
-folder     images/0000/000000001.png ..., labels.tsv: file TAB text TAB writer TAB page (a header says so)
-rec_gt     the same, as PaddleOCR reads it: rec_gt.txt, file TAB text
-parquet    data-00000.parquet ...: image {bytes, path}, text, writer, page; `datasets` and its viewers know the image
+folder     images/0000/000000001.png ..., labels.tsv: file TAB text TAB writer TAB page (with a header)
+rec_gt     the same in PaddleOCR's format: rec_gt.txt, file TAB text
+parquet    data-00000.parquet ...: image {bytes, path}, text, writer, page; `datasets` and its viewers show the images
 """
 
 import json
@@ -18,7 +18,7 @@ from .open import absolute
 from .resumable import SkippedSample
 from .store import LmdbReader
 
-_IN_TABLE = {"folder": ("text", "writer", "page"), "rec_gt": ("text",), "parquet": ()}  # what a row of it holds
+_IN_TABLE = {"folder": ("text", "writer", "page"), "rec_gt": ("text",), "parquet": ()}  # fields of a row
 TARGETS = tuple(_IN_TABLE)
 
 _PER_FOLDER = 10_000  # files in one folder
@@ -37,7 +37,7 @@ _SIGNATURES = (
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_lmdb` wrote to `path`; `skipped` records could not be read, or have no place in a table."""
+    """The result of `export_lmdb` in `path`; `skipped` records could not be read, or do not fit in a table."""
 
     path: str
     written: int
@@ -56,18 +56,18 @@ class _Line:
 def export_lmdb(
     path: str | os.PathLike, out: str | os.PathLike, to: str, progress: Callable[[int, int], None] | None = None
 ) -> ExportReport:
-    """Write the samples of the LMDB `path` as the new folder `out`, which is there whole or not at all.
+    """Write the samples of the LMDB `path` as the new folder `out`, which appears only when it is complete.
 
-    Records that cannot be read are left out and listed; so are, in tables, those whose text, writer or page holds a tab
-    or a line break.
-    Raises LmdbError where the path is no LMDB, OutputError where `out` exists or cannot be written.
+    Records that cannot be read are left out and listed; so are, for tables, those whose text, writer or page holds a
+    tab or a line break.
+    Raises LmdbError if the path is not an LMDB, OutputError if `out` exists or cannot be written.
     """
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}; give one of {', '.join(TARGETS)}")
     reader, target = LmdbReader(path), Path(absolute(out))
     if os.path.lexists(target):
         raise OutputError(f"{target}: exists already and is left as it is; choose another path")
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.exporting")  # one for each of two at once
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.exporting")  # unique for concurrent exports
     skipped: list[SkippedSample] = []
     try:
         partial.mkdir(parents=True)
@@ -137,7 +137,7 @@ def _as_parquet(lines: Iterator[_Line], folder: Path) -> int:
         name: {"dtype": "string", "_type": "Value"} for name in ("text", "writer", "page")
     }
     schema = pyarrow.schema([("image", image), ("text", text), ("writer", text), ("page", text)]).with_metadata(
-        {"huggingface": json.dumps({"info": {"features": features}})}  # so that `datasets` sees pictures
+        {"huggingface": json.dumps({"info": {"features": features}})}  # so that `datasets` decodes the images
     )
     written = shard = 0
     line = next(lines, None)

@@ -1,4 +1,4 @@
-"""What is wrong with a label: by itself, and beside a vocabulary and its line."""
+"""Faults of a label: by itself, and with respect to a vocabulary and its line."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from ..geometry import COLUMN_WIDTH, canvas_columns
 from ..image import LineCanvas
 from ..vocab import Vocabulary, described, fold_full_width
 
-KINDS = {  # what a label is that has the fault
+KINDS = {  # description of a label with the fault
     "empty-label": "without a character",
     "control-character": "with a line break or another control character",
     "spaces": "with a leading, trailing or double space",
@@ -18,7 +18,7 @@ _SPACES = " \u3000"  # the latter is folded to the former before training
 
 
 def label_faults(label: str) -> Iterator[tuple[str, str]]:
-    """(kind, detail for a reader) of every fault; the kinds are those of KINDS."""
+    """Yield (kind, readable detail) of every fault; the kinds are those of KINDS."""
     if not label.strip():
         yield "empty-label", f"the label is {label!r}"
         return
@@ -38,11 +38,11 @@ def label_faults(label: str) -> Iterator[tuple[str, str]]:
 
 
 def vocabulary_faults(label: str, vocabulary: Vocabulary, canvas: LineCanvas | None) -> Iterator[tuple[str, str]]:
-    """(kind, detail) of the faults of a label beside its vocabulary and the canvas of its line (None: unreadable).
+    """Yield (kind, detail) of faults with respect to the vocabulary and the canvas of the line (None: unreadable).
 
     Kinds: `unknown-character` (after folding full-width forms); `alignment`, the label needs more columns than the
     canvas has, so it cannot be learnt; `crowded`, it needs more than the line itself covers, so that some of it
-    can only fall on padding. A decomposed label is looked at as NFC would have it.
+    has to fall on padding. A decomposed label is checked in NFC.
     """
     folded = fold_full_width(unicodedata.normalize("NFC", label))
     if not folded.strip():
@@ -69,5 +69,5 @@ def vocabulary_faults(label: str, vocabulary: Vocabulary, canvas: LineCanvas | N
 
 
 def _covered(canvas: LineCanvas) -> int:
-    """Columns that the line itself reaches."""
+    """Number of columns covered by the line itself."""
     return -(-canvas.width // COLUMN_WIDTH)

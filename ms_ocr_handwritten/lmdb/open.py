@@ -1,4 +1,4 @@
-"""Open an LMDB for reading, once per process and file, also across forks.
+"""Opening an LMDB for reading, once per process and file, also across forks.
 
 lmdb refuses to open the same files twice in one process, and an open environment must not be used across a fork.
 So all readers of a process share one environment per file, and a forked child opens its own.
@@ -14,29 +14,29 @@ import lmdb
 
 from ..errors import LmdbError
 
-LEAST_RECORD = 16  # bytes of a page that one takes: a pointer, a header, a key
+LEAST_RECORD = 16  # bytes that a record takes in a page at least: a pointer, a header, a key
 
 
 class SharedEnvironment:
     """An open environment and, once a reader has checked it, its number of samples.
 
-    It stays open while someone holds this object; take it from `shared_environment` and do not copy the field.
+    It stays open while this object is referenced; get it from `shared_environment` and do not copy the field.
     """
 
     def __init__(self, environment: lmdb.Environment, file: str) -> None:
         self.environment = environment
         self.pid = os.getpid()
         self.count: int | None = None
-        self._descriptor = os.open(file, os.O_RDONLY)  # of this very file, also once another has its name
+        self._descriptor = os.open(file, os.O_RDONLY)  # of this file, even if another one takes its name
         self._size = os.fstat(self._descriptor).st_size
         weakref.finalize(self, os.close, self._descriptor)
-        self._ended = threading.Condition()  # notified when a transaction is
+        self._ended = threading.Condition()  # notified when a transaction ends
         self._transactions = 0
 
     def get(self, key: str, path: str) -> bytes | None:
-        """The value of `key`, None where it is missing. Raises LmdbError, naming `path`, where the LMDB is damaged."""
+        """The value of `key`, None if it is missing. Raises LmdbError, naming `path`, if the LMDB is damaged."""
         try:
-            # Reading a page that the file has no longer ends the process: it may have been cut since it was opened.
+            # Reading a page beyond the file's end kills the process; the file may have been truncated since opening.
             if os.fstat(self._descriptor).st_size < self._size:
                 raise LmdbError(f"{path}: was truncated while it was open; copy or build the LMDB again")
             with self.reading() as transaction:
@@ -47,13 +47,13 @@ class SharedEnvironment:
 
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
-        """A transaction. Where another process has made the file outgrow the map, it is mapped anew before."""
+        """A read transaction; remaps the file first if another process has made it outgrow the map."""
         with self._ended:
             try:
                 transaction = self.environment.begin()
             except lmdb.MapResizedError:
-                self._ended.wait_for(lambda: not self._transactions)  # whose pages would be gone
-                self.environment.set_mapsize(0)  # as large as the file says
+                self._ended.wait_for(lambda: not self._transactions)  # their pages would be unmapped
+                self.environment.set_mapsize(0)  # the size declared in the file
                 self._size = os.fstat(self._descriptor).st_size
                 transaction = self.environment.begin()
             self._transactions += 1
@@ -67,15 +67,15 @@ class SharedEnvironment:
 
     @property
     def most_records(self) -> int:
-        """As many as the file can hold, and no more than its header says."""
-        with self._ended:  # so that nobody maps the file anew meanwhile
+        """Upper bound on the number of records, by the file's size and its header."""
+        with self._ended:  # so that nobody remaps the file meanwhile
             return min(self._size // LEAST_RECORD, int(self.environment.stat()["entries"]))
 
 
 def shared_environment(path: str) -> SharedEnvironment:
-    """The one environment of this process for the LMDB `path`, a folder or a file.
+    """This process's only environment for the LMDB `path`, a folder or a file.
 
-    Raises LmdbError where the path holds no LMDB, a truncated one, or one that other code of the process has open.
+    Raises LmdbError if the path holds no LMDB, a truncated one, or one opened by other code of the process.
     """
     file = data_file(path)
     status = os.stat(file)
@@ -84,10 +84,10 @@ def shared_environment(path: str) -> SharedEnvironment:
 
 
 class _ProcessRegistry:
-    """What one process has open, by (device, inode) of the data file: the identity that lmdb itself goes by.
+    """The open environments of one process, by (device, inode) of the data file, which lmdb itself uses as identity.
 
-    The environments are held here and closed under the lock alone. Were they left to the garbage collector, a
-    thread could ask for one after its last holder is gone and before it is closed, and lmdb would refuse.
+    The environments are held here and closed only under the lock. If they were left to the garbage collector, a
+    thread could request one after its last holder is gone but before it is closed, and lmdb would refuse.
     """
 
     def __init__(self) -> None:
@@ -107,14 +107,14 @@ class _ProcessRegistry:
             return shared
 
     def close(self, identity: tuple[int, int]) -> None:
-        """Close the environment of `identity`, where there is one."""
+        """Close the environment of `identity`, if there is one."""
         environment, _ = self._open.pop(identity, (None, _nobody))
         if environment is not None:
             environment.close()
 
     def _close_unused(self, _: object) -> None:
-        # The garbage collector may call this in the middle of `shared`, which must not wait for itself. What stays
-        # open then is used again, or closed with the next one.
+        # The garbage collector may call this in the middle of `shared`, which must not deadlock. What stays open then
+        # is reused, or closed with the next one.
         if self._lock.acquire(blocking=False):
             try:
                 for identity in [identity for identity, (_, holder) in self._open.items() if holder() is None]:
@@ -123,7 +123,7 @@ class _ProcessRegistry:
                 self._lock.release()
 
 
-# By process id, so that a forked child has a registry and a lock of its own; the parent's lock may be held forever.
+# By process id, so that a forked child has its own registry and lock; the parent's lock may be held forever.
 _registries: dict[int, _ProcessRegistry] = {}
 
 
@@ -132,14 +132,14 @@ def _nobody() -> None:
 
 
 def _close_inherited(identity: tuple[int, int]) -> None:
-    """Close this process's copy of an environment that came with a fork: lmdb would refuse to open it again."""
+    """Close this process's copy of an environment inherited by a fork: lmdb would refuse to open it again."""
     for pid, registry in list(_registries.items()):
         if pid != os.getpid():
             registry.close(identity)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """`os.path.abspath`. Raises LmdbError where a relative path has no working directory to start from."""
+    """`os.path.abspath`. Raises LmdbError if the path is relative and the working directory no longer exists."""
     try:
         return os.path.abspath(path)
     except OSError as error:
@@ -147,7 +147,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def data_file(path: str) -> str:
-    """The file that holds the data of the LMDB `path` (a folder or a file). Raises LmdbError where there is none."""
+    """The data file of the LMDB `path` (a folder or a file). Raises LmdbError if there is none."""
     file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
     if os.path.isfile(file):
         return file
@@ -162,7 +162,7 @@ def data_file(path: str) -> str:
 def _open_environment(path: str, file: str) -> lmdb.Environment:
     if os.path.getsize(file) == 0:
         raise LmdbError(f"{path}: {os.path.basename(file)} is empty; copy or build the LMDB again")
-    try:  # a name as bytes, as lmdb takes no text that is no UTF-8
+    try:  # a path in bytes, since lmdb does not accept str that is not valid UTF-8
         environment = lmdb.open(
             os.fsencode(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
         )
@@ -182,7 +182,7 @@ def _open_environment(path: str, file: str) -> lmdb.Environment:
 
 
 def _check_size(environment: lmdb.Environment, path: str, file: str) -> None:
-    """Raise LmdbError where the file is shorter than its pages: reading past its end would kill the process."""
+    """Raise LmdbError if the file is shorter than its pages: reading past its end would kill the process."""
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = os.path.getsize(file)
     if size < needed:

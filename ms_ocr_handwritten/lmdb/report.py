@@ -1,6 +1,6 @@
-"""What an LMDB holds, for a person to judge: lines, characters, classes, widths, label lengths, what is there twice.
+"""A report on an LMDB for people: lines, characters, classes, widths, label lengths, duplicate images.
 
-`describe_lmdb` finds it out, `html_page` draws it.
+`describe_lmdb` collects it, `html_page` renders it.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ class Description:
 
     summary: sizes, formats, label lengths, characters
     widths: px of a line at 32 px height, rounded down to tens -> lines
-    doubles: keys of images that are the same byte for byte, each group in order
-    writers: how many writers the LMDB names, 0 if it names none
-    classes, covered: characters of the vocabulary, and how many of them occur; 0 without one
+    doubles: groups of keys of images that are identical byte for byte, in key order
+    writers: number of writers named in the LMDB
+    classes, covered: number of characters of the vocabulary, and of those that occur; 0 without one
     lacking: characters (of the folded labels) that the vocabulary lacks -> occurrences, the most frequent first
     """
 
@@ -49,7 +49,7 @@ class Description:
     lacking: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, the summary's values beside the others."""
+        """All values, with those of the summary at the same level."""
         own = asdict(self)
         return own.pop("summary") | own
 
@@ -57,7 +57,7 @@ class Description:
 def describe_lmdb(
     path: str | os.PathLike, vocabulary: Vocabulary | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Description:
-    """Look at every record of the LMDB `path`. Raises LmdbError as LmdbReader does for the whole."""
+    """Examine every record of the LMDB `path`. Raises LmdbError for the LMDB as a whole, as LmdbReader does."""
     summary = inspect_lmdb(path, progress)
     reader = LmdbReader(path)
     widths: Counter[int] = Counter()
@@ -70,9 +70,9 @@ def describe_lmdb(
             with open_image(image, "", Limits()) as opened:
                 widths[scaled_width(*opened.size) // 10 * 10] += 1
         except LmdbError:
-            image = b"%d" % index  # nothing is its double
+            image = b"%d" % index  # has no duplicate
         except ImageError:
-            pass  # the summary names it
+            pass  # listed in the summary
         digests.append(int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little"))
     characters: Counter[str] = Counter()
     for character, number in summary.characters.items():
@@ -97,7 +97,7 @@ def _doubles(digests: np.ndarray) -> tuple[tuple[str, ...], ...]:
 
 
 def html_page(description: Description, skipped: Sequence[SkippedSample] = ()) -> str:
-    """The description as a page of its own, without anything to load."""
+    """The description as a self-contained HTML page."""
     summary = description.summary
     facts = {
         "lines": summary.samples,
@@ -152,7 +152,7 @@ def _list(title: str, items: Sequence[str]) -> str:
 
 
 def _histogram(title: str, counts: Mapping[int, int], note: str) -> str:
-    """Values -> how often, as bars of equal width; inline SVG with a title for each bar."""
+    """A histogram of value -> count with equal bins, as inline SVG with a title for each bar."""
     if not counts:
         return ""
     low, high = min(counts), max(counts)

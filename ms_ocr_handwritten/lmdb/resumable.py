@@ -1,8 +1,8 @@
-"""An LMDB that is written in one long run, or in several: what a run has stored is there for the next.
+"""Writing an LMDB in one or several runs: an interrupted run is resumed by the next.
 
-Everything goes to a hidden folder beside the target, which is renamed at the end, so the target is there whole or not
-at all. How far the run has come is stored in the same transactions as the samples. So after a kill, a crash or a full
-disk the next run of the same build goes on behind the last transaction, and no record is stored twice or lost.
+Everything is written to a hidden folder beside the target, which is renamed at the end, so the target appears only when
+it is complete. The progress is stored in the same transactions as the samples. So after a kill, a crash or a full disk
+the next run of the same build continues after the last transaction, and no record is stored twice or lost.
 """
 
 import json
@@ -21,7 +21,7 @@ from ..errors import LmdbError
 from .open import absolute
 from .store import COUNT_KEY, image_key, label_key, put_records, refuse_existing, side_key
 
-_BATCH_BYTES = 16 * 2**20  # bytes in one transaction, which is flushed to the disk
+_BATCH_BYTES = 16 * 2**20  # bytes in one transaction, which is flushed to disk
 _FIRST_MAP_SIZE = 64 * 2**20  # bytes; doubled whenever the map is full
 _STATE_KEY = b"build"
 _SKIPPED_KEY = "build-skipped-%09d"
@@ -37,7 +37,7 @@ class Sample:
     beside: dict[str, str]
 
     def records(self, index: int) -> Iterator[tuple[str, bytes]]:
-        """Key and value of each record that stores it as sample number `index` (from 0)."""
+        """Keys and values of the records that store it as sample number `index` (from 0)."""
         yield image_key(index), self.image
         yield label_key(index), self.label.encode("utf-8")
         for kind, text in self.beside.items():
@@ -64,8 +64,8 @@ class _State:
 class ResumableWriter:
     """Writes the LMDB folder `path`; a context manager that keeps what is stored if the block raises.
 
-    `identity` tells one build from another. What an earlier run of the same identity has stored is gone on with;
-    another's is thrown away. Raises LmdbError where `path` exists, another process writes it, or the disk is full.
+    `identity` tells one build from another: an earlier run with the same identity is resumed, another one is
+    discarded. Raises LmdbError if `path` exists, another process writes it, or the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike, identity: str) -> None:
@@ -92,7 +92,7 @@ class ResumableWriter:
         self._state, self._stored = state or _State(identity), state is not None
 
     def _open_environment(self) -> _State | None:
-        # No lock file of lmdb's own: ours keeps others out. Each commit is flushed, so that what it says is there.
+        # Without lmdb's own lock file, as ours excludes others. Each commit is flushed, so its state is reliable.
         try:
             self.environment = lmdb.open(os.fsencode(self.folder), map_size=_FIRST_MAP_SIZE, lock=False)
             with self.environment.begin() as transaction:
@@ -103,7 +103,7 @@ class ResumableWriter:
 
     @property
     def records(self) -> int:
-        """How many records of the source are dealt with, those of earlier runs included."""
+        """Number of records of the source processed so far, including earlier runs."""
         return self._state.records
 
     @property
@@ -112,18 +112,18 @@ class ResumableWriter:
 
     @property
     def remarks(self) -> dict[str, Any]:
-        """Whatever the build wants to remember beside the samples; stored with them."""
+        """Anything that the build wants to store with the samples."""
         return self._state.remarks
 
     def add(self, sample: Sample) -> None:
-        """The next record of the source is this sample."""
+        """Store the next record of the source as this sample."""
         for key, value in sample.records(self._state.samples):
             self._put(key, value)
         self._state.samples += 1
         self._next()
 
     def skip(self, skipped: SkippedSample) -> None:
-        """The next record of the source is left out."""
+        """Leave out the next record of the source."""
         self._put(_SKIPPED_KEY % self._state.skipped, json.dumps(asdict(skipped)).encode())
         self._state.skipped += 1
         self._next()
@@ -138,7 +138,7 @@ class ResumableWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Store what was added since the last time, and how far that is."""
+        """Store what was added since the last commit, and the progress."""
         state = [(_STATE_KEY, json.dumps(asdict(self._state)).encode())]
         try:
             put_records(self.environment, self._batch + state)
@@ -151,14 +151,14 @@ class ResumableWriter:
         self._stored = True
 
     def skipped(self) -> tuple[SkippedSample, ...]:
-        """All that was left out, in earlier runs too."""
+        """All samples left out, including earlier runs."""
         self.commit()
         with self.environment.begin() as transaction:
             stored = (transaction.get((_SKIPPED_KEY % index).encode()) for index in range(self._state.skipped))
             return tuple(SkippedSample(**json.loads(one)) for one in stored if one is not None)
 
     def finish(self) -> None:
-        """Let the target appear. Raises LmdbError where no sample was added."""
+        """Complete the target and rename it into place. Raises LmdbError if no sample was added."""
         if self._state.samples == 0:
             self.discard()
             raise LmdbError(f"{self.target}: no sample was given, nothing is written")
@@ -174,7 +174,7 @@ class ResumableWriter:
         os.rename(self.folder, self.target)
 
     def discard(self) -> None:
-        """Throw away what is stored."""
+        """Delete what is stored."""
         self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -193,7 +193,7 @@ class ResumableWriter:
 
 
 def _locked(path: Path, target: Path) -> BinaryIO:
-    """The file `path`, open and locked for this process; its end, however it comes, unlocks it."""
+    """Open and lock the file `path`; the lock is released when this process ends, in whatever way."""
     with naming_what_cannot_be_written(path):
         file = open(path, "ab")  # noqa: SIM115 (closed by the writer)
     try:

@@ -1,4 +1,4 @@
-"""Split an LMDB in two, one to learn from and one held out: by lines, or whole writers, pages, folders."""
+"""Splitting an LMDB into a training and a held-out part: by lines, or whole writers, pages, folders."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ WAYS = ("line", "key", "group", *GROUPS)
 class Part:
     """One side of a split: `groups` is the number of writers, pages, folders or lines in it.
 
-    skipped: could not be read
+    skipped: samples that could not be read
     """
 
     path: str
@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """What `split_lmdb` wrote; `by` as it was done ("writer" where "group" was asked for and the writers are known)."""
+    """The result of `split_lmdb`; `by` is the way used ("writer" if "group" was requested and writers are known)."""
 
     by: str
     train: Part
@@ -46,18 +46,17 @@ def split_lmdb(
     train: str | os.PathLike | None = None,
     held_out: str | os.PathLike | None = None,
 ) -> Split:
-    """Write `share` of the LMDB's samples as the LMDB `train`, the others as `held_out`; `path` stays as it is.
+    """Write `share` of the LMDB's samples as the LMDB `train`, the others as `held_out`; `path` is not changed.
 
     Args:
-        by: "line" draws lines; "key" takes the first for training, the last as held out; "writer", "page" and "folder"
-            draw whole ones, to come as near to `share` as they allow; "group" is the first of these three that all
-            samples have.
-        seed: of the drawing; the same seed draws the same.
+        by: "line" draws single lines; "key" holds out the last ones in key order; "writer", "page" and "folder" draw
+            whole groups, as near to `share` as possible; "group" is the first of these three that all samples have.
+        seed: of the random draw; the same seed gives the same split.
         train, held_out: [`path` + "_train" and "_held_out"]
 
     Raises:
         DataError: a sample has no writer (page ...), or all have the same.
-        LmdbError: a record cannot be read, or one of the two is there already.
+        LmdbError: a record cannot be read, or one of the two exists already.
     """
     if by not in WAYS:
         raise ValueError(f"by is {by!r}; give one of {', '.join(WAYS)}")
@@ -78,15 +77,15 @@ def split_lmdb(
 
 
 def part_paths(path: str | os.PathLike) -> tuple[Path, Path]:
-    """Where the two parts of the LMDB `path` go unless the caller says otherwise."""
+    """The default paths of the two parts of the LMDB `path`."""
     base = absolute(path).removesuffix(os.sep + "data.mdb")
     return Path(f"{base}_train"), Path(f"{base}_held_out")
 
 
 def copy_samples(reader: LmdbReader, indices: np.ndarray, out: Path) -> tuple[SkippedSample, ...]:
-    """Write the samples at `indices` as the LMDB `out`; goes on with what an earlier, interrupted run has written.
+    """Write the samples at `indices` as the LMDB `out`; resumes an earlier, interrupted run.
 
-    Returns those that cannot be read.
+    Returns the samples that cannot be read.
     """
     status = os.stat(os.path.join(reader.path, "data.mdb") if os.path.isdir(reader.path) else reader.path)
     told = f"{reader.path} {status.st_size} {status.st_mtime_ns} {indices.tobytes().hex()}"
@@ -105,7 +104,7 @@ def copy_samples(reader: LmdbReader, indices: np.ndarray, out: Path) -> tuple[Sk
 
 
 def _groups(reader: LmdbReader, by: str) -> tuple[str, np.ndarray]:
-    """How it is split, and the number (n,) of each sample's group."""
+    """The way of splitting, and each sample's group number (n,)."""
     if by in ("line", "key"):
         return by, np.arange(len(reader))
     for kind in GROUPS if by == "group" else (by,):
@@ -126,7 +125,7 @@ def _groups(reader: LmdbReader, by: str) -> tuple[str, np.ndarray]:
 
 
 def group_of(reader: LmdbReader, index: int, kind: str) -> str:
-    """The writer, page or folder of a sample, '' where it is not known."""
+    """The writer, page or folder of a sample, '' if unknown."""
     if kind != "folder":
         return reader.beside(index, kind)
     source = reader.beside(index, "source")
@@ -134,7 +133,7 @@ def group_of(reader: LmdbReader, index: int, kind: str) -> str:
 
 
 def _drawn(groups: np.ndarray, share: float, random: np.random.Generator | None) -> np.ndarray:
-    """bool (n,): which samples are held out: whole groups, at least one on each side; the last, if not drawn."""
+    """bool (n,), which samples are held out: whole groups, at least one on each side; without `random` the last."""
     sizes = np.bincount(groups)
     if len(sizes) < 2:
         raise DataError(f"{len(sizes)} lines cannot be split in two")
@@ -146,6 +145,6 @@ def _drawn(groups: np.ndarray, share: float, random: np.random.Generator | None)
         if abs(total + sizes[group] - wanted) < abs(total - wanted) and len(held_out) < len(sizes) - 1:
             held_out.append(group)
             total += sizes[group]
-    if not held_out:  # each is larger than twice what is wanted
+    if not held_out:  # each group is larger than twice the wanted size
         held_out = [int(sizes.argmin())]
     return np.isin(groups, held_out)

@@ -1,11 +1,11 @@
-"""Read and write the LMDB of line images and labels that ModelScope's OCR training uses.
+"""Reading and writing the LMDB format of line images and labels used by ModelScope's OCR training.
 
-Keys: `num-samples` (decimal text), `image-%09d` (an encoded image file, as it was) and `label-%09d` (UTF-8),
+Keys: `num-samples` (decimal text), `image-%09d` (an encoded image file, unchanged) and `label-%09d` (UTF-8),
 counted from 1. In Python the samples are counted from 0, as in a list.
 
-Beside these `lmdb.build` writes what it knows of a sample's origin, as UTF-8: `source-%09d` (the name of its file, and
-record within it), `writer-%09d` and `page-%09d`. `lmdb.split` holds out whole writers, pages or folders by them.
-Readers that do not know these keys, ModelScope's own among them, never ask for them.
+Besides these, `lmdb.build` stores what is known of a sample's origin, as UTF-8: `source-%09d` (the name of its file,
+and record within it), `writer-%09d` and `page-%09d`. `lmdb.split` uses them to hold out whole writers, pages or
+folders. Other readers, including ModelScope's own, ignore these keys.
 
 Source of the format: ModelScope `msdatasets/dataset_cls/custom_datasets/ocr_recognition_dataset.py`.
 """
@@ -25,7 +25,7 @@ COUNT_KEY = "num-samples"
 SIDE_KEYS = ("source", "writer", "page")
 VALIDATE = "run `ms-ocr lmdb validate` on it for the full list of problems"
 
-_BATCH_BYTES = 16 * 2**20  # bytes of samples in one transaction; what is not yet committed is held in memory
+_BATCH_BYTES = 16 * 2**20  # bytes of samples in one transaction; uncommitted ones are held in memory
 _FIRST_MAP_SIZE = 64 * 2**20  # bytes; doubled whenever the map is full, the file takes only what it needs
 
 
@@ -40,16 +40,16 @@ def label_key(index: int) -> str:
 
 
 def side_key(kind: str, index: int) -> str:
-    """Key of what is known of the origin of sample `index`, counted from 0: `writer-000000001` for 0."""
+    """Key of the `kind` of origin of sample `index`, counted from 0: `writer-000000001` for 0."""
     return f"{kind}-{index + 1:09d}"
 
 
 class LmdbReader:
-    """The samples of one LMDB: `len(reader)`, `reader.read(index)`. Cheap to make, to copy and to pickle.
+    """The samples of one LMDB: `len(reader)`, `reader.read(index)`. Cheap to create, copy and pickle.
 
     `path` is the folder, or its data.mdb, or an LMDB that is a single file. Nothing is opened before the first
-    read or `len`. Threads, forked and spawned workers may all use a reader; a pickle carries the path alone.
-    Raises LmdbError where the path holds no LMDB; later, where it or a record breaks the format.
+    read or `len`. Threads, forked and spawned workers may all use a reader; only the path is pickled.
+    Raises LmdbError if the path holds no LMDB; and later, if it or a record breaks the format.
     """
 
     image_key = staticmethod(image_key)
@@ -60,7 +60,7 @@ class LmdbReader:
         data_file(self.path)
 
     def __len__(self) -> int:
-        """Number of samples, as `num-samples` says; checked against the records at the first use."""
+        """Number of samples, from `num-samples`; checked against the records on first use."""
         shared = self._open()
         if shared.count is None:
             shared.count = _checked_count(shared, self.path)
@@ -71,15 +71,15 @@ class LmdbReader:
         return self.image_bytes(index), self.label(index)
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image of sample `index`, as it was stored. Raises IndexError or LmdbError."""
+        """The encoded image of sample `index`, as stored. Raises IndexError or LmdbError."""
         return self._value(index, image_key(index))
 
     def label(self, index: int) -> str:
-        """The label of sample `index`, as it was stored. Raises IndexError or LmdbError (missing, not UTF-8)."""
+        """The label of sample `index`, as stored. Raises IndexError or LmdbError (missing, not UTF-8)."""
         return decode_label(self._value(index, label_key(index)), self.path, label_key(index))
 
     def beside(self, index: int, kind: str) -> str:
-        """What the LMDB holds of the sample's origin, '' for nothing; `kind` is one of SIDE_KEYS. Raises LmdbError."""
+        """The stored `kind`, one of SIDE_KEYS, of the sample's origin, '' if there is none. Raises LmdbError."""
         key = side_key(kind, index)
         value = self._open().get(key, self.path)
         return "" if value is None else decode_label(value, self.path, key)
@@ -113,7 +113,7 @@ class LmdbReader:
 
 
 def decode_label(value: bytes, path: str, key: str) -> str:
-    """The text of a stored label. Raises LmdbError where it is not UTF-8."""
+    """The text of a stored label. Raises LmdbError if it is not UTF-8."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,7 +124,7 @@ def decode_label(value: bytes, path: str, key: str) -> str:
 
 
 def stored_count(shared: SharedEnvironment, path: str) -> int:
-    """The number in `num-samples`. Raises LmdbError where it is missing or no count."""
+    """The number in `num-samples`. Raises LmdbError if it is missing or not a count."""
     value = shared.get(COUNT_KEY, path)
     if value is None:
         raise LmdbError(
@@ -136,12 +136,12 @@ def stored_count(shared: SharedEnvironment, path: str) -> int:
     except ValueError:
         count = -1
     if count < 0:
-        raise LmdbError(f"{path}: key {COUNT_KEY} holds {value[:40]!r}, which is no count; {VALIDATE}")
+        raise LmdbError(f"{path}: key {COUNT_KEY} holds {value[:40]!r}, which is not a count; {VALIDATE}")
     return count
 
 
 def _checked_count(shared: SharedEnvironment, path: str) -> int:
-    """`num-samples`, once the number of records and the presence of the last sample agree with it."""
+    """`num-samples`, after checking it against the number of records and the last sample."""
     count = stored_count(shared, path)
     records = shared.most_records - 1
     if records < 2 * count:
@@ -158,9 +158,9 @@ def _checked_count(shared: SharedEnvironment, path: str) -> int:
 def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) -> int:
     """Write `samples` (encoded image, label) as the LMDB folder `path`; returns their number.
 
-    Everything goes to a hidden folder beside `path` that is renamed at the end, so `path` is there whole or not at
-    all. Samples are stored as they are, unchecked (`lmdb.build` checks); memory does not grow with their number.
-    Raises LmdbError where `path` exists, no sample is given, or one is not (non-empty bytes, text).
+    Everything is written to a hidden folder beside `path` that is renamed at the end, so `path` appears only when it is
+    complete. Samples are stored as they are, unchecked (`lmdb.build` checks), with constant memory.
+    Raises LmdbError if `path` exists, no sample is given, or one is not (non-empty bytes, text).
     """
     target = Path(absolute(path))
     refuse_existing(target)
@@ -182,14 +182,14 @@ def write_lmdb(path: str | os.PathLike, samples: Iterable[tuple[bytes, str]]) ->
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise LmdbError where something is at `target`."""
+    """Raise LmdbError if `target` exists."""
     if os.path.lexists(target):
         raise LmdbError(f"{target}: exists already and is left as it is; choose another path, or move it away first")
 
 
 def _write_folder(folder: Path, samples: Iterable[tuple[bytes, str]], target: Path) -> int:
     count = 0
-    # No lock file and no flush per commit: nobody else knows the folder, and it counts only once all is flushed.
+    # No lock file and no flush per commit: the folder is private, and becomes visible only after a final flush.
     with lmdb.open(os.fsencode(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False) as environment:
         for batch in _batches(_records(samples, target)):
             put_records(environment, batch)
@@ -202,7 +202,7 @@ def _write_folder(folder: Path, samples: Iterable[tuple[bytes, str]], target: Pa
 
 
 def _records(samples: Iterable[tuple[bytes, str]], target: Path) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of the samples: image, label, image, label ..."""
+    """Yield (key, value) pairs of the samples: image, label, image, label ..."""
     for index, (image, label) in enumerate(samples):
         if not isinstance(image, bytes) or not image or not isinstance(label, str):
             raise LmdbError(
@@ -233,7 +233,7 @@ def _batches(records: Iterator[tuple[bytes, bytes]]) -> Iterator[list[tuple[byte
 
 
 def put_records(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
-    """Store `batch` in one transaction; where the map is full, double it and store the whole batch again."""
+    """Store `batch` in one transaction; if the map is full, double it and store the whole batch again."""
     while True:
         try:
             with environment.begin(write=True) as transaction:

@@ -1,1 +1,1 @@
-"""The network, in pure PyTorch, with the official model's parameter names and shapes."""
+"""The networks, in pure PyTorch, with the official models' parameter names and shapes."""

@@ -1,7 +1,7 @@
-"""Few numbers of chunks in a batch, so that libraries need not choose or compile their kernels anew.
+"""Padding batches to few distinct sizes, so that libraries rarely have to select or compile kernels.
 
-oneDNN compiles kernels for each number it meets, and has forgotten them when it has met some twenty others; cuDNN, on a
-GPU, looks for its kernels anew, for most of a second, at each number it meets.
+oneDNN compiles kernels for each batch size, and evicts them from its cache after some twenty other sizes; cuDNN, on a
+GPU, searches for kernels at each new batch size, which takes most of a second.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def pad_batch(grey: Tensor) -> Tensor:
-    """Chunks (N, 1, 32, 300) with black ones behind them, so that few numbers of chunks occur."""
+    """Pad chunks (N, 1, 32, 300) with black ones, so that few batch sizes occur."""
     lacking = padded_count(len(grey), sizes=8) - len(grey)
     return torch.cat([grey, grey.new_zeros(lacking, *grey.shape[1:])]) if lacking else grey
 
 
 def padded_count(number: int, sizes: int) -> int:
-    """The least number of at least `number` that is used, of which there are `sizes` in each doubling, fewer below."""
+    """Round `number` up to the next batch size in use: `sizes` of them in each doubling, fewer for small numbers."""
     step = max(1, 2 ** (number.bit_length() - 1) // sizes)
     return number + -number % step

@@ -1,6 +1,6 @@
-"""A network's columns by PyTorch's compiler, which fuses what lies between the products of matrices, for training.
+"""Encoding compiled by torch.compile, which fuses the operations between matrix products, for training.
 
-What was compiled holds for every number of pieces; the first step waits for it.
+It is compiled once for all batch sizes, during the first step.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from .network import Network
 
 
 def compiled(network: Network, mode: str | None = None) -> Callable[[Tensor], Tensor]:
-    """`network.encode` compiled in a mode of `torch.compile`; its weights stay where they are, under their own names.
+    """`network.encode` compiled in a mode of `torch.compile`; the network's weights keep their names and storage.
 
-    Raises BackendError, when it is first called, where the compiler lacks something.
+    The first call raises BackendError if a requirement of the compiler is missing.
     """
     encode = torch.compile(network.encode, mode=mode)
 
     def encode_compiled(grey: Tensor) -> Tensor:
-        from torch._dynamo.exc import TorchDynamoException  # here, for importing it takes seconds
+        from torch._dynamo.exc import TorchDynamoException  # imported here, since it takes seconds
 
         torch._dynamo.maybe_mark_dynamic(grey, 0)
         try:

@@ -1,8 +1,8 @@
-"""ConvNeXt trunk over one 32-px chunk: 8 rows become 1, the 75 columns stay.
+"""ConvNeXt trunk over a chunk of 32 px height: 8 rows are reduced to 1, the 75 columns are kept.
 
 Architecture: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, with one input channel and downsampling in
 height only. Parameter names and shapes are those of ModelScope `ocr_recognition/modules/ConvNextViT/convnext.py`
-(Apache-2.0), so that the official weights load by their own names; the code is ours.
+(Apache-2.0), so that the official weights load under their own names; the code is ours.
 
 Notation: N chunks, C channels, H rows, T columns. Activations are stored channels-last.
 """
@@ -26,9 +26,9 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Halving(nn.Conv2d):
-    """A (2, 1) convolution of stride (2, 1), computed as the matrix product it is over rows taken in pairs.
+    """A (2, 1) convolution with stride (2, 1), computed as a matrix product over pairs of rows.
 
-    The convolution kernels reorder the weights at every call, which costs more than the product itself.
+    The convolution kernels would reorder the weights in every call, which costs more than the product itself.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -56,7 +56,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(x).permute(0, 2, 3, 1)  # (N, H, T, C)
         y = F.gelu(self.pwconv1(self.norm(y)))
-        if self.training:  # the gradient of gamma then needs no pass over the activations
+        if self.training:  # so the gradient of gamma needs no pass over the activations
             y = F.linear(y, self.gamma[:, None] * self.pwconv2.weight, self.gamma * self.pwconv2.bias)
         else:
             y = self.gamma.to(y.dtype) * self.pwconv2(y)  # under bf16 the sum stays bf16

@@ -1,4 +1,4 @@
-"""The whole network: chunks to columns to logits of a line.
+"""ConvNextViT, the complete network: from chunks to columns to logits of a line.
 
 Parameter names and shapes are those of ModelScope `ocr_recognition/modules/ConvNextViT/main_model.py` (Apache-2.0).
 Notation: N chunks, B lines, n chunks per line, T columns, D features, C classes.
@@ -17,7 +17,7 @@ from .vit import ViTEncoder
 
 
 class ConvNextViT(Network):
-    """Chunks of lines to logits, each chunk by itself."""
+    """From chunks of lines to logits, each chunk independently."""
 
     config: ConvNextViTConfig
 
@@ -36,7 +36,7 @@ class ConvNextViT(Network):
         return self.vitstr(self.cnn_model(grey))
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB chunks (3 B, 3, 32, 300) in [0, 1], three of each line in turn, to logits (B, 201, C)."""
+        """RGB chunks (3 B, 3, 32, 300) in [0, 1], three consecutive ones per line, to logits (B, 201, C)."""
         columns = self.encode(rgb_to_grey(images))
         return self.classify(join_chunks(columns.unflatten(0, (-1, OFFICIAL_CHUNKS))))
 

@@ -1,11 +1,11 @@
-"""CRNN: convolutions that leave one row of columns of 4 px, then two bidirectional LSTMs over all columns of a line.
+"""CRNN: convolutions down to one row of columns of 4 px, then two bidirectional LSTMs over all columns of a line.
 
 Architecture: Shi et al., "An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv
-1507.05717, with batch norm behind every convolution. Parameter names and shapes are those of ModelScope
-`ocr_recognition/modules/CRNN/main_model.py` (Apache-2.0), so that its weights load by their own names; the code is
+1507.05717, with batch norm after every convolution. Parameter names and shapes are those of ModelScope
+`ocr_recognition/modules/CRNN/main_model.py` (Apache-2.0), so that its weights load under their own names; the code is
 ours.
 
-Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
+Notation: N lines, W px canvas width, T = W / 4 columns, D features, C classes.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def convolutions(before: int, *after: int) -> nn.Sequential:
 
 
 class BidirectionalLSTM(nn.Module):
-    """Columns (T, N, before) to columns (T, N, after), each of which knows all the others."""
+    """Columns (T, N, before) to columns (T, N, after), each with the context of the whole line."""
 
     def __init__(self, before: int, hidden: int, after: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class BidirectionalLSTM(nn.Module):
 
 
 class CRNN(Network):
-    """Whole lines to logits."""
+    """From whole lines to logits."""
 
     config: CrnnConfig
     learns_from_batch = True

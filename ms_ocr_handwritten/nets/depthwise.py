@@ -1,8 +1,8 @@
-"""A depthwise convolution that costs no more than it must, when a network learns on a CPU above all.
+"""A depthwise convolution that avoids unnecessary work, above all when training on a CPU.
 
-- Its weight gradient: oneDNN takes three times as long for it in bfloat16 as in float32.
-- Over fewer rows than its kernel has, the libraries go through rows that meet padding alone. cuDNN is quick with a
-  kernel of seven rows or of one, and takes five times as long for the three that meet two rows of a map.
+- The weight gradient is computed in float32: oneDNN takes three times as long for it in bfloat16.
+- If a map has fewer rows than the kernel, the libraries also process kernel rows that only meet padding. cuDNN
+  is fast with kernels of seven rows or one, but takes five times as long for the three that a map of two rows needs.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A 7x7 convolution of each channel on its own, (N, C, H, W) to the same shape."""
+    """A 7x7 depthwise convolution, (N, C, H, W) to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=7, padding=3, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         on_cpu, rows = x.device.type == "cpu", x.shape[2]
-        as_others_have_it = on_cpu and not torch.is_grad_enabled()  # in a file for other programs
+        as_others_have_it = on_cpu and not torch.is_grad_enabled()  # as exported for other programs
         if as_others_have_it or (not on_cpu and rows > 1):
             return super().forward(x)
         weight, padding = self.cropped_kernel(rows)
@@ -29,8 +29,8 @@ class DepthwiseConv(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, padding=padding, groups=len(weight))
 
     def cropped_kernel(self, rows: int) -> tuple[Tensor, tuple[int, int]]:
-        """The rows of the kernel, of seven at most, that meet some of a map's `rows`, and the padding they need."""
-        reach = min(rows - 1, 3)  # up and down from the middle row
+        """The rows of the kernel (at most seven) that overlap a map of `rows` rows, and the padding they need."""
+        reach = min(rows - 1, 3)  # above and below the middle row
         return self.weight[:, :, 3 - reach : 4 + reach], (reach, 3)
 
 

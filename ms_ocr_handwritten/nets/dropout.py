@@ -1,6 +1,6 @@
-"""Dropout on a CPU by random bytes and a table.
+"""Fast dropout on a CPU with random bytes and a lookup table.
 
-PyTorch draws its masks with one thread, number by number, at many times the cost of NumPy's SFC64 and a table.
+PyTorch draws its masks in one thread, number by number, at many times the cost of NumPy's SFC64 and a table.
 """
 
 import cv2
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LUT_TYPES = {2: torch.int16, 4: torch.float32, 8: torch.float64}  # of OpenCV's tables, by their bytes
+LUT_TYPES = {2: torch.int16, 4: torch.float32, 8: torch.float64}  # of OpenCV's tables, by element size in bytes
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """`torch.nn.functional.dropout`; on a CPU its random numbers are others, and follow from torch's random state.
+    """`torch.nn.functional.dropout`, with other random numbers on a CPU, which are seeded by torch's random state.
 
-    There a random byte decides of each number: as many of the 256 bytes drop it as the rate says, where that lies
-    between two numbers of bytes now the one and now the other, so that the rate is kept in the mean of calls.
+    There a random byte decides for each element: `256 * rate` of the 256 byte values drop it, randomly rounded up or
+    down in each call, so that the rate is exact on average.
     """
     if x.device.type != "cpu" or not training or not 0.0 < rate < 1.0 or not x.numel():
         return F.dropout(x, rate, training)

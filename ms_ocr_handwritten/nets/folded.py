@@ -1,10 +1,10 @@
-"""CRNN as a CPU computes it when nothing is learnt; what batch norms do is part of the convolutions before them.
+"""CRNN for inference on a CPU; batch norms are folded into the convolutions before them.
 
-- 3x3 convolutions take a quarter of their multiplications (`winograd`).
-- Behind the ink of a line all columns that the convolutions give are the same, but for those at the end of the canvas:
-  they are computed once and repeated. The LSTMs and the classifier go over all of them.
+- 3x3 convolutions take a quarter of the multiplications (`winograd`).
+- To the right of a line's ink all columns of the convolutions' output are equal, except those at the end of the canvas:
+  they are computed once and repeated. The LSTMs and the classifier process all of them.
 
-Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
+Notation: N lines, W px canvas width, T = W / 4 columns, D features, C classes.
 """
 
 import copy
@@ -19,8 +19,8 @@ from ..geometry import COLUMN_WIDTH, WHOLE_STEP
 from .crnn import CRNN
 from .winograd import WinogradConv, maxima
 
-REACH = 24  # px to each side of a column, at most, that CRNN's convolutions see: 19 and 22
-AT_ONCE = 4  # lines, whose maps stay in the cache
+REACH = 24  # px, an upper bound on the receptive field to each side of a column: 19 and 22
+AT_ONCE = 4  # lines computed together, so that their maps stay in the cache
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -28,13 +28,13 @@ Kind = TypeVar("Kind", bound=nn.Module)
 class FoldedCRNN:
     """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D) and their logits (N, T, C), in fp32.
 
-    A copy of the network's weights, which later changes do not reach.
+    It holds a copy of the network's weights, so later changes have no effect.
     """
 
     def __init__(self, network: CRNN) -> None:
         self.network = network = folded(network)
         places = ((network.conv0, 0), (network.conv1, 0), (network.conv2, 0), (network.conv2, 3), (network.conv3, 0))
-        # PyTorch does not tell of what kind the modules are that its containers hold.
+        # PyTorch's containers do not type their modules.
         self.first, *others = (cast(nn.Conv2d, stage[place]) for stage, place in (*places, (network.conv3, 3)))
         maxima_of = ((2, 2), (1, 1), (2, 1), (1, 1), (2, 1))  # rows and columns
         self.convolutions = [WinogradConv(one, *sizes) for one, sizes in zip(others, maxima_of)]
@@ -48,9 +48,9 @@ class FoldedCRNN:
         return self.network.rnn(self.features(grey).transpose(0, 1)).transpose(0, 1)
 
     def features(self, grey: Tensor) -> Tensor:
-        """What the convolutions give, (N, T, .), without computing the black behind each line column by column."""
+        """Output of the convolutions, (N, T, .), without computing the black right of each line column by column."""
         canvas = grey.shape[-1]
-        ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px that hold a line
+        ends = ((grey.amax((1, 2)) > 0) * torch.arange(1, canvas + 1)).amax(1)  # (N,), px up to the end of a line
         widths = ((ends + 2 * REACH + WHOLE_STEP - 1) // WHOLE_STEP * WHOLE_STEP).clamp(max=canvas)
         parts, order = [], []
         for width in widths.unique().tolist():
@@ -72,7 +72,7 @@ class FoldedCRNN:
 
 
 def folded(network: Kind) -> Kind:
-    """A copy in evaluation mode, without batch norms."""
+    """A copy in evaluation mode, with batch norms folded into the convolutions."""
     copied = copy.deepcopy(network).eval()
     for module in list(copied.modules()):
         if not isinstance(module, nn.Sequential):

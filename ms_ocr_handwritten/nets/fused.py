@@ -1,13 +1,13 @@
-"""LightweightEdge as a CPU computes it when nothing is learnt: each convolution with all that follows it at once.
+"""LightweightEdge for inference on a CPU: each convolution is fused with the operations that follow it.
 
-- What a batch norm does is part of the convolution before it; PReLU is computed inside of that convolution.
-- Depthwise kernels that are summed, or that share the channels among them, are one kernel of the largest size.
+- Batch norms are folded into the convolution before them; PReLU is computed inside that convolution.
+- Depthwise kernels that are summed, or that split the channels among them, become one kernel of the largest size.
 - Maps are channels-last.
 
 `torch.ops.mkldnn._convolution_pointwise` is the operator that PyTorch's own compiler emits for these patterns;
-`convolves` says whether it is there. Without it the same is computed in two steps.
+`convolves` checks whether it is available. Without it the same is computed in two steps.
 
-Notation: N lines, W px of their canvas, T = W / 4 columns, D features, C classes.
+Notation: N lines, W px canvas width, T = W / 4 columns, D features, C classes.
 """
 
 import functools
@@ -36,7 +36,7 @@ Layer = Callable[[Tensor], Tensor]
 class FusedEdge:
     """Grey lines float32 (N, 1, 32, W) in [0, 1] to columns (N, T, D) and their logits (N, T, C), in fp32.
 
-    A copy of the network's weights, which later changes do not reach.
+    It holds a copy of the network's weights, so later changes have no effect.
     """
 
     def __init__(self, network: LightweightEdge) -> None:
@@ -59,7 +59,7 @@ class FusedEdge:
 
 
 def fused_block(block: Block) -> Layer | None:
-    """None for the place of a block that is not there."""
+    """None for an empty block."""
     if block.empty:
         return None
     inner = fused(block.mobile_inverted_conv)
@@ -67,7 +67,7 @@ def fused_block(block: Block) -> Layer | None:
 
 
 def fused(inner: nn.Module) -> Layer:
-    """What is inside of a block, batch norms folded already."""
+    """The inner layers of a block, whose batch norms are already folded."""
     if isinstance(inner, OneKernel):
         return chained(layer(inner.inverted_bottleneck), layer(inner.depth_conv), layer(inner.point_conv))
     if isinstance(inner, SummedKernels):
@@ -95,25 +95,25 @@ def chained(*layers: Layer) -> Layer:
 
 
 def first_of(sequence: nn.Sequential) -> nn.Conv2d:
-    """The convolution; PyTorch does not tell of what kind the modules are that its containers hold."""
+    """The convolution; PyTorch's containers do not type their modules."""
     return cast(nn.Conv2d, sequence[0])
 
 
 def bias_of(one: nn.Conv2d) -> Tensor:
-    """Which a convolution has once a batch norm is folded into it."""
+    """The bias, which every convolution has after a batch norm was folded into it."""
     assert one.bias is not None
     return one.bias
 
 
 def layer(sequence: nn.Sequential) -> Layer:
-    """A convolution, what is left of its batch norm, and PReLU if it has one."""
+    """A convolution, its folded batch norm (an identity), and PReLU if it has one."""
     first = first_of(sequence)
     active = cast(nn.PReLU, sequence[2]) if len(sequence) > 2 else None
     return convolution(first, first.weight, bias_of(first), active)
 
 
 def same_size(kernels: Sequence[nn.Sequential]) -> tuple[list[Tensor], list[Tensor]]:
-    """Depthwise weights, framed with zeros to the size of the largest one, and biases."""
+    """Depthwise weights, zero-padded to the size of the largest one, and biases."""
     convolutions = [first_of(one) for one in kernels]
     high, wide = (max(one.kernel_size[dim] for one in convolutions) for dim in (0, 1))
     frames = [((wide - one.kernel_size[1]) // 2, (high - one.kernel_size[0]) // 2) for one in convolutions]
@@ -122,7 +122,7 @@ def same_size(kernels: Sequence[nn.Sequential]) -> tuple[list[Tensor], list[Tens
 
 
 def convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor, active: nn.PReLU | None = None) -> Layer:
-    """A convolution of an odd kernel that keeps the size but for the stride, and PReLU behind it."""
+    """A convolution with an odd kernel and "same" padding, followed by PReLU if there is one."""
     weight = weight.detach().contiguous(memory_format=torch.channels_last)
     bias, stride, groups = bias.detach(), like.stride, len(weight) if like.groups > 1 else 1
     padding = [size // 2 for size in weight.shape[2:]]
@@ -141,12 +141,12 @@ def convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor, active: nn.PReLU 
 
 @functools.cache
 def convolves() -> bool:
-    """Whether oneDNN's convolution with PReLU inside does its work in this PyTorch and on this CPU."""
+    """Whether oneDNN's convolution with fused PReLU works in this PyTorch and on this CPU."""
     return operators_work(_try_convolution)
 
 
 def _try_convolution() -> None:
-    """Raise what a tiny convolution raises, or ArithmeticError if it finds something else than PyTorch's own."""
+    """Run a tiny convolution; raises its exception, or ArithmeticError if its result differs from PyTorch's own."""
     numbers = torch.linspace(-1, 1, 2 * 8 * 5 * 5)
     x, weight, bias = numbers.view(2, 8, 5, 5), numbers[:72].view(8, 1, 3, 3), numbers[:8]
     expected = F.leaky_relu(F.conv2d(x, weight, bias, 2, 1, groups=8), 0.5)

@@ -1,11 +1,11 @@
-"""LightweightEdge: a small convolutional network, whose blocks a search has chosen, over whole lines.
+"""LightweightEdge: a small convolutional network over whole lines, found by neural architecture search.
 
-Architecture: inverted bottlenecks with depthwise kernels of several sizes, chosen as in Cai et al., "ProxylessNAS",
+Architecture: inverted bottlenecks with depthwise kernels of several sizes, searched as in Cai et al., "ProxylessNAS",
 arXiv 1812.00332, and squeeze-and-excitation (Hu et al., arXiv 1709.01507) after each stage but the last. Parameter
 names and shapes are those of ModelScope `ocr_recognition/modules/LightweightEdge` (Apache-2.0), so that its weights
-load by their own names; the code is ours.
+load under their own names; the code is ours.
 
-Notation: N lines, W px of their canvas, T = W / 4 columns, C channels or classes, H rows.
+Notation: N lines, W px canvas width, T = W / 4 columns, C channels or classes, H rows.
 """
 
 from collections import OrderedDict
@@ -20,31 +20,31 @@ from ..recognisers import LightweightEdgeConfig
 from .network import Network, rgb_to_grey
 
 FIRST_CHANNELS = 24
-SQUEEZED = 8  # times fewer channels inside squeeze-and-excitation
-Kernel = int | tuple[int, int]  # of height and width
+SQUEEZED = 8  # reduction ratio of squeeze-and-excitation
+Kernel = int | tuple[int, int]  # size, or height and width
 Stride = tuple[int, int]
 
 
 def padding_of(kernel: Kernel) -> Kernel:
-    """So that a map of stride 1 keeps its size."""
+    """The padding with which a map keeps its size at stride 1."""
     return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
 
 
 def pointwise(before: int, after: int, *, active: bool = True) -> nn.Sequential:
-    """A 1x1 convolution with batch norm, and PReLU where it is `active`."""
+    """A 1x1 convolution with batch norm, and PReLU if `active`."""
     layers = [("conv", nn.Conv2d(before, after, 1, bias=False)), ("bn", nn.BatchNorm2d(after)), ("act", nn.PReLU())]
     return nn.Sequential(OrderedDict(layers[: 2 + active]))
 
 
 def depthwise(channels: int, kernel: Kernel, stride: Stride, *, active: bool = True) -> nn.Sequential:
-    """A convolution of each channel on its own with batch norm, and PReLU where it is `active`."""
+    """A depthwise convolution with batch norm, and PReLU if `active`."""
     convolution = nn.Conv2d(channels, channels, kernel, stride, padding_of(kernel), groups=channels, bias=False)
     layers = [("conv", convolution), ("bn", nn.BatchNorm2d(channels)), ("act", nn.PReLU())]
     return nn.Sequential(OrderedDict(layers[: 2 + active]))
 
 
 class OneKernel(nn.Module):
-    """Widen, one depthwise kernel, narrow."""
+    """Expand, one depthwise kernel, project."""
 
     def __init__(self, before: int, after: int, kernels: Sequence[Kernel], stride: Stride, ratio: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class OneKernel(nn.Module):
 
 
 class MixedKernels(nn.Module):
-    """Widen, a kernel of its own for each group of channels, narrow."""
+    """Expand, a different depthwise kernel for each group of channels, project."""
 
     def __init__(self, before: int, after: int, kernels: Sequence[Kernel], stride: Stride, ratio: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class MixedKernels(nn.Module):
 
 
 class AllKernels(nn.Module):
-    """Every kernel over all channels, side by side, narrow; nothing is widened before."""
+    """Every depthwise kernel over all channels, concatenate, project; without expansion."""
 
     def __init__(self, before: int, after: int, kernels: Sequence[Kernel], stride: Stride, ratio: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class AllKernels(nn.Module):
 
 
 class SummedKernels(nn.Module):
-    """Widen, the sum of several depthwise kernels, narrow."""
+    """Expand, the sum of several depthwise kernels, project."""
 
     def __init__(self, before: int, after: int, kernels: Sequence[Kernel], stride: Stride, ratio: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class SummedKernels(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels scaled by what the mean of the whole map says."""
+    """Scale channels by gates computed from the mean over the whole map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Block(nn.Module):
-    """One of the above with a residual where the shape stays; the place of a block that the search left out."""
+    """One of the above, with a residual connection if the shape is kept; or empty, if the search dropped the block."""
 
     def __init__(self, inner: nn.Module | None, residual: bool) -> None:
         super().__init__()
@@ -136,19 +136,19 @@ class Block(nn.Module):
 
 
 Kind = Callable[[int, int, Sequence[Kernel], Stride, int], nn.Module]
-Choice = tuple[Kind, tuple[int, ...], int]  # kind of the inside, its kernels' widths, how many times wider it is
+Choice = tuple[Kind, tuple[int, ...], int]  # inner module, kernel widths, expansion ratio
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one number of channels; the first has the stride. Empty blocks, without weights, follow them."""
+    """Blocks with the same number of channels; the first has the stride. Empty blocks, without weights, follow."""
 
     stride: Stride
     channels: int
     choices: tuple[Choice, ...]
 
 
-BLOCKS = 5  # of a stage, empty ones included
+BLOCKS = 5  # per stage, including empty ones
 STAGES = (
     Stage(
         (2, 2),
@@ -205,18 +205,18 @@ class Trunk(nn.Module):
 
 
 def _block(before: int, rows: int, stage: Stage, number: int) -> Block:
-    """Block `number` of a stage, over a map of `rows` rows: no kernel is much higher than that."""
+    """Block `number` of a stage, over a map of `rows` rows, which bounds the kernel height."""
     if number >= len(stage.choices):
         return Block(None, residual=False)
     kind, widths, ratio = stage.choices[number]
-    highest = rows + 1 - rows % 2  # heights are odd, too
+    highest = rows + 1 - rows % 2  # kernel heights are odd
     kernels = [width if width == 1 else (min(width, highest), width) for width in widths]
     stride = stage.stride if number == 0 else (1, 1)
     return Block(kind(before, stage.channels, kernels, stride, ratio), residual=number > 0)
 
 
 class LightweightEdge(Network):
-    """Whole lines to logits."""
+    """From whole lines to logits."""
 
     config: LightweightEdgeConfig
     learns_from_batch = True

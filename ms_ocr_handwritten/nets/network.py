@@ -1,6 +1,6 @@
-"""What all networks of recognisers have in common, for those who read, teach or export them without knowing the kind.
+"""The common interface of all recognisers' networks, for inference, training and export of any kind.
 
-Notation: N pieces of canvases (`geometry.Layout`), W px of a piece, T = W / 4 columns, D features, C classes, B lines.
+Notation: N pieces of canvases (`geometry.Layout`), W px width, T = W / 4 columns, D features, C classes, B lines.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from ..recognisers import NetworkConfig
 
 
 class Network(nn.Module):
-    """Pieces of lines to logits. `encode` and `classify` are its two halves; `forward` is upstream's contract."""
+    """From pieces of lines to logits, in two steps, `encode` and `classify`; `forward` has upstream's signature."""
 
     config: NetworkConfig
-    learns_from_batch = False  # whether what it learns of a piece depends on those beside it, as with batch norm
+    learns_from_batch = False  # whether training on a piece depends on the rest of its batch, as with batch norm
 
     @property
     def classifier(self) -> nn.Linear:
@@ -31,15 +31,15 @@ class Network(nn.Module):
         return self.classifier(columns)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB pieces of official canvases (N, 3, 32, W) in [0, 1], each line's in turn, to logits (B, T, C)."""
+        """RGB pieces of official canvases (N, 3, 32, W) in [0, 1], grouped by line, to logits (B, T, C)."""
         raise NotImplementedError
 
     def modules_of(self, part: str) -> Sequence[nn.Module | nn.Parameter]:
-        """What belongs to one of `config.parts`, for `train.freeze`."""
+        """The modules and parameters of one of `config.parts`, for `train.freeze`."""
         raise NotImplementedError
 
     def unused(self) -> Sequence[nn.Parameter]:
-        """Parameters that upstream's files hold and nothing uses: kept bit for bit."""
+        """Parameters in upstream's files that nothing uses; they are kept bit for bit."""
         return ()
 
 

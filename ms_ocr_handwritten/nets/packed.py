@@ -1,13 +1,13 @@
-"""The network as a CPU computes it when nothing is learnt: weights packed once, activations fused into products.
+"""ConvNextViT for inference on a CPU: weights are prepacked, activations fused into matrix products.
 
-The mathematics of `convnextvit.py`. Products of matrices take and give fp32 or bf16; all else is in fp32, which takes
-no more time than in bf16, and leaves half to three quarters of the error. Three savings:
-- the weights of every linear layer are laid out once for oneDNN's kernels, not at every call;
-- GELU is computed inside the product before it, not in another pass over memory;
-- ConvNeXt's layer scale is folded into the product before it, and rows of a kernel that meet padding alone left out.
+It computes the same as `convnextvit.py`. Matrix products have fp32 or bf16 inputs and outputs; all else is in fp32,
+which takes no more time than bf16 and leaves half to three quarters of the error. Three optimisations:
+- the weights of every linear layer are reordered once for oneDNN's kernels, not in every call;
+- GELU is fused into the product before it, instead of another pass over memory;
+- ConvNeXt's layer scale is folded into the product before it, and kernel rows that only meet padding are left out.
 
 `torch.ops.mkldnn._linear_pointwise` is the operator that PyTorch's own compiler emits for these patterns (upstream file
-torch/_inductor/fx_passes/mkldnn_fusion.py); `available` says whether PyTorch and the CPU at hand have it.
+torch/_inductor/fx_passes/mkldnn_fusion.py); `available` checks whether it works in this PyTorch and on this CPU.
 
 Notation: N chunks, H rows, T = 75 columns, C channels or classes, D features. Activations are channels-last throughout.
 """
@@ -30,21 +30,21 @@ from .vit import Block as VitBlock
 logger = logging.getLogger(__name__)
 
 Layer = Callable[[Tensor], Tensor]
-FIRST_ROWS = LINE_HEIGHT // COLUMN_WIDTH  # of the map behind the stem
-LAYOUT_ROWS = 600  # rows for which oneDNN lays out the weights; other numbers run as fast
+FIRST_ROWS = LINE_HEIGHT // COLUMN_WIDTH  # of the stem's output
+LAYOUT_ROWS = 600  # batch rows for which oneDNN packs the weights; other numbers run as fast
 
 
 @functools.cache
 def available(dtype: torch.dtype) -> bool:
-    """Whether the operators used here do their work in this PyTorch and on this CPU, found by using each once."""
+    """Whether the operators used here work in this PyTorch and on this CPU, tested by using each once."""
     return operators_work(functools.partial(_try_operators, dtype), optional=dtype is not torch.float32)
 
 
 def operators_work(use: Callable[[], None], optional: bool = False) -> bool:
-    """Whether `use` of oneDNN's operators raises nothing.
+    """Whether `use`, which calls oneDNN's operators, raises nothing.
 
-    They are private, so that a later PyTorch may change them: then a warning is logged, once, and plain PyTorch reads.
-    No warning where they are `optional` and a RuntimeError is raised, as for bf16 without AVX-512.
+    They are private, so a later PyTorch may change them: then a warning is logged, once, and plain PyTorch is used.
+    There is no warning if they are `optional` and raise a RuntimeError, as for bf16 without AVX-512.
     """
     if not torch.backends.mkldnn.is_available():
         return False
@@ -58,7 +58,7 @@ def operators_work(use: Callable[[], None], optional: bool = False) -> bool:
 
 
 def _try_operators(dtype: torch.dtype) -> None:
-    """Raise what a tiny layer raises, or ArithmeticError if it finds something else than PyTorch's own."""
+    """Run a tiny layer; raises its exception, or ArithmeticError if its result differs from PyTorch's own."""
     numbers = torch.linspace(-1, 1, 8 * 16)
     weight, bias, x = numbers.view(16, 8), numbers[:16], numbers[:48].view(2, 3, 8)
     plain = F.linear(x, weight, bias)
@@ -79,13 +79,13 @@ def _warn(reason: str) -> None:
 
 
 class PackedNetwork:
-    """A ConvNextViT's logits of chunks, in evaluation mode; a copy of its weights, which later changes do not reach."""
+    """A ConvNextViT in evaluation mode. It holds a copy of the weights, so later changes have no effect."""
 
     def __init__(self, network: ConvNextViT, dtype: torch.dtype) -> None:
-        """dtype: of the products, torch.float32 or torch.bfloat16. `network` is on the CPU."""
+        """dtype: of the matrix products, torch.float32 or torch.bfloat16. `network` is on the CPU."""
         pack = _Packer(dtype)
         trunk, encoder = network.cnn_model, network.vitstr
-        # PyTorch does not tell of what kind the modules are that its containers hold.
+        # PyTorch's containers do not type their modules.
         stem, stem_norm = cast(tuple[nn.Conv2d, nn.LayerNorm], trunk.downsample_layers[0])
         halvings = cast(Iterable[tuple[nn.LayerNorm, nn.Conv2d]], trunk.downsample_layers[1:])
         stages = cast(Iterable[Iterable[ConvBlock]], trunk.stages)
@@ -122,7 +122,7 @@ class PackedNetwork:
 
 
 class _Packer:
-    """Layers of the network as functions: products in `dtype`, which take any type, the others from fp32 to fp32."""
+    """Layers of the network as functions: products in `dtype`, with inputs of any dtype, the others in fp32."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -132,7 +132,7 @@ class _Packer:
         return value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Layer:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(self.dtype), LAYOUT_ROWS)  # itself a copy
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(self.dtype), LAYOUT_ROWS)  # makes a copy
         bias = self.tensor(bias, self.dtype)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), packed, bias, activation, [], "none")
 

@@ -1,4 +1,4 @@
-"""A network that learns nothing: what is asked of one, and the network itself in a precision of its products."""
+"""Networks for inference: their interface, and the unmodified network with its products in a given precision."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from .network import Network
 
 
 class ReadingNetwork(Protocol):
-    """A network that learns nothing: grey pieces float32 (N, 1, 32, W) to columns (N, T, D) and logits (N, T, C)."""
+    """A network for inference: grey pieces float32 (N, 1, 32, W) to columns (N, T, D) and logits (N, T, C)."""
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def encode(self, grey: Tensor) -> Tensor:
-        """Grey pieces to columns alone."""
+        """Grey pieces to columns only."""
 
 
 @dataclass(frozen=True)
 class PlainNetwork:
-    """The network itself, in a type of its products."""
+    """The unmodified network, with its products in `dtype`."""
 
     network: Network
     dtype: torch.dtype
@@ -49,11 +49,11 @@ class PlainNetwork:
 
 @contextlib.contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
-    """Within it cuDNN's convolutions in fp32 are that; by PyTorch's default they round to TF32's 10 bits.
+    """Compute cuDNN's fp32 convolutions in full precision; PyTorch's default rounds to TF32's 10 bits.
 
-    By the flag of convolutions alone: after a program has set that one, PyTorch refuses to tell the older, joint one.
+    It uses only the flag for convolutions: once a program has set it, PyTorch refuses to return the older, joint one.
     """
-    flags = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a module puts itself in the place of this one
+    flags = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # an object that replaces its own module
     before = flags.fp32_precision if device.type == "cuda" else "ieee"
     if before == "ieee":
         yield

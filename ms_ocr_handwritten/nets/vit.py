@@ -1,6 +1,6 @@
 """ViT encoder over the 75 columns of a chunk, and the classifier of each column.
 
-Architecture: Dosovitskiy et al., arXiv 2010.11929, as ViTSTR uses it (Atienza, arXiv 2105.08582) with CTC in place of
+Architecture: Dosovitskiy et al., arXiv 2010.11929, as used by ViTSTR (Atienza, arXiv 2105.08582), with CTC in place of
 its decoder. Parameter names and shapes are those of ModelScope `ocr_recognition/modules/ConvNextViT/timm_tinyc.py` and
 `vitstr.py` (Apache-2.0, after timm); the code is ours.
 
@@ -41,7 +41,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (N, heads, T, -)
-        if self.training:  # on CPUs the fused kernel's backward pass takes several times as long as these lines'
+        if self.training:  # on CPUs the fused kernel's backward pass is several times slower than this
             weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1, dtype=q.dtype)  # (N, heads, T, T)
             y = dropout(weights, self.dropout, training=True) @ v
         else:
@@ -86,7 +86,7 @@ class ViTEncoder(nn.Module):
     def __init__(self, config: ConvNextViTConfig) -> None:
         super().__init__()
         dim = config.embed_dim
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))  # in the official file, used by nobody
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))  # in the official file, but unused
         self.pos_embed = nn.Parameter(torch.zeros(1, CHUNK_COLUMNS, dim))
         self.patch_embed = PatchEmbed(config.dims[-1], dim)
         self.blocks = nn.Sequential(*[Block(config) for _ in range(config.blocks)])

@@ -1,4 +1,4 @@
-"""Weights: files of them, of which nothing is believed before it is checked, and their networks, loaded strictly."""
+"""Weights files, which are never trusted before they are checked, and the strict loading of networks."""
 
 import os
 import pickle
@@ -18,12 +18,12 @@ from .crnn import CRNN
 from .lightweight_edge import LightweightEdge
 from .network import Network
 
-LONGEST_NAME = 200  # letters of a class that a pickle names
-MOST_PICKLED = 16 * 2**20  # bytes; those of the official model are 40,000
+LONGEST_NAME = 200  # letters of a class name in a pickle
+MOST_PICKLED = 16 * 2**20  # bytes; the official model's pickle has 40,000
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-COUNT = "num_batches_tracked"  # of batch norm, a whole number
-SHARED_TIMES = 4  # the bytes of a file that its tensors may have: two names may share their numbers
-PREFIXES = ("module.", "recognizer.")  # of fine-tuned and of DistributedDataParallel files
+COUNT = "num_batches_tracked"  # of batch norm, an integer
+SHARED_TIMES = 4  # maximum ratio of tensor bytes to file bytes: tensors may share storage
+PREFIXES = ("module.", "recognizer.")  # of DistributedDataParallel and fine-tuned files
 
 NETWORKS: dict[type[NetworkConfig], type[Network]] = {
     ConvNextViTConfig: ConvNextViT,
@@ -33,21 +33,20 @@ NETWORKS: dict[type[NetworkConfig], type[Network]] = {
 
 
 def new_network(config: NetworkConfig) -> Network:
-    """The network of the kind and the sizes of `config`, with random weights."""
+    """A network of the kind and sizes of `config`, with random weights."""
     return NETWORKS[type(config)](config)
 
 
 def read_torch_file(path: str | os.PathLike[str], most_pickled: int = MOST_PICKLED) -> Any:
-    """What torch.save wrote to `path`, read without executing anything in it.
+    """Load a file written by torch.save, without executing anything in it.
 
     Args:
-        path: of a regular file.
-        most_pickled: bytes of the archive's pickle, which is read in Python: about a second for each MiB.
+        path: a regular file.
+        most_pickled: maximum size in bytes of its pickle, which is read in Python, at about a second per MiB.
 
     Raises:
-        CheckpointError: naming the file, if it is missing, truncated, of more content than bytes (a compressed
-            archive), or a pickle that holds anything but tensors and plain containers (which `weights_only=True`
-            refuses to build).
+        CheckpointError: naming the file, if it is missing, truncated, a compressed archive, or a pickle with anything
+            but tensors and plain containers (which `weights_only=True` refuses to build).
     """
     try:
         _check_archive(path, check_regular(path), most_pickled)
@@ -70,13 +69,13 @@ def read_torch_file(path: str | os.PathLike[str], most_pickled: int = MOST_PICKL
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # as PyTorch's allocator says
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # in PyTorch's allocator message
 
 
 def _check_archive(path: str | os.PathLike[str], size: int, most_pickled: int) -> None:
-    """Raise CheckpointError if the archive announces more than it holds; torch.save does not compress."""
+    """Raise CheckpointError if the archive declares more bytes than it has; torch.save does not compress."""
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\3\4":  # of the format before PyTorch 1.6, or no file of PyTorch's
+        if file.read(4) != b"PK\3\4":  # the format before PyTorch 1.6, or not a PyTorch file
             return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -103,12 +102,12 @@ def _check_entries(
             continue
         for operation, name, _ in pickletools.genops(archive.read(entry)):
             if operation.name in ("GLOBAL", "INST") and name and len(name) > LONGEST_NAME:
-                # PyTorch refuses it, too, but looks for a remedy in its own message for minutes.
+                # PyTorch refuses it, too, but spends minutes on composing its own message.
                 raise CheckpointError(f"{path}: refused, it names a class of {len(name)} letters; get the file again")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Names and tensors of a file of weights; prefixes of fine-tuned files are removed. Raises CheckpointError."""
+    """Names and tensors of a weights file, without the prefixes of fine-tuned files. Raises CheckpointError."""
     raw = read_torch_file(path)
     if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
         raw = raw["state_dict"]
@@ -118,13 +117,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     weights = {_strip_prefixes(name): value for name, value in raw.items()}
     if len(weights) < len(raw):
         raise CheckpointError(
-            f"{path}: holds names that differ by their prefix alone ({' or '.join(PREFIXES)}); keep one of each"
+            f"{path}: holds names that differ only by their prefix ({' or '.join(PREFIXES)}); keep one of each"
         )
     return weights
 
 
 def _check_tensors(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Raise CheckpointError unless they are plain numbers in memory, and no more of them than the file can hold."""
+    """Raise CheckpointError unless all are dense CPU tensors, no larger in total than the file can hold."""
     for name, value in weights.items():
         plain = not (value.is_nested or value.is_quantized) and value.layout is torch.strided
         allowed = FLOATS if not name.endswith(COUNT) else (*FLOATS, torch.int64)
@@ -149,8 +148,8 @@ def _strip_prefixes(name: str) -> str:
 def load_weights(network: Network, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
     """Copy `weights` into `network`, strictly; `source` is named in errors.
 
-    Raises CheckpointError, before anything is copied, that counts missing and unexpected names and unequal shapes, or
-    where a value is not finite.
+    Raises CheckpointError, before anything is copied, if names are missing or unexpected, shapes differ, or a value is
+    not finite.
     """
     _check_fit(network, weights, source)
     network.load_state_dict(weights)
@@ -178,22 +177,22 @@ def _check_fit(network: Network, weights: Mapping[str, Tensor], source: str | os
     if endless:
         raise CheckpointError(
             f"{source}: {len(endless)} of its {len(weights)} tensors hold nan or inf, the first is {endless[0]}; "
-            "the training that wrote it has diverged: take an earlier epoch, and train on with a lower learning rate"
+            "the training that wrote it has diverged: use an earlier epoch, and continue with a lower learning rate"
         )
 
 
 def some_names(names: Sequence[str]) -> str:
-    """How many there are and the first three, for a message."""
+    """The number of names and the first three, for a message."""
     return f"{len(names)}, the first {', '.join(names[:3])}" if len(names) > 3 else ", ".join(names)
 
 
 def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> Network:
     """A network in evaluation mode, fp32, with the weights of `path`. Raises CheckpointError.
 
-    Nothing is made in the sizes of `config` before the file was found to hold them.
+    Memory for the sizes of `config` is only allocated after the file was found to match them.
     """
     weights = read_weights(path)
-    if config.blocks_in_all > len(weights):  # each has several
+    if config.blocks_in_all > len(weights):  # each block has several tensors
         raise CheckpointError(
             f"{path}: does not fit the network of configuration.json (model.network), which has "
             f"{config.blocks_in_all} blocks: {len(weights)} tensors are there"
@@ -201,10 +200,10 @@ def load_network(config: NetworkConfig, path: str | os.PathLike[str]) -> Network
     try:
         with torch.inference_mode(False), torch.device("meta"):
             network = new_network(config)
-    except (RuntimeError, TypeError, OverflowError) as error:  # numbers of elements beyond 64 bits
+    except (RuntimeError, TypeError, OverflowError) as error:  # element counts beyond 64 bits
         raise CheckpointError(f"{path}: no network has the sizes of configuration.json (model.network)") from error
     _check_fit(network, weights, path)
-    try:  # made in inference mode, they could not be trained on
+    try:  # tensors created in inference mode could not be trained
         with torch.inference_mode(False):
             own = network.state_dict()
             copies = {name: value.to(own[name].dtype, copy=True) for name, value in weights.items()}

@@ -1,9 +1,9 @@
-"""A 3x3 convolution in a quarter of the multiplications, for reading on a CPU.
+"""A 3x3 Winograd convolution, with a quarter of the multiplications, for inference on a CPU.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308, F(4x4, 3x3): tiles of 6 x 6
-places are transformed, multiplied by the transformed kernels place by place, as 36 products of matrices, and
-transformed back to 4 x 4 places. In fp32 the result differs from the plain convolution's by rounding alone, about as
-much as that one differs from the exact result.
+pixels are transformed, multiplied elementwise by the transformed kernels, as 36 matrix products, and transformed back
+to 4 x 4 pixels. In fp32 the result differs from the plain convolution's only by rounding, about as much as that one
+differs from the exact result.
 
 Notation: N maps, H rows, W columns, C channels, P = N H W / 16 tiles. Maps are channels-last.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TILE = 4  # places to each side that a tile gives
-SEEN = TILE + 2  # and those that it sees
+TILE = 4  # output size of a tile
+SEEN = TILE + 2  # its input size
 
 EXACT = torch.float64
-GIVEN = torch.tensor(  # places of a map to those that are multiplied
+GIVEN = torch.tensor(  # transform of the input
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -32,13 +32,13 @@ FOUND = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 
 
 
 class WinogradConv:
-    """A convolution with padding, bias and ReLU, and the maximum of neighbouring places behind it.
+    """A convolution with padding, bias and ReLU, followed by max pooling.
 
-    Maps float32 (N, H, W, C), H and W multiples of 4, to (N, H / rows, W / columns, D). A copy of the weights.
+    Maps float32 (N, H, W, C), H and W multiples of 4, to (N, H / rows, W / columns, D). It copies the weights.
     """
 
     def __init__(self, convolution: nn.Conv2d, rows: int = 1, columns: int = 1) -> None:
-        """rows, columns: 1 or 2, of which the maximum is kept. `convolution` is 3x3, with padding of 1 and a bias."""
+        """rows, columns: size of the max pooling, 1 or 2. `convolution` is 3x3, with padding 1 and a bias."""
         assert convolution.bias is not None
         transformed = torch.einsum("ai,bj,dcij->abcd", KERNEL, KERNEL, convolution.weight.detach().to(EXACT)).float()
         self.kernels = transformed.flatten(0, 1).contiguous().unbind()  # 36 of (C, D)
@@ -59,7 +59,7 @@ class WinogradConv:
         return y.add_(self.bias).relu_()
 
     def tiles(self, x: Tensor) -> Tensor:
-        """What each of the tiles sees of maps (N, H, W, C): (36, P C)."""
+        """The input of each tile of maps (N, H, W, C): (36, P C)."""
         n, rows, columns, channels = x.shape
         padded = F.pad(x, (0, 0, 1, 1, 1, 1))
         line, row, column, _ = padded.stride()
@@ -68,7 +68,7 @@ class WinogradConv:
 
 
 def maxima(x: Tensor, dim: int, size: int) -> Tensor:
-    """The maximum of each `size` neighbours along `dim`; in a sixth of the time of PyTorch's pooling."""
+    """The maximum of each `size` neighbours along `dim`, in a sixth of the time of PyTorch's pooling."""
     first, *others = (x[(slice(None),) * dim + (slice(start, None, size),)] for start in range(size))
     for other in others:
         first = torch.maximum(first, other)

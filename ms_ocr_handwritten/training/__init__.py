@@ -1,1 +1,1 @@
-"""Learning: LMDB -> dataset.py -> loss.py -> loop.py -> checkpoints.py. Pure PyTorch; knows nothing of ModelScope."""
+"""Training: LMDB -> dataset.py -> loss.py -> loop.py -> checkpoints.py. Pure PyTorch, independent of ModelScope."""

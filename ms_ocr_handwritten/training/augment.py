@@ -1,6 +1,6 @@
-"""Changes to an image of a line that leave its text as it is; for real lines on the fly, before they are scaled.
+"""Augmentation of line images, which keeps the text readable; applied to real lines on the fly, before scaling.
 
-`augment` takes and returns uint8 grey (H, W), dark ink on light paper expected; the size may change.
+`augment` takes and returns uint8 grey (H, W), preferably dark ink on light paper; the size may change.
 """
 
 import cv2
@@ -9,17 +9,17 @@ import numpy as np
 from ms_ocr_handwritten.errors import ImageError
 from ms_ocr_handwritten.training import paper
 
-_WORK_HEIGHT = 64  # px; higher images are scaled down first: the network reads 32 px
+_WORK_HEIGHT = 64  # px; taller images are scaled down first, since the network reads 32 px
 
 
 def _border(image: np.ndarray) -> int:
-    """The level of the paper: the median of the brighter half of the image's border."""
+    """The grey level of the paper: the median of the brighter half of the image's border."""
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return int(np.percentile(edge, 75))
 
 
 def distort(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """Slant, stretch, turn, a wave of the baseline and a grid warp in a single remap: (H, W) -> (H', W')."""
+    """Shear, stretch, rotation, a wavy baseline and a grid warp in a single remap: (H, W) -> (H', W')."""
     h, w = image.shape
     stretch = float(np.exp(rng.normal(0, 0.12 * strength)))
     slant, turn = rng.normal(0, 0.16 * strength), rng.normal(0, 0.006 * strength)
@@ -40,7 +40,7 @@ def distort(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) 
 
 
 def thicken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Broader or finer ink: part of an erosion (broader, the ink is dark) or of a dilation."""
+    """Thicker or thinner ink: blend with an erosion (thicker, as ink is dark) or a dilation."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     changed = cv2.erode(image, kernel) if rng.random() < 0.65 else cv2.dilate(image, kernel)
     share = float(rng.uniform(0.2, 0.9))
@@ -48,7 +48,7 @@ def thicken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other contrast and brightness, sometimes uneven or on other paper."""
+    """Change contrast and brightness, sometimes with uneven light or paper."""
     low, high = float(image.min()), float(image.max())
     top = float(rng.uniform(170, 255))
     bottom = float(rng.uniform(0, 0.6 * top))
@@ -59,7 +59,7 @@ def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def recrop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other margins: cut a little off the top and bottom, or add paper on any side."""
+    """Change the margins: crop a little at the top and bottom, or add paper on any side."""
     h = len(image)
     if rng.random() < 0.5:
         top, bottom = (rng.uniform(0, 0.05, 2) * h).astype(int)
@@ -71,9 +71,9 @@ def recrop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def augment(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """A changed copy of a line: uint8 (H, W) -> uint8 (H', W'), H' about min(H, 64) px.
+    """An augmented copy of a line: uint8 (H, W) -> uint8 (H', W'), H' about min(H, 64) px.
 
-    strength: 0 (as it is, but for the scaling) to about 1.5. Raises ImageError if the image is not uint8 grey.
+    strength: 0 (only scaled) to about 1.5. Raises ImageError if the image is not uint8 grey.
     """
     if image.dtype != np.uint8 or image.ndim != 2 or min(image.shape) < 1:
         raise ImageError(f"augment takes a grey uint8 image (H, W), not {image.dtype} {image.shape}")

@@ -1,4 +1,4 @@
-"""Which lines form the batches of an epoch: decided by seed and epoch alone, lines of old skills mixed in by share."""
+"""The batches of an epoch, determined by seed and epoch only, with rehearsed lines mixed in by their share."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from .distributed import Ranks
 
 
 def in_batches(indices: list[int], size: int) -> list[list[int]]:
-    """`indices` in order, `size` at a time, the rest last."""
+    """`indices` in order, in batches of `size`, with the remainder last."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def epoch_batches(dataset: LineDataset, config: TrainConfig, epoch: int, ranks: Ranks) -> list[list[int]]:
-    """The batches of `epoch` for this rank. Ranks get equally many lines: the first ones may come twice.
+    """The batches of `epoch` for this rank. All ranks get the same number of lines, so the first ones may be repeated.
 
-    All lines of the training set come once. Rehearsed lines are drawn for each epoch, none twice before all came
-    once, so many that they are `train.rehearsal.share` of all.
+    Every line of the training set occurs once. Rehearsed lines are drawn anew for each epoch, none twice before all
+    have been drawn, up to the share `train.rehearsal.share` of all lines.
     """
     loader, seed = config.dataloader, config.seed
     order, pool = dataset.own_lines(), dataset.rehearsed_lines()

@@ -1,17 +1,17 @@
-"""Files of a training: weights, the state to resume from, and model directories; each appears whole or not at all.
+"""Files of a training: weights, states to resume from, and model directories; each file is written atomically.
 
-    work_dir/epoch_N.pth                 weights after epoch N, keys as upstream writes them (`recognizer.` + name)
-    work_dir/epoch_N_trainer_state.pth   all that is needed to go on from there
+    work_dir/epoch_N.pth                 weights after epoch N, with upstream's keys (`recognizer.` + name)
+    work_dir/epoch_N_trainer_state.pth   all that is needed to resume from there
     work_dir/latest_trainer_state.pth    the same, saved within an epoch
-    work_dir/resume.json                 which of the states is the newest, and which epoch the last with all its files
+    work_dir/resume.json                 the newest state, and the last epoch whose files are complete
     work_dir/output/, output_best/       model directories: configuration.json, vocab.txt, pytorch_model.pt
-    work_dir/best.json                   epoch (and batch, "iter", where it is none's end), metric and value of
-                                         output_best/, and the content it was judged by
+    work_dir/best.json                   epoch (and batch, "iter", if within an epoch), metric and value of
+                                         output_best/, and the digests of the evaluation set
     work_dir/train_log.jsonl             one object per line: losses, rates, evaluations
-    work_dir/tensorboard/                the same as TensorBoard events, where train.logging.tensorboard asks for them
-    work_dir/superseded_N/               what going back or starting anew has moved aside
+    work_dir/tensorboard/                the same as TensorBoard events, if train.logging.tensorboard is set
+    work_dir/superseded_N/               files moved aside when going back to an earlier epoch or starting over
 
-Everything loads with `weights_only=True`. No two files share an inode, so that copying over one changes no other.
+Everything loads with `weights_only=True`. No two files share an inode, so that overwriting one changes no other.
 """
 
 import errno
@@ -54,12 +54,12 @@ def save_json(value: Any, path: Path) -> None:
 
 
 def upstream_state_dict(network: Network) -> dict[str, torch.Tensor]:
-    """The weights under the names that ModelScope's OCRRecognition model gives them."""
+    """The weights under the names used by ModelScope's OCRRecognition model."""
     return {f"recognizer.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def save_model_dir(folder: Path, network: Network, vocabulary: Vocabulary, configuration: Mapping[str, Any]) -> None:
-    """A self-contained model directory, which `pipeline(..., model=folder)` and `Recognizer` read."""
+    """Write a self-contained model directory for `pipeline(..., model=folder)` and `Recognizer`."""
     for path, text in (
         (folder / CONFIGURATION_FILE, as_json(configuration)),
         (folder / VOCABULARY_FILE, vocabulary.text),
@@ -71,7 +71,7 @@ def save_model_dir(folder: Path, network: Network, vocabulary: Vocabulary, confi
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: its newest state, and the last epoch that is evaluated and has all its files."""
+    """The progress of a training: its newest state, and the last epoch that is evaluated and has all its files."""
 
     state: Path
     finished: int
@@ -98,7 +98,7 @@ class WorkDir:
         return self.save_dir / f"latest{STATE_SUFFIX}"
 
     def epochs(self) -> list[int]:
-        """Epochs of which weights or a state are here, in order."""
+        """Epochs with weights or a state here, in ascending order."""
         names = (
             re.fullmatch(rf"epoch_(\d+)(\.pth|{STATE_SUFFIX})", path.name) for path in self.save_dir.glob("epoch_*.pth")
         )
@@ -106,11 +106,11 @@ class WorkDir:
 
     @property
     def folders(self) -> list[Path]:
-        """The work_dir and, where it is another one, the folder of the epochs."""
+        """The work_dir and, if different, the folder of the epochs."""
         return [self.path] if self.save_dir.resolve() == self.path.resolve() else [self.path, self.save_dir]
 
     def make(self) -> None:
-        """Make the folders. Raises OutputError where that cannot be done."""
+        """Create the folders. Raises OutputError if that fails."""
         for folder in self.folders:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class WorkDir:
                 ) from error
 
     def best(self) -> dict[str, Any] | None:
-        """Epoch, metric and value of what output_best/ holds, or None. Raises CheckpointError."""
+        """Epoch, metric and value of the model in output_best/, or None. Raises CheckpointError."""
         if not self.best_file.exists():
             return None
         try:
@@ -137,7 +137,7 @@ class WorkDir:
         )
 
     def tidy(self) -> None:
-        """Remove what a kill left half-written: temporary files, and a torn last line of the log."""
+        """Remove what a kill left half-written: temporary files, and an incomplete last line of the log."""
         for folder in {self.path, self.save_dir, self.output, self.output_best}:
             for temporary in folder.glob(f".*{TEMPORARY_SUFFIX}"):
                 temporary.unlink()
@@ -155,7 +155,7 @@ class WorkDir:
         save_json({"state": state, "finished": progress.finished}, self.resume_file)
 
     def progress(self) -> Progress | None:
-        """Where the training in this folder stands, None if there is none. Raises CheckpointError."""
+        """The progress of the training in this folder, None if there is none. Raises CheckpointError."""
         if not self.resume_file.exists():
             return None
         try:
@@ -171,7 +171,7 @@ class WorkDir:
         )
 
     def refuse_foreign_files(self) -> None:
-        """Raise ConfigurationError where files of another training would be overwritten."""
+        """Raise ConfigurationError if files of another training would be overwritten."""
         foreign = [
             path
             for path in (
@@ -188,9 +188,9 @@ class WorkDir:
             )
 
     def set_aside(self) -> Path | None:
-        """Move all files of the training that is here to a folder; which one, None if there is none.
+        """Move all files of the existing training to a folder and return it, None if there are no files.
 
-        resume.json goes first: what a kill leaves behind then is refused and not gone on with.
+        resume.json is moved first, so that after a kill the remaining files are refused instead of resumed.
         """
         return self._move_aside(
             [
@@ -202,7 +202,7 @@ class WorkDir:
         )
 
     def set_aside_after(self, epoch: int, iteration: int) -> Path | None:
-        """Move what came after `iteration` batches of `epoch` + 1, which is done once more, to a folder; which one."""
+        """Move files from after `iteration` batches of `epoch` + 1, which will be redone, to a folder and return it."""
         best = self.best()
         return self._move_aside(
             [
@@ -212,7 +212,7 @@ class WorkDir:
         )
 
     def set_best_aside(self) -> Path | None:
-        """Move the best so far to a folder; which one."""
+        """Move the best model so far to a folder and return it."""
         return self._move_aside([self.best_file, self.output_best])
 
     def _of_epochs(self, after: int = 0) -> list[Path]:
@@ -232,15 +232,15 @@ class WorkDir:
         return folder
 
     def prune(self, keep: int | None) -> None:
-        """Remove all but the newest `keep` epochs, as the configuration asks."""
+        """Remove all but the newest `keep` epochs; None keeps all."""
         for epoch in self.epochs()[: -keep if keep else 0]:
             self.weights(epoch).unlink(missing_ok=True)
             self.state(epoch).unlink(missing_ok=True)
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Append one line; a single write, so that a kill leaves it whole or absent. Raises OutputError.
+        """Append one line in a single write, so that a kill leaves it complete or absent. Raises OutputError.
 
-        What a full disk has taken of it is taken back.
+        If the disk is full, the part already written is removed again.
         """
         line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8")
         with naming_what_cannot_be_written(self.log_file):
@@ -253,15 +253,15 @@ class WorkDir:
                 os.close(descriptor)
 
     def evaluations_since_best(self) -> int:
-        """How many evaluations the log holds after that of output_best/; all of them where there is none."""
+        """Number of evaluations in the log after that of output_best/; all of them if there is none."""
         best = self.best()
         lines = self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []
         entries = [entry for entry in map(json.loads, lines) if entry["mode"] == "eval"]
         return sum(best is None or _place(entry) > _place(best) for entry in entries)
 
     def rewind_log(self, epoch: int, iteration: int, finished: int, aside: Path | None) -> None:
-        """Take out the lines of what is done once more: after `iteration` batches of `epoch` + 1, evaluations after
-        `finished`. They go to the folder `aside`, if there is one."""
+        """Remove log lines of what will be redone: after `iteration` batches of `epoch` + 1, and evaluations after
+        `finished`. They are moved to the folder `aside`, if there is one."""
         lines = self.log_file.read_bytes().splitlines(keepends=True) if self.log_file.exists() else []
         kept = [line for line in lines if _is_before(line, epoch, iteration, finished)]
         if len(kept) == len(lines):
@@ -272,7 +272,7 @@ class WorkDir:
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[int, float]:
-    """Epoch and batch of an evaluation, to be compared; that at an epoch's end comes after those within it."""
+    """Epoch and batch of an evaluation, for ordering; the one at an epoch's end comes after those within it."""
     return entry["epoch"], entry.get("iter", math.inf)
 
 
@@ -282,5 +282,5 @@ def _is_before(line: bytes, epoch: int, iteration: int, finished: int) -> bool:
         if entry["mode"] == "train" or "iter" in entry:
             return (entry["epoch"], entry["iter"]) <= (epoch + 1, iteration)
         return entry["epoch"] <= finished
-    except (ValueError, KeyError, TypeError):  # not ours
+    except (ValueError, KeyError, TypeError):  # not written by us
         return True

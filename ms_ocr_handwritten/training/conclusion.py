@@ -1,4 +1,4 @@
-"""What is said when a training ends: what was best, where it lies, and the line that reads with it."""
+"""The final message of a training: the best model, where it is, and the command to read with it."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ from .checkpoints import WorkDir
 
 
 def conclusion(work_dir: WorkDir, epochs: int, patience: int | None) -> str:
-    """patience: evaluations without an improvement after which it was stopped; None where it went to its end."""
+    """patience: evaluations without an improvement after which it was stopped; None if it ran to the end."""
     best = work_dir.best()
     told = [] if patience is None else [f"stopped: {patience} evaluations without an improvement"]
     if best is None:

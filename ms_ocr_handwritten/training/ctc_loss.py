@@ -1,15 +1,15 @@
-"""CTC loss over the columns of many lines, from the columns and the head that classifies them: no logits are kept.
+"""Memory-saving CTC loss over the columns of many lines, fused with the classifier head: no logits are kept.
 
-CTC needs, of each column, the log-probabilities of the blank and of the label's own characters only; of the other
-thousands of classes it needs their sum. So neither the logits nor their log-softmax are ever whole in memory. They are
-computed some columns at a time: one pass finds the normaliser of each column, PyTorch's own `ctc_loss` runs on the few
-classes of each label, and a second pass computes the logits again and turns them into their gradient, softmax minus
-the posterior of each class (Graves et al. 2006, equation 16), and that at once into the gradients of columns and head.
-A column shared by many lines (of the one padding chunk of a batch) is classified once and its gradients are added up.
-Where which columns are is found out on the host, from the batch, so that a GPU is never asked for a number.
+For each column CTC needs only the log-probabilities of the blank and of the label's own characters; of the other
+thousands of classes it needs their sum. So neither the logits nor their log-softmax are ever held in memory as a whole.
+They are computed for some columns at a time: one pass finds the normaliser of each column, PyTorch's own `ctc_loss`
+runs on the few classes of each label, and a second pass recomputes the logits and turns them into their gradient,
+softmax minus the posterior of each class (Graves et al. 2006, equation 16), and at once into the gradients of columns
+and head. A column shared by many lines (of the one padding chunk of a batch) is classified once and its gradients are
+summed. Column indices are computed on the host, from the batch, so that a GPU never has to be synchronised.
 
-Notation: P distinct columns, D features, C classes, B lines, T columns of the longest line, K classes of the richest
-label.
+Notation: P distinct columns, D features, C classes, B lines, T columns of the longest line, K the largest number of
+classes in a label.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ from torch.nn import functional as F
 
 from .transfer import to_device
 
-ROWS = 256  # columns handled at a time on a CPU: the logits of so many stay in the cache
+ROWS = 256  # columns processed at a time on a CPU, so that their logits stay in the cache
 ROWS_OF_GPU = 8192
 
 
 def rows_at_once(device: torch.device) -> int:
-    """Columns handled at a time on `device`."""
+    """Number of columns processed at a time on `device`."""
     return ROWS if device.type == "cpu" else ROWS_OF_GPU
 
 
 def ctc_loss(
     encoded: Tensor, head: nn.Linear, columns: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Negative log-likelihood of each label, float32 (B,); infinite where a label cannot be aligned.
+    """Negative log-likelihood of each label, float32 (B,); infinite if a label cannot be aligned.
 
     encoded: (P, D), floating point, one row per distinct column; head: D to C. Under autocast the logits are computed
-    in its type, as the head itself would.
-    columns: (B, T) int64 on the CPU, for each line the rows of its columns, padded with 0 behind its length.
-    lengths: (B,) int64 on the CPU, columns of each line.
+    in its dtype, as the head itself would do.
+    columns: (B, T) int64 on the CPU, the rows of `encoded` that make up each line, padded with 0 after its length.
+    lengths: (B,) int64 on the CPU, number of columns of each line.
     labels: B sequences of ids in [1, C).
     """
     device = encoded.device.type
@@ -97,7 +97,7 @@ class _CtcLoss(torch.autograd.Function):
         with torch.enable_grad():
             leaf = log_probs.detach().requires_grad_()
             loss = F.ctc_loss(leaf, targets, lengths, target_lengths, reduction="none")
-            # PyTorch returns softmax - posterior, correct behind a log_softmax; the posterior alone is wanted here
+            # PyTorch returns softmax - posterior, correct after a log_softmax; only the posterior is needed here
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         probabilities = log_probs.exp()
         posterior = (probabilities - gradient).transpose(0, 1)  # (B, T, K)
@@ -111,7 +111,7 @@ class _CtcLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         encoded, weight, bias, normaliser, flat, order, classes, posterior, counted = ctx.saved_tensors
-        per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned teaches nothing
+        per_line = torch.where(counted.any(1), upstream, 0.0)  # a line that cannot be aligned has no gradient
         share = torch.zeros_like(normaliser).index_add_(0, flat, (per_line[:, None] * counted).flatten())  # (P,)
         posterior = (posterior * per_line[:, None, None]).flatten(0, 1)  # (B T, K)
         of_encoded = torch.empty_like(encoded)
@@ -120,7 +120,7 @@ class _CtcLoss(torch.autograd.Function):
         for start, stop, rows in zip(ctx.bounds, ctx.bounds[1:], _slices(encoded)):
             logits = F.linear(encoded[rows], weight, bias)
             slope = torch.sub(logits, normaliser[rows, None], out=buffer[: len(logits)]).exp_().mul_(share[rows, None])
-            # in float32: near the optimum the two terms are almost equal, and bfloat16 would keep noise alone
+            # in float32: near the optimum the two terms are almost equal, and bfloat16 would leave only noise
             here = order[start:stop]
             places = (flat[here] - rows.start)[:, None] * slope.shape[1] + classes[here // counted.shape[1]]
             slope.view(-1).index_add_(0, places.flatten(), posterior[here].flatten(), alpha=-1)
@@ -137,6 +137,6 @@ def _slices(encoded: Tensor) -> list[slice]:
 
 
 def _bounds(columns: Tensor, encoded: Tensor) -> list[int]:
-    """Where in the sorted `columns` (B, T) each of the slices of `encoded` begins, and where the last one ends."""
+    """The index in the sorted `columns` (B, T) where each slice of `encoded` begins, and where the last one ends."""
     counts = columns.flatten().bincount(minlength=len(encoded))
     return [0, *accumulate(int(part.sum()) for part in counts.split(rows_at_once(encoded.device)))]

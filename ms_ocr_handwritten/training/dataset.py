@@ -1,4 +1,4 @@
-"""Lines of LMDBs as training samples: what is checked before training starts, samples, and batches of pieces.
+"""Lines of LMDBs as training samples: the checks before training starts, samples, and batches of pieces.
 
 LineReader -> LineDataset -> Sample -> collate -> Batch
 """
@@ -20,7 +20,7 @@ from ..geometry import CHUNKED, COLUMN_WIDTH, Layout, kept_columns, scaled_width
 from ..image import image_size, line_canvas, load_image
 from ..vocab import Vocabulary, described, fold_full_width
 
-FIRST_KEYS = 5  # how many culprits a message names
+FIRST_KEYS = 5  # number of culprits named in a message
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sample:
     grey: np.ndarray
     chunks: int
     ids: list[int]
-    label: str  # as the LMDB holds it
+    label: str  # as stored in the LMDB
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B lines as pieces of one or several widths, with P columns in all.
+    """B lines as pieces of one or several widths, with P columns in total.
 
-    pieces: float32 (N, 1, 32, W), one tensor for each width, whose columns (N, W / 4) follow upon one another;
-    columns: int64 (B, T), rows of the P columns that make each line, 0 behind its end;
+    pieces: float32 (N, 1, 32, W), one tensor for each width, whose columns (N, W / 4) are numbered consecutively;
+    columns: int64 (B, T), indices of the P columns that make up each line, 0 after its end;
     lengths: int64 (B,); ids and labels: B entries; bad: records left out of this batch.
     """
 
@@ -60,12 +60,12 @@ class Batch:
         return len(self.labels)
 
     def pin_memory(self) -> "Batch":
-        """The same, the pieces in memory that a GPU copies from by itself; PyTorch's loader calls it by this name."""
+        """The same with its pieces in pinned memory; PyTorch's DataLoader calls this method by its name."""
         return replace(self, pieces=tuple(piece.pin_memory() for piece in self.pieces))
 
 
 class LineDataset(Dataset):
-    """The lines of several readers, in order. Raises LmdbError, with path and key, on one that cannot be read."""
+    """The lines of several readers, in order. Raises LmdbError, with path and key, for one that cannot be read."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class LineDataset(Dataset):
         rehearsed: Sequence[LineReader] = (),
         layout: Layout = CHUNKED,
     ) -> None:
-        """`augment`: strength, 0 for none, 1 as `train.augment` has it.
+        """`augment`: strength, 0 for none, 1 for `train.augment`.
 
-        `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (evaluation).
-        `rehearsed`: LMDBs of old skills, whose lines stand behind those of `readers`.
-        `layout`: how the network takes lines.
+        `unknown` is "error", or "omit" to leave characters outside the vocabulary out of `ids` (for evaluation).
+        `rehearsed`: LMDBs to rehearse, whose lines come after those of `readers`.
+        `layout`: how the network expects lines.
         """
         self.readers, self.vocabulary, self.unknown = [*readers, *rehearsed], vocabulary, unknown
         self.rehearsed, self.layout = len(rehearsed), layout
@@ -95,11 +95,11 @@ class LineDataset(Dataset):
         return len(self.indices)
 
     def own_lines(self) -> np.ndarray:
-        """Indices of the lines that are to be learnt, int64 (n,)."""
+        """Indices of the lines of the training set, int64 (n,)."""
         return np.flatnonzero(~self._is_rehearsed())
 
     def rehearsed_lines(self) -> np.ndarray:
-        """Indices of the lines of old skills, int64 (m,)."""
+        """Indices of the rehearsed lines, int64 (m,)."""
         return np.flatnonzero(self._is_rehearsed())
 
     def _is_rehearsed(self) -> np.ndarray:
@@ -116,7 +116,7 @@ class LineDataset(Dataset):
         return self.readers[reader].label(record)
 
     def folded_label(self, index: int) -> str:
-        """The label as it is trained; '' for one that cannot be read, if those are skipped (and named when read)."""
+        """The label as used in training; '' if it cannot be read and bad samples are skipped (and reported later)."""
         try:
             return fold_full_width(self.label(index))
         except DataError:
@@ -129,7 +129,7 @@ class LineDataset(Dataset):
         return self.readers[reader].image_bytes(record)
 
     def without(self, dropped: set[int]) -> "LineDataset":
-        """The same lines less those at `dropped`."""
+        """The same lines without those at the indices `dropped`."""
         kept = copy.copy(self)
         kept.indices = [pair for index, pair in enumerate(self.indices) if index not in dropped]
         return kept
@@ -159,7 +159,7 @@ class LineDataset(Dataset):
             return rgb
         from .augment import augment
 
-        random = np.random.default_rng((self.seed, self.epoch, index))  # the same whoever draws it, worker or not
+        random = np.random.default_rng((self.seed, self.epoch, index))  # the same in any worker process
         return np.repeat(augment(rgb[:, :, 1], random, self.augment)[:, :, None], 3, axis=2)
 
 
@@ -185,12 +185,12 @@ def describe_unknown(dataset: LineDataset, counts: Counter, lines: dict[str, lis
 
 
 def blank_labels(dataset: LineDataset) -> list[int]:
-    """Lines whose label holds nothing but spaces."""
+    """Lines whose label is empty or consists only of spaces."""
     return [index for index in range(len(dataset)) if not dataset.folded_label(index).strip()]
 
 
 def unalignable(dataset: LineDataset) -> list[int]:
-    """Lines whose label needs more columns than the line has (characters outside the vocabulary must be gone)."""
+    """Lines whose label needs more columns than the line has (labels must not hold unknown characters)."""
     bad = []
     for index in range(len(dataset)):
         needed = required_columns(dataset.vocabulary.encode(dataset.folded_label(index)))
@@ -200,15 +200,15 @@ def unalignable(dataset: LineDataset) -> list[int]:
 
 
 def _columns(dataset: LineDataset, index: int) -> int:
-    """Columns of the canvas of a line, from the header of its image alone."""
+    """Number of columns of a line's canvas, from the header of its image only."""
     try:
         return dataset.layout.columns(scaled_width(*image_size(dataset.image_bytes(index))))
-    except OcrError:  # the record is named when it is read
+    except OcrError:  # reported when the record is read
         return dataset.layout.columns(dataset.layout.longest)
 
 
 def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineDataset, list[str]]:
-    """The alignable lines and the keys of the others. Raises LabelError if there are others and `action` is "error"."""
+    """The alignable lines and the keys of the others. Raises LabelError if there are any and `action` is "error"."""
     bad = unalignable(dataset)
     keys = [dataset.key(index) for index in bad]
     if bad and action == "error":
@@ -221,7 +221,7 @@ def refuse_or_drop_unalignable(dataset: LineDataset, action: str) -> tuple[LineD
 
 
 def collate(samples: Sequence[Sample | BadSample], *, skip_padding: bool) -> Batch:
-    """Samples to a batch. Chunks of padding: one for all lines if `skip_padding`, else one for each place."""
+    """Samples to a batch. With `skip_padding` all lines share one padding chunk, otherwise each gets its own."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
     pieces, rows, first = [], {}, 0
     for width in sorted({sample.grey.shape[2] for sample in good}):
@@ -247,7 +247,7 @@ def collate(samples: Sequence[Sample | BadSample], *, skip_padding: bool) -> Bat
 
 
 def _placed(samples: Sequence[Sample], skip_padding: bool) -> tuple[np.ndarray, list[list[int]]]:
-    """The pieces of samples of one width, float32 (N, 32, W), and which of them each sample is made of."""
+    """The pieces of samples of one width, float32 (N, 32, W), and the indices of those that make up each sample."""
     grey = [sample.grey for sample in samples]
     places, start, used = [], 0, sum(map(len, grey))
     black = np.zeros((1, *grey[0].shape[1:]), np.float32)

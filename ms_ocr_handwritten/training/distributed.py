@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` says, and the few exchanges between ranks that training needs."""
+"""Distributed training: the setup given by `torchrun`, and the few collectives that training needs."""
 
 import atexit
 import importlib
@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` processes; rank 0 writes files and shows progress."""
+    """This process's rank among `world` processes; rank 0 writes files and shows progress."""
 
     rank: int
     world: int
@@ -28,9 +28,9 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str | None = None) -> "Ranks":
-        """Join the group that torchrun's variables describe (nccl on GPUs, gloo on CPUs), or be alone.
+        """Join the process group described by torchrun's variables (nccl on GPUs, gloo on CPUs), if there is one.
 
-        device: 'cpu', 'gpu' (each rank its own), 'gpu:1' ...; None takes a GPU if there is one. Raises BackendError.
+        device: 'cpu', 'gpu' (each rank its own), 'gpu:1' ...; None uses a GPU if there is one. Raises BackendError.
         """
         world = int(os.environ.get("WORLD_SIZE", 1))
         place = torch_device(device or "gpu")
@@ -40,11 +40,11 @@ class Ranks:
         if gpu:
             torch.cuda.set_device(place)
         if world > 1 and not distributed.is_initialized():
-            # Imported later, it would keep the group as a default argument, beyond `destroy_process_group`; and a
-            # thread of gloo's that is still there when Python ends may abort the process.
+            # If imported later, it would keep the group alive as a default argument, beyond `destroy_process_group`;
+            # and a gloo thread that is still running when Python exits may abort the process.
             importlib.import_module("torch.distributed.nn")
             distributed.init_process_group("nccl" if gpu else "gloo")
-            if not gpu:  # nccl would wait for the other ranks, also where this one has failed
+            if not gpu:  # nccl would wait for the other ranks, even if this one failed
                 atexit.register(_leave)
         return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world, place)
 
@@ -53,12 +53,12 @@ class Ranks:
         return self.rank == 0
 
     def say(self, message: str) -> None:
-        """One message on stderr for all ranks together."""
+        """Print a message on stderr, once for all ranks."""
         if self.first:
             print(message, file=sys.stderr)
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all ranks, in order of rank."""
+        """The values of all ranks, in rank order."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -66,14 +66,14 @@ class Ranks:
         return values
 
     def sum(self, value: Any) -> Any:
-        """The sum of a value with `+` over all ranks."""
+        """The sum over all ranks of a value that has `+`."""
         first, *others = self.gather(value)
         for other in others:
             first = first + other
         return first
 
     def first_does(self, act: Callable[[], object]) -> None:
-        """Let rank 0 do something that may be refused; its OcrError is raised by all ranks, so that none waits."""
+        """Let rank 0 call `act`; its OcrError, if any, is raised by all ranks, so that none waits forever."""
         refusal = None
         if self.first:
             try:
@@ -85,7 +85,7 @@ class Ranks:
             raise refusal
 
     def compute_bf16(self, precision: str) -> bool:
-        """Whether all ranks compute in bf16: by name, or for "auto" where each of them is measured to be faster so."""
+        """Whether all ranks compute in bf16: as named, or for "auto" if it is measured to be faster on each of them."""
         if precision != "auto":
             return precision == "bf16"
         chosen = all(self.gather(bf16_is_faster(self.device)))
@@ -97,11 +97,11 @@ class Ranks:
             distributed.barrier()
 
     def leave(self) -> None:
-        """Leave the group, for a process that is done; nccl complains of one that ends as a member."""
+        """Leave the process group at the end; nccl complains if a process exits as a member."""
         _leave()
 
     def random_state(self) -> dict[str, torch.Tensor]:
-        """What dropout draws from, on the CPU and on this rank's GPU."""
+        """The random states used by dropout, of the CPU and of this rank's GPU."""
         states = {"cpu": torch.get_rng_state()}
         return {**states, "cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else states
 
@@ -111,7 +111,7 @@ class Ranks:
             torch.cuda.set_rng_state(states["cuda"], self.device)
 
     def share(self, indices: Iterable[int]) -> list[int]:
-        """This rank's part of `indices`: every world-th, none twice."""
+        """This rank's disjoint part of `indices`: every world-th one."""
         return list(indices)[self.rank :: self.world]
 
 

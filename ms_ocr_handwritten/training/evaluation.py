@@ -1,4 +1,4 @@
-"""Batches of lines in a given order, and the scores of a network on them."""
+"""Loading batches of lines in a given order, and the scores of a network on them."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ from .distributed import Ranks
 from .loss import LineLoss, read_batch
 from .signals import outlive_the_signal
 
-MOST_WORKERS = 8  # that are chosen for a GPU; more keep a main process busy with what they send
+MOST_WORKERS = 8  # chosen for a GPU; more would keep the main process busy receiving
 
 
 def make_loader(
@@ -32,11 +32,11 @@ def make_loader(
     skip_padding: bool,
     device: torch.device = torch.device("cpu"),
 ) -> DataLoader:
-    """Batches in the given order, from worker processes where the configuration asks for them.
+    """A loader for batches in the given order, with worker processes if configured.
 
-    For a GPU they are in pinned memory, and workers are chosen where it asks for none. The loader has a generator of
-    its own, so that it draws nothing from the random state that dropout goes on with.
-    Raises ConfigurationError where workers would be forked beside OpenVINO.
+    For a GPU, batches are in pinned memory, and workers are used even if 0 are configured. The loader has its own
+    generator, so that it does not advance the random state used by dropout.
+    Raises ConfigurationError if workers would be forked beside OpenVINO.
     """
     workers = config.workers_per_gpu or chosen_workers(config, device)
     return DataLoader(
@@ -52,9 +52,9 @@ def make_loader(
 
 
 def chosen_workers(config: LoaderConfig, device: torch.device) -> int:
-    """How many worker processes load for `device` where 0 are configured: for a GPU the cores beside this process.
+    """Number of worker processes for `device` if 0 are configured: for a GPU one per remaining core.
 
-    None where they could not be forked: another start takes seconds at each epoch.
+    It is 0 if they cannot be forked, since other start methods take seconds in each epoch.
     """
     if device.type != "cuda" or "openvino" in sys.modules:
         return 0
@@ -65,7 +65,7 @@ def chosen_workers(config: LoaderConfig, device: torch.device) -> int:
 
 
 def _start_method(config: LoaderConfig) -> str | None:
-    """How workers start: as configured, never by a fork of a process that holds OpenVINO, which has crashed them."""
+    """The start method of workers: as configured, but never a fork beside OpenVINO, which has crashed workers."""
     if "openvino" not in sys.modules:
         return config.start_method
     if config.start_method == "fork":
@@ -94,9 +94,9 @@ def evaluate(
     skip_padding: bool = True,
     readings: list[tuple[str, str]] | None = None,
 ) -> Scores:
-    """Loss and texts of all lines of `dataset`; the same whatever the number of ranks. The network keeps its mode.
+    """Scores of `network` on all lines of `dataset`, independent of the number of ranks; the network keeps its mode.
 
-    readings: gets label and text of the lines of this rank.
+    readings: list to which label and text of this rank's lines are appended.
     """
     batches = in_batches(ranks.share(range(len(dataset))), config.batch_size_per_gpu)
     module, scores, training = LineLoss(network), Scores.empty(), network.training
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def readable(loader: DataLoader) -> Iterator[Batch]:
-    """The batches that hold lines; what was left out of them is said on stderr."""
+    """Yield the batches that hold lines; samples left out are reported on stderr."""
     for batch in loader:
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""What a training is: the content of its initial weights, vocabulary and data, and every setting that it learns by.
+"""The identity of a training: digests of its initial weights, vocabulary and data, and all settings that affect it.
 
-Kept in its state, so that another training in the same work_dir is refused and never mixed with it. Content, not
-paths: a work_dir and its data may be moved.
+It is part of the saved state, so that another training in the same work_dir is refused instead of mixed with it. It
+covers content, not paths, so a work_dir and its data may be moved.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ WEIGHTS, TRAINING, REHEARSED, SETTINGS = "initial weights", "training set", "reh
 
 
 def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of all names, shapes and values, as hexadecimal digits."""
+    """SHA-256 of all names, shapes and values, in hexadecimal."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -31,13 +31,13 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def lines_digest(reader: LineReader) -> str:
-    """SHA-256 of all images and labels in order, as hexadecimal digits; reads the whole LMDB once."""
+    """SHA-256 of all images and labels in order, in hexadecimal; reads the whole LMDB once."""
     digest = hashlib.sha256()
     for index in range(len(reader)):
         for read in (reader.image_bytes, lambda i: reader.label(i).encode("utf-8")):
             try:
                 value = read(index)
-            except DataError:  # named, or left out, when it is learnt
+            except DataError:  # reported or skipped during training
                 value = b"unreadable"
             digest.update(len(value).to_bytes(8, "little"))
             digest.update(value)
@@ -45,7 +45,7 @@ def lines_digest(reader: LineReader) -> str:
 
 
 def lines_digests(readers: Sequence[LineReader], ranks: Ranks) -> list[str]:
-    """The digest of each LMDB; rank 0 reads them for all."""
+    """The digest of each LMDB, computed by rank 0 for all."""
     known: dict[str, str] = {}
     for reader in readers if ranks.first else ():
         known.setdefault(reader.path, lines_digest(reader))
@@ -53,7 +53,7 @@ def lines_digests(readers: Sequence[LineReader], ranks: Ranks) -> list[str]:
 
 
 def settings_of(config: TrainConfig, network: Any, bf16: bool, processes: int) -> dict[str, Any]:
-    """Every setting that changes what is learnt; not those that say when to save, log, evaluate or end."""
+    """All settings that affect the trained weights; not those for saving, logging, evaluating or stopping."""
     loader, optimizer = config.dataloader, config.optimizer
     settings = {
         **learning_plan(optimizer, config.scheduler),
@@ -83,11 +83,11 @@ def settings_of(config: TrainConfig, network: Any, bf16: bool, processes: int) -
         "model.network": dataclasses.asdict(network),
         "the number of processes": processes,
     }
-    return json.loads(json.dumps(settings))  # lists for tuples, as it is read again
+    return json.loads(json.dumps(settings))  # tuples become lists, as when loaded
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a training `now` is not as it was `then`, for a message."""
+    """The differences between two identities, for a message."""
     found = ["the initial weights differ"] if then.get(WEIGHTS) != now[WEIGHTS] else []
     for name in (TRAINING, REHEARSED):
         before, after = then.get(name), now[name]

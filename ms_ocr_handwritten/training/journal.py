@@ -1,4 +1,4 @@
-"""What a training tells as it goes: train_log.jsonl, TensorBoard's events, a bar of progress."""
+"""Logging of a training: train_log.jsonl, TensorBoard events, the progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ from .distributed import Ranks
 
 
 class Journal:
-    """Tells of one training, on rank 0 alone. In all methods `epoch` epochs and `iteration` batches are trained.
+    """Logs one training, on rank 0 only. In all methods `epoch` epochs and `iteration` batches are finished.
 
-    Raises ConfigurationError where it is to be shown by TensorBoard, which is not installed.
+    Raises ConfigurationError if TensorBoard is configured but not installed.
     """
 
     def __init__(self, config: TrainConfig, work_dir: WorkDir, ranks: Ranks, batches_per_epoch: int) -> None:
@@ -28,7 +28,7 @@ class Journal:
 
     @contextmanager
     def board(self, epoch: int, iteration: int) -> Iterator[None]:
-        """Within it, TensorBoard's events are written where the configuration asks for them."""
+        """Write TensorBoard events within this context, if configured."""
         if not (self.config.tensorboard and self.ranks.first):
             yield
             return
@@ -39,22 +39,22 @@ class Journal:
             self._board = None
 
     def training(self, epoch: int, iteration: int, **figures: Any) -> None:
-        """Figures of the batch that was just trained."""
+        """Log figures of the batch just trained."""
         self._add({"mode": "train", "epoch": epoch + 1, "iter": iteration, **figures}, self._step(epoch, iteration))
 
     def evaluation(self, epoch: int, iteration: int, scores: Mapping[str, Any]) -> None:
-        """Scores after an epoch (`iteration` 0), or within the next one."""
+        """Log scores after an epoch (`iteration` 0), or within the next one."""
         place = {"epoch": epoch + 1, "iter": iteration} if iteration else {"epoch": epoch}
         self._add({"mode": "eval", **place, **scores}, self._step(epoch, iteration))
 
     def left_out(self, epoch: int, iteration: int, batch: Batch) -> None:
-        """The bad samples of `batch`, which is about to be trained."""
+        """Report the bad samples of `batch`, which is about to be trained."""
         for reason in batch.bad:
             print(f"left out: {reason}", file=sys.stderr)
             self.training(epoch, iteration + 1, left_out=reason)
 
     def readings(self) -> list[tuple[str, str]] | None:
-        """An empty list for an evaluation to fill with labels and texts, if they are shown; see `show`."""
+        """An empty list for an evaluation to fill with labels and texts, or None if they are not shown; see `show`."""
         return [] if self._board else None
 
     def show(self, epoch: int, iteration: int, readings: list[tuple[str, str]] | None) -> None:
@@ -63,7 +63,7 @@ class Journal:
             self._board.add_readings(readings[:SHOWN_LINES], self._step(epoch, iteration))
 
     def bar(self, epoch: int, lines: int, trained: int) -> tqdm:
-        """The bar of an epoch of `lines` lines, of which `trained` are trained already."""
+        """The progress bar of an epoch of `lines` lines, of which `trained` are done already."""
         return tqdm(
             total=lines,
             initial=trained,
@@ -75,7 +75,7 @@ class Journal:
         )
 
     def _step(self, epoch: int, iteration: int) -> int:
-        """Batches trained since the beginning."""
+        """Number of batches trained since the beginning."""
         return epoch * self.batches_per_epoch + iteration
 
     def _add(self, entry: Mapping[str, Any], step: int) -> None:

@@ -1,4 +1,4 @@
-"""How a training is judged: when, by which lines, what was best, when patience ends, and whether old skills suffer."""
+"""Evaluation of a training: when it is due, the best model so far, early stopping, and forgetting of old skills."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ from .memory import naming_what_needs_memory
 
 
 class Judge:
-    """Judges the networks of one training by the lines of `evaluation` (None: none are judged).
+    """Evaluates the networks of one training on the lines of `evaluation` (None: no evaluation).
 
-    `old_skills` are lines that the first network could read already: how well later ones still read them is told.
-    Raises ConfigurationError where the best cannot be told by what the configuration names.
+    `old_skills` are lines that the initial network could read: how well later ones still read them is reported.
+    Raises ConfigurationError if the configured metric is unknown, or early stopping lacks an evaluation set.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Judge:
         self.config, self.train_config = configuration.evaluation, configuration.train
         self.vocabulary, self.work_dir, self.ranks = vocabulary, work_dir, ranks
         self.evaluation, self.old_skills = evaluation, old_skills
-        self.digests: list[str] = []  # content of the evaluation sets, once it is known
+        self.digests: list[str] = []  # of the evaluation sets, once known
         self._old_skills_before: dict[str, Any] | None = None
 
     def is_due(self, epoch: int, iteration: int, batches_per_epoch: int) -> bool:
-        """Whether an evaluation is due after `iteration` batches of `epoch` + 1, which end an optimiser's step."""
+        """Whether an evaluation is due after `iteration` batches of `epoch` + 1, which complete an optimiser step."""
         interval, accumulate = self.config.interval, self.train_config.optimizer.cumulative_iters
         if self.config.by_epoch:
             return iteration == batches_per_epoch and (epoch + 1) % interval == 0
@@ -58,14 +58,14 @@ class Judge:
     def evaluate(
         self, network: Network, *, bf16: bool, readings: list[tuple[str, str]] | None = None
     ) -> dict[str, Any]:
-        """The scores of `network`, all ranks together; `Scores.summary` says which.
+        """The scores of `network` over all ranks, as in `Scores.summary`.
 
         Args:
-            network: Keeps its mode.
+            network: The network to evaluate; keeps its mode.
             bf16: Whether it computes in bf16.
-            readings: Gets label and text of the lines of this rank.
+            readings: List to which label and text of this rank's lines are appended.
         """
-        assert self.evaluation is not None  # whoever asks has seen to it
+        assert self.evaluation is not None  # ensured by the caller
         return self._summary(network, self.evaluation, bf16, readings)
 
     def _summary(
@@ -87,9 +87,9 @@ class Judge:
     # ------------------------------------------------------------------ the best, and patience
 
     def keep_best(self, summary: Mapping[str, Any], epoch: int, iteration: int, save: Callable[[Path], None]) -> None:
-        """Where `summary` is better than all before, let `save` write its model directory, and note it in best.json.
+        """If `summary` is the best so far, let `save` write its model directory, and record it in best.json.
 
-        epoch, iteration: epochs trained, and batches trained of the present one.
+        epoch, iteration: epochs trained, and batches trained of the current one.
         """
         metric, rule = self.train_config.save.best_metric, self.train_config.save.best_rule
         best, value = self.work_dir.best(), summary[metric]
@@ -101,12 +101,12 @@ class Judge:
         save_json({**place, "metric": metric, "value": value, "evaluation": self.digests}, self.work_dir.best_file)
 
     def differs_from(self, best: Mapping[str, Any]) -> bool:
-        """Whether the evaluations to come cannot be compared with the one that `best` tells of."""
+        """Whether the evaluation set or metric differs from that of `best`, so that they cannot be compared."""
         told = (self.train_config.save.best_metric, self.digests)
         return self.evaluation is not None and (best["metric"], best.get("evaluation")) != told
 
     def out_of_patience(self) -> bool:
-        """Whether the last `train.early_stopping.patience` evaluations were no better than one before them."""
+        """Whether the last `train.early_stopping.patience` evaluations brought no improvement."""
         if self.train_config.patience is None:
             return False
         since_best = self.work_dir.evaluations_since_best() if self.ranks.first else 0
@@ -115,13 +115,13 @@ class Judge:
     # ------------------------------------------------------------------ old skills
 
     def measure_old_skills(self, network: Network, *, bf16: bool) -> None:
-        """How well the initial `network` reads the lines of `evaluation.old_skills`."""
+        """Measure how well the initial `network` reads the lines of `evaluation.old_skills`."""
         if self.old_skills is not None:
             self._old_skills_before = self._summary(network, self.old_skills, bf16)
             self.ranks.say(f"old skills before this training: {_of_lines(self._old_skills_before)}")
 
     def watch_old_skills(self, network: Network, epoch: int, *, bf16: bool) -> dict[str, Any]:
-        """The figures of old skills after `epoch` epochs, and before; a warning where they are read worse."""
+        """Scores on the old skills after `epoch` epochs, and before; warns if they got worse."""
         if self.old_skills is None or self._old_skills_before is None:
             return {}
         before, now = self._old_skills_before, self._summary(network, self.old_skills, bf16)

@@ -1,9 +1,9 @@
-"""One training per work_dir: a lock that the process holds, and that its death releases.
+"""One training per work_dir: a lock held by the process and released when it dies.
 
-POSIX record locks: of this process, not of its children, gone with it (kill -9 and power cuts too), and passed on by
-NFS servers. So on one machine two trainings never share a work_dir; from several machines on NFS they do not either,
-unless it is mounted with `nolock` or `local_lock`. Where the file system has no locks, or the system is no POSIX one,
-the training says so and goes on.
+It uses POSIX record locks, which belong to this process but not its children, are released when it ends (also by
+kill -9 or a power cut), and are supported by NFS servers. So two trainings never share a work_dir on one machine, nor
+on several machines over NFS, unless it is mounted with `nolock` or `local_lock`. If the file system has no locks, or
+the system is not POSIX, the training prints a notice and continues.
 """
 
 import errno
@@ -22,17 +22,17 @@ LOCK_FILE = ".training.lock"
 _IN_USE = (errno.EACCES, errno.EAGAIN)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
-_held: set[str] = set()  # by this process, to which the system would give the same lock again
+_held: set[str] = set()  # by this process, to which the system would grant the same lock again
 _guard = threading.Lock()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of `folder` (there already) until the block ends.
+    """Lock `folder`, which must exist, against other trainings until the block ends.
 
     Raises:
-        ConfigurationError: Another training holds it; its process is named.
-        OutputError: The lock's file cannot be written.
+        ConfigurationError: Another training holds the lock; its process is named.
+        OutputError: The lock file cannot be written.
     """
     path = folder.resolve() / LOCK_FILE
     with _guard:
@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # While it is held: `_acquire` looks whether its file is still there. Windows removes no file that is open.
+            # Still holding the lock: `_acquire` checks that its file still exists. Windows cannot remove an open file.
             with suppress(PermissionError):
                 path.unlink(missing_ok=True)
             os.close(descriptor)
@@ -53,7 +53,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path, folder: Path) -> int:
-    """The descriptor of the locked file."""
+    """Lock the file and return its descriptor."""
     while True:
         with naming_what_cannot_be_written(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -67,7 +67,7 @@ def _acquire(path: Path, folder: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # the former holder has removed the file meanwhile: that lock keeps nobody out
+        os.close(descriptor)  # the previous holder removed the file meanwhile, so this lock excludes nobody
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""The training loop: epochs of steps, evaluation, files, and going on after an interruption.
+"""The training loop: epochs of optimiser steps, evaluation, checkpoints, and resuming after an interruption.
 
-Deterministic by the seed: which lines form a batch depends on (seed, epoch), dropout on a random state that is saved.
+It is deterministic given the seed: batches depend on (seed, epoch), dropout on a random state that is saved.
 """
 
 import math
@@ -40,10 +40,10 @@ from .signals import StopSignals
 
 
 class Training:
-    """One training of `network` on `dataset`, judged on `evaluation`, with its files in `work_dir`.
+    """One training of `network` on `dataset`, evaluated on `evaluation`, with its files in `work_dir`.
 
-    `old_skills` are lines that it could read before: how well it still reads them is told at each evaluation.
-    `raw` is the configuration as it goes into output/ (whose `model.network.num_classes` fits `network`).
+    `old_skills` are lines that it could read before: how well it still reads them is reported at each evaluation.
+    `raw` is the configuration written to output/ (whose `model.network.num_classes` matches `network`).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Training:
         freeze(network, self.config.freeze)
         self.optimizer = build_optimizer(self.config.optimizer, self.network.parameters())
         self.losses = Losses(ranks.device)
-        self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the present one
+        self.epoch, self.iteration = 0, 0  # epochs trained; batches trained of the current one
         self.finished = 0  # the last epoch that is evaluated and has all its files
         self.state_path: Path | None = None  # of the newest state
         self.signals = StopSignals()
@@ -83,30 +83,30 @@ class Training:
 
     @property
     def final_network(self) -> Network:
-        """The network that is evaluated and saved: the moving average where there is one."""
+        """The network that is evaluated and saved: the moving average, if there is one."""
         return cast(Network, self.average.module) if self.average else self.network  # a copy of the network
 
     # ------------------------------------------------------------------ epochs
 
     @cached_property
     def bf16(self) -> bool:
-        """Whether it computes in bf16; for "auto" measured when it is asked for, if no state has said it."""
+        """Whether it computes in bf16; for "auto" measured on first use, unless given by a resumed state."""
         return self.ranks.compute_bf16(self.config.precision)
 
     def run(self, checkpoint: str | None = None, resume: bool = True) -> dict[str, Any]:
         """Train to the end, from `checkpoint`, or from where an interrupted run in this work_dir stopped.
 
-        With `resume` False it begins anew, and moves aside what is there. SIGTERM or Ctrl-C save the state after the
-        step at work before they end the program; the second one ends it at once.
+        With `resume` False it starts over and moves existing files aside. On SIGTERM or Ctrl-C the current step is
+        completed and the state saved before the program ends; a second signal ends it at once.
 
         Returns:
             The summary of the last evaluation ({} without an evaluation set).
 
         Raises:
-            ConfigurationError: Another training is at work in the work_dir, or has left its files there.
-            CheckpointError: The state to go on from is missing or damaged.
-            OutputError: A file cannot be written (a full disk); the former state is kept.
-            OcrError: The loss is no number, or the memory does not suffice.
+            ConfigurationError: Another training is running in the work_dir, or has left its files there.
+            CheckpointError: The state to resume from is missing or damaged.
+            OutputError: A file cannot be written (a full disk); the previous state is kept.
+            OcrError: The loss is not finite, or memory is exhausted.
         """
         self.work_dir.make()
         with ExitStack() as held:
@@ -137,14 +137,14 @@ class Training:
                 summary = self._finish_epoch()
                 stopped = self.judge.out_of_patience()
         finally:
-            self.module = alone  # as long as the other one is there, its group cannot end
+            self.module = alone  # the process group cannot end while DDP exists
         if self.ranks.first:
             patience = self.config.patience if stopped else None
             self.ranks.say(f"\n{conclusion(self.work_dir, self.epoch, patience)}")
         return summary
 
     def _train_epoch(self) -> dict[str, Any] | None:
-        """Train what is left of the epoch; the scores of the evaluation within it that ended the training, if any."""
+        """Train the rest of the epoch; return the scores of an evaluation in it that stopped the training, if any."""
         self.dataset.epoch = self.epoch
         train_mode(self.network, self.config.freeze)
         batches, interval = self.batches(), self.config.save.resume_interval
@@ -180,13 +180,13 @@ class Training:
                         lines_per_second=seen * self.ranks.world / (time.monotonic() - started),
                     )
                 due = due or (interval > 0 and self.iteration % interval == 0)
-                if complete and not last:  # in between, gradients are held that no file keeps
+                if complete and not last:  # otherwise there are accumulated gradients, which are not saved
                     asked, judged = (
                         self._asked_to_end(),
                         self.judge.is_due(self.epoch, self.iteration, self.batches_per_epoch),
                     )
                     if due or asked or judged:
-                        self.losses.look()  # no state keeps what a loss that is no number has left
+                        self.losses.look()  # so that no state is saved after a loss that is not finite
                         save_state(self, self.work_dir.latest_state)
                         due = False
                     if asked:
@@ -196,7 +196,7 @@ class Training:
         return None
 
     def _asked_to_end(self) -> bool:
-        """Whether a signal asks any of the ranks to end; the same answer for all."""
+        """Whether any rank received a signal to end; the same answer on all ranks."""
         return any(self.ranks.gather(self.signals.received is not None))
 
     def _end_if_asked(self) -> None:
@@ -208,16 +208,16 @@ class Training:
         return f"epoch {self.epoch + 1}, batch {self.iteration + 1} of {len(batch)} lines ({pieces} chunks)"
 
     def _share(self, batches: list[list[int]]) -> tuple[float, bool]:
-        """The present batch's share of the lines of its optimiser step, and whether it is the last of them."""
+        """The current batch's share of the lines of its optimiser step, and whether it completes the step."""
         accumulate = self.config.optimizer.cumulative_iters
         start = self.iteration - self.iteration % accumulate
         group = batches[start : start + accumulate]
         return len(batches[self.iteration]) / sum(map(len, group)), self.iteration + 1 == start + len(group)
 
     def _learn(self, batch: Batch, share: float) -> None:
-        """Add the gradients of one batch, times `share`, and its loss, averaged over this rank's lines, to `losses`."""
+        """Accumulate one batch's gradients, scaled by `share`, and add its mean loss over this rank to `losses`."""
         if len(batch) == 0:
-            if self.ranks.world > 1:  # the other ranks would wait for its gradients for ever
+            if self.ranks.world > 1:  # the other ranks would wait forever for its gradients
                 raise LmdbError(f"a batch holds no readable line: {'; '.join(batch.bad)}; correct the records")
             return
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
@@ -227,7 +227,7 @@ class Training:
         (loss * share).backward()
 
     def _update(self) -> None:
-        """The optimiser's step from the gradients that are there."""
+        """An optimiser step with the accumulated gradients."""
         if self.config.optimizer.max_norm is not None:
             nn.utils.clip_grad_norm_(
                 self.network.parameters(), self.config.optimizer.max_norm, self.config.optimizer.norm_type
@@ -267,7 +267,7 @@ class Training:
         return told
 
     def _judge_within_epoch(self) -> dict[str, Any]:
-        """Evaluate, and keep the best; the scores where that was the last one that patience allows, else {}."""
+        """Evaluate and keep the best; return the scores if early stopping is reached, else {}."""
         if self.judge.evaluation is None:
             return {}
         summary = self.evaluate()
@@ -292,7 +292,7 @@ class Training:
         return self.work_dir.state(self.epoch) if self._keeps_epoch() else self.work_dir.latest_state
 
     def evaluate(self) -> dict[str, Any]:
-        """The scores of the network on the evaluation set, all ranks together; `Scores.summary` says which."""
+        """The scores of the network on the evaluation set over all ranks, as in `Scores.summary`."""
         readings = self.journal.readings()
         summary = self.judge.evaluate(self.final_network, bf16=self.bf16, readings=readings)
         self.journal.show(self.epoch, self.iteration, readings)

@@ -1,4 +1,4 @@
-"""One step's worth of computing: a batch of pieces to the loss of each line, and to what is read there."""
+"""The forward pass of a batch of pieces, to the loss of each line and to its text."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,9 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def encode_columns(network: Network, grey: Tensor, encode: Encode | None = None) -> Tensor:
-    """Pieces (N, 1, 32, W) to encoded columns (N T, D); meanwhile filled up, where what is learnt does not feel it.
+    """Pieces (N, 1, 32, W) to encoded columns (N T, D); the batch is padded if that does not affect training.
 
-    encode: `network.encode`, compiled; None for itself.
+    encode: a compiled `network.encode`; None uses `network.encode` itself.
     """
     encode = encode or network.encode
     if network.learns_from_batch and network.training:
@@ -32,14 +32,14 @@ class LineLoss(nn.Module):
     """The network with its loss, as one module that DistributedDataParallel can wrap."""
 
     def __init__(self, network: Network, encode: Encode | None = None) -> None:
-        """encode: as for `encode_columns`."""
+        """encode: as in `encode_columns`."""
         super().__init__()
         self.network, self.encode = network, encode
         for parameter in network.unused():
-            parameter.requires_grad_(False)  # so no decay, either
+            parameter.requires_grad_(False)  # so no weight decay either
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of each line, CTC's negative log-likelihood over the label's length: float32 (B,); columns (P, D)."""
+        """Loss per line, CTC's negative log-likelihood divided by the label's length: float32 (B,); columns (P, D)."""
         device = self.network.classifier.weight.device
         encoded = torch.cat(
             [encode_columns(self.network, to_device(grey, device), self.encode) for grey in batch.pieces]
@@ -49,7 +49,7 @@ class LineLoss(nn.Module):
 
 
 def read_batch(encoded: Tensor, head: nn.Linear, batch: Batch, vocabulary: Vocabulary) -> list[str]:
-    """What greedy CTC reads from the columns (P, D) of a batch, one text per line."""
+    """Greedy CTC decoding of the columns (P, D) of a batch, one text per line."""
     best = (
         torch.cat([head(rows).argmax(-1) for rows in encoded.split(rows_at_once(encoded.device))]).cpu().numpy()
     )  # (P,)

@@ -1,4 +1,4 @@
-"""Memory that does not suffice, told as an error that names what needed it and what to lower."""
+"""Out-of-memory errors that name what needed the memory and which setting to lower."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _ON_CPUS = ("can't allocate memory", "not enough memory")  # PyTorch raises a pl
 
 @contextmanager
 def naming_what_needs_memory(what: str, key: str = "train.dataloader.batch_size_per_gpu") -> Iterator[None]:
-    """Raises OcrError, naming `what` was computed and the configuration's `key`, where the memory does not suffice."""
+    """Turn out-of-memory errors into an OcrError that names `what` was computed and the configuration's `key`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Optimiser, learning rate schedule and moving average, from the configuration: all three are PyTorch's own."""
+"""Optimiser, learning rate schedule and moving average, built from the configuration with PyTorch's classes."""
 
 import functools
 import inspect
@@ -13,13 +13,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..config import OptimizerConfig, SchedulerConfig
 from ..errors import ConfigurationError
 
-HORIZONS = ("T_max", "total_steps", "total_iters")  # arguments that mean "until the end": filled in when absent
+HORIZONS = ("T_max", "total_steps", "total_iters")  # arguments that mean "until the end", set if absent
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The class `config.type` of torch.optim, fused where it can be. Raises ConfigurationError."""
+    """An optimiser of class `config.type` of torch.optim, fused if possible. Raises ConfigurationError."""
     kind = _class(torch.optim, config.type, torch.optim.Optimizer)
-    if kind is None or kind is torch.optim.LBFGS:  # LBFGS evaluates the loss several times a step
+    if kind is None or kind is torch.optim.LBFGS:  # LBFGS evaluates the loss several times per step
         raise ConfigurationError(
             f"train.optimizer.type is {config.type!r}, which torch.optim does not have, or which "
             "needs more than gradients; use e.g. 'AdamW'"
@@ -32,18 +32,18 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 
 def load_kept(optimizer: torch.optim.Optimizer, kept: dict[int, dict[str, Any]]) -> None:
-    """Give the optimiser what it kept of each parameter; rates and the like stay those of the configuration."""
+    """Load the per-parameter state of the optimiser; learning rates and the like remain those of the configuration."""
     optimizer.load_state_dict({"state": kept, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Schedule:
-    """A scheduler of torch.optim with a linear warm-up on top; `before_step` and `after_step` frame each step."""
+    """A scheduler of torch.optim with linear warm-up; call `before_step` and `after_step` around each step."""
 
     def __init__(
         self, config: SchedulerConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int, epochs: int
     ) -> None:
         self.config, self.optimizer, self.steps = config, optimizer, 0
-        self.rate = 0.0  # of the last step, with the warm-up
+        self.rate = 0.0  # of the last step, including warm-up
         kind = _class(torch.optim.lr_scheduler, config.type or "ConstantLR", torch.optim.lr_scheduler.LRScheduler)
         if kind is None or kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
             raise ConfigurationError(
@@ -62,7 +62,7 @@ class Schedule:
         self.scheduler, self.advances = self._build(), 0
 
     def before_step(self) -> None:
-        """Apply the warm-up to the rate of the coming step."""
+        """Apply the warm-up to the rate of the next step."""
         if self.steps < self.config.warmup_iters:
             progress = self.steps / self.config.warmup_iters
             factor = self.config.warmup_ratio + (1 - self.config.warmup_ratio) * progress
@@ -70,7 +70,7 @@ class Schedule:
         self.rate = self.optimizer.param_groups[0]["lr"]
 
     def after_step(self) -> None:
-        """Undo the warm-up (schedulers compute the next rate from the present one) and advance, unless by epoch."""
+        """Undo the warm-up (schedulers compute the next rate from the current one) and advance, unless by epoch."""
         self._scale(1.0)
         self.steps += 1
         if not self.config.by_epoch:
@@ -92,12 +92,12 @@ class Schedule:
         return {"steps": self.steps, "advances": self.advances}
 
     def load_state_dict(self, state: dict) -> None:
-        """Run through the schedule anew, after the optimiser is loaded: a larger max_epochs then moves its end."""
+        """Replay the schedule, after the optimiser is loaded, so that a larger max_epochs moves its end."""
         for group, start in zip(self.optimizer.param_groups, self._start):
             group.update(start)
         self.scheduler, self.advances, self.steps = self._build(), 0, state["steps"]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the optimiser makes no steps meanwhile
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns that the optimiser makes no steps meanwhile
             while self.advances < state["advances"]:
                 self._advance()
 
@@ -108,7 +108,7 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def learning_plan(optimizer: OptimizerConfig, scheduler: SchedulerConfig) -> dict[str, Any]:
-    """What must stay the same for a training to go on as it began: all but the horizon, which max_epochs may move."""
+    """The settings that must not change on resuming: all but the horizon, which max_epochs may move."""
     return {
         "train.optimizer": {"type": optimizer.type, **optimizer.arguments},
         "train.lr_scheduler": {

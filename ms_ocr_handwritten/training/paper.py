@@ -1,4 +1,4 @@
-"""From ink to a scan: rules, boxes, neighbours, uneven light, blur, noise, JPEG, binarisation, inversion.
+"""Rendering ink as a scan: ruled lines, boxes, neighbours, uneven light, blur, noise, JPEG, binarisation, inversion.
 
 Ink masks are uint8, 0 no ink to 255 full ink; scans are uint8 grey, usually dark on light.
 """
@@ -18,7 +18,7 @@ def smooth_field(shape: tuple[int, int], rng: np.random.Generator, cells: int = 
 def add_rules(
     paper: np.ndarray, baseline: float, pitch: float, boxes: list[tuple[float, float]], rng: np.random.Generator
 ) -> None:
-    """Draw printed lines into the float32 `paper` (levels 0-255): one rule, several, or a box for each character."""
+    """Draw printed lines on the float32 `paper` (levels 0-255): one rule, several, or a box for each character."""
     h, w = paper.shape
     level = float(rng.uniform(0.35, 0.92)) * float(paper.mean())
     thick = max(1, round(h / 48 * rng.uniform(0.6, 1.8)))
@@ -65,7 +65,7 @@ def make_paper(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def neighbours(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Remains of the lines above and below: the line's own ink, rolled, cut in at the top or the bottom."""
+    """Remains of the lines above and below: the line's own ink, shifted, cut in at the top or bottom edge."""
     h, w = ink.shape
     result = np.zeros_like(ink)
     depth = max(2, int(h * rng.uniform(0.04, 0.18)))
@@ -82,7 +82,7 @@ def neighbours(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def pencil(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ink that does not cover evenly: grain, fading along the line."""
+    """Uneven ink: grain, and fading along the line."""
     h, w = ink.shape
     if rng.random() < 0.5:
         grain = rng.integers(int(rng.uniform(60, 200)), 256, (h, w), np.uint8)
@@ -102,13 +102,13 @@ def put_ink(paper: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def binarise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Black and white as a fax or a cleaned scan has it; uint8 in and out. For images with clear ink only."""
+    """Black and white, like a fax or a cleaned scan; uint8 in and out. Only for images with clear ink."""
     threshold, _ = cv2.threshold(image, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     return np.where(image > threshold + rng.uniform(-5, 30), np.uint8(255), np.uint8(0))
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """What a camera or scanner does to the image, uint8 grey in and out; `strength` 0-1 scales how often."""
+    """Degradations by a camera or scanner, uint8 grey in and out; `strength` 0-1 scales their probability."""
     h, w = image.shape
 
     def chance(p: float) -> bool:
@@ -132,7 +132,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) 
     if chance(0.35):
         done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))])
         decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if done else image
-        assert decoded is not None  # JPEG that was just encoded
+        assert decoded is not None  # just encoded
         image = decoded
     if chance(0.15):
         gamma = np.exp(rng.normal(0, 0.35))

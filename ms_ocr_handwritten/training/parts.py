@@ -1,4 +1,4 @@
-"""Parts of the network that `train.freeze` names are kept as they are."""
+"""Freezing of the parts of the network that `train.freeze` names."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from ..nets.network import Network
 
 
 def freeze(network: Network, parts: Sequence[str]) -> None:
-    """Let no step change the weights of `parts`."""
+    """Exclude the weights of `parts` from training."""
     for part in parts:
         for one in network.modules_of(part):
             one.requires_grad_(False)
 
 
 def train_mode(network: Network, frozen: Sequence[str]) -> None:
-    """Training mode, but for `frozen` parts: without dropout they compute what they compute when reading."""
+    """Training mode, except for `frozen` parts, which compute the same as in inference, without dropout."""
     network.train()
     for part in frozen:
         for one in network.modules_of(part):

@@ -1,4 +1,4 @@
-"""Before the first step: labels against vocabulary and columns, and, if asked, new characters in the network."""
+"""Before the first step: checking labels against vocabulary and columns, and adding characters to the network."""
 
 from typing import Any
 
@@ -19,17 +19,17 @@ from .dataset import (
 )
 from .distributed import Ranks
 
-UNLIKELY = -10.0  # bias of a new class: it must not disturb what the network reads until it is learnt
+UNLIKELY = -10.0  # bias of a new class, so that it does not disturb reading until it is learnt
 
 
 def fit_vocabulary(
     dataset: LineDataset, network: Network, raw: dict[str, Any], configuration: Configuration, ranks: Ranks
 ) -> tuple[LineDataset, Vocabulary]:
-    """Deal with characters that the vocabulary lacks, as `train.unknown_characters` says, and with unalignable labels.
+    """Handle unknown characters, as `train.unknown_characters` says, and labels that cannot be aligned.
 
     "error" raises LabelError with the characters, their counts and the first keys; "drop" leaves the lines out and
-    says which; "grow" appends the characters to the vocabulary and rows to the head of `network` (in place; old rows
-    stay bit for bit; `raw` gets the new number of classes). Blank labels are learnt, and named. Returns the lines to
+    reports them; "grow" appends the characters to the vocabulary and rows to the head of `network` (in place; old rows
+    stay bit for bit; `raw` gets the new number of classes). Blank labels are learnt, but reported. Returns the lines to
     train on and their vocabulary.
     """
     action, vocabulary = configuration.train.unknown_characters, dataset.vocabulary
@@ -72,7 +72,7 @@ def fit_vocabulary(
 
 
 def name_unknown_in_evaluation(dataset: LineDataset, ranks: Ranks) -> None:
-    """Say which characters of an evaluation set the vocabulary lacks: each of them counts as an error."""
+    """Report characters of an evaluation set that the vocabulary lacks; each occurrence counts as an error."""
     counts, lines = unknown_characters(dataset)
     if counts:
         ranks.say(
@@ -87,7 +87,7 @@ def _keys(dataset: LineDataset, indices: list[int]) -> str:
 
 
 def grow_head(network: Network, num_classes: int, seed: int) -> None:
-    """Give the head `num_classes` rows: the old ones bit for bit, new ones around their mean, drawn by `seed`."""
+    """Extend the head to `num_classes` rows: old ones bit for bit, new ones drawn around their mean with `seed`."""
     head = network.classifier
     noise = torch.randn(num_classes, head.in_features, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the loss answers to a rising learning rate, to choose one by: the range test of Smith, arXiv 1506.01186."""
+"""Choosing a learning rate by the loss at rising rates: the range test of Smith, arXiv 1506.01186."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from .evaluation import make_loader, readable
 from .loop import Training
 from .parts import train_mode
 
-STEPS, LEAST, MOST = 100, 1e-6, 1e-1  # batches, and the rates at the first and the last of them
-SMOOTHING = 0.9  # of the mean of losses that is kept at each step
-DIVERGED = 4.0  # times the least loss, where it ends
-BELOW_BEST = 10.0  # what the rate with the least loss is divided by: there the loss is about to grow
+STEPS, LEAST, MOST = 100, 1e-6, 1e-1  # number of batches, and the rates of the first and the last one
+SMOOTHING = 0.9  # decay of the moving average of the loss
+DIVERGED = 4.0  # times the lowest loss at which the sweep stops
+BELOW_BEST = 10.0  # divisor of the rate with the lowest loss, beyond which the loss is about to rise
 
 
 @dataclass(frozen=True)
 class RateSweep:
-    """Learning rates in rising order, and the smoothed loss at each."""
+    """Learning rates in ascending order, and the smoothed loss at each."""
 
     rates: list[float]
     losses: list[float]
 
     @property
     def suggestion(self) -> float:
-        """A tenth of the rate with the least loss, to one digit.
+        """A tenth of the rate with the lowest loss, rounded to one digit.
 
         >>> RateSweep([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0]).suggestion
         0.0001
@@ -37,7 +37,7 @@ class RateSweep:
 
 
 def rising_rate(raw: dict[str, Any]) -> None:
-    """Let the configuration `raw` have a rate that rises from LEAST to MOST in STEPS steps."""
+    """Set a learning rate in the configuration `raw` that rises from LEAST to MOST in STEPS steps."""
     train = raw["train"]
     train["optimizer"] = {**(train.get("optimizer") or {}), "lr": LEAST}
     gamma = (MOST / LEAST) ** (1 / (STEPS - 1))
@@ -45,13 +45,13 @@ def rising_rate(raw: dict[str, Any]) -> None:
 
 
 def sweep_rates(training: Training) -> RateSweep:
-    """Take STEPS steps of a training that `rising_rate` configured, or until the loss is DIVERGED times the least.
+    """Run STEPS steps of a training configured by `rising_rate`, or until the loss is DIVERGED times the lowest.
 
-    Nothing is written, and what was learnt is of no use.
+    Nothing is written, and the trained weights are of no use.
 
     Raises:
         ConfigurationError: there are several processes.
-        OcrError: the very first loss is no number, or the memory does not suffice.
+        OcrError: the very first loss is not finite, or memory is exhausted.
     """
     if training.ranks.world > 1:
         raise ConfigurationError("learning rates are tried in one process alone; start it without torchrun")
@@ -70,14 +70,14 @@ def sweep_rates(training: Training) -> RateSweep:
         training._update()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         rates.append(training.schedule.rate)
-        losses.append(mean / (1 - SMOOTHING ** len(rates)))  # as though none had been before
+        losses.append(mean / (1 - SMOOTHING ** len(rates)))  # bias correction
         if len(rates) == STEPS or losses[-1] > DIVERGED * min(losses):
             break
     return RateSweep(rates, losses)
 
 
 def _batches(training: Training) -> Iterator[Batch]:
-    """Batches of epoch after epoch, as the training would have them. Raises LmdbError where no line can be read."""
+    """Yield the training's batches, epoch after epoch. Raises LmdbError if no line can be read."""
     config, device = training.config, training.ranks.device
     for epoch in count():
         training.epoch = training.dataset.epoch = epoch

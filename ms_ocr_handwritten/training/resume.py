@@ -1,4 +1,4 @@
-"""Where a training begins: anew, or from a state, which must be of the same training; and how its state is saved."""
+"""Starting or resuming a training, from a state that must belong to the same training; and saving its state."""
 
 import sys
 from pathlib import Path
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
-    """Go on from `checkpoint`, else from where resume.json says, else begin; `resume` False moves all aside first.
+    """Resume from `checkpoint`, or the state in resume.json, or start; with `resume` False all is moved aside first.
 
     Raises:
-        ConfigurationError: The training is finished, or was another one, or its files are another's.
-        CheckpointError: The state is missing, damaged, or of another network.
+        ConfigurationError: The training is finished, or the state or the files belong to another training.
+        CheckpointError: The state is missing, damaged, or belongs to another network.
     """
     work_dir, ranks = training.work_dir, training.ranks
     if not resume:
@@ -44,7 +44,7 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
     _restore(training, state, path)
     training.finished, training.state_path = finished, path
     best = work_dir.best() if own else None
-    ranks.wait()  # all have read what rank 0 changes now
+    ranks.wait()  # until all have read the files that rank 0 changes now
     if not own or otherwise:
         save_state(training, work_dir.latest_state)
     if ranks.first:
@@ -63,7 +63,7 @@ def begin(training: "Training", checkpoint: str | None, resume: bool) -> None:
 
 
 def save_state(training: "Training", path: Path) -> None:
-    """All that `begin` needs; written by rank 0."""
+    """Save all that `begin` needs; rank 0 writes it."""
     random_states = training.ranks.gather(training.ranks.random_state())
     training.state_path = path
     if not training.ranks.first:
@@ -83,7 +83,7 @@ def save_state(training: "Training", path: Path) -> None:
 
 
 def _identify(training: "Training", precision: str | None = None) -> None:
-    """Find out what this training is; `precision`: "bf16" or "fp32" that it has begun in, for "auto" to keep."""
+    """Determine the training's identity; `precision`: "bf16" or "fp32", in which it began, for "auto" to keep."""
     if training.config.precision == "auto" and precision in ("fp32", "bf16"):
         training.bf16 = precision == "bf16"
     readers, held_out = training.dataset.readers, training.judge.evaluation
@@ -111,11 +111,11 @@ def _start_anew(training: "Training", checkpoint: str | None) -> None:
 
 
 def _check(training: "Training", state: State, path: Path, finished: int, *, chosen: bool) -> bool:
-    """Refuse a state that is over, of another training, or damaged.
+    """Refuse a state that is finished, damaged, or of another training.
 
-    From the end of an epoch that the user has chosen, the training may go on otherwise; returns whether it does.
+    From the end of an epoch that the user chose, a training may go on with other settings; returns whether it does.
     """
-    changed = ["the vocabulary is another"] if state.vocabulary != training.vocabulary.text else []
+    changed = ["the vocabulary differs"] if state.vocabulary != training.vocabulary.text else []
     others = differences(state.identity, training.identity)
     if chosen and not state.iteration and not changed:
         if others:

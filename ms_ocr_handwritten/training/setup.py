@@ -1,4 +1,4 @@
-"""From a model directory, a configuration and LMDBs to a `Training`, or to scores: what trainer and CLI share."""
+"""From a model directory, a configuration and LMDBs to a `Training`, or to scores; shared by trainer and CLI."""
 
 import os
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def prepare_training(
     network: Network | None = None,
     device: str | None = None,
 ) -> Training:
-    """A training of the model in `model_dir` (of `network`, if given) as the configuration `raw` says.
+    """Prepare a training of the model in `model_dir` (or of `network`, if given) with the configuration `raw`.
 
-    `train` and `evaluation` list what `data.reader.line_reader` takes: paths of LMDBs, data sets with image and text.
+    `train` and `evaluation` list sources for `data.reader.line_reader`: paths of LMDBs, data sets with image and text.
     device: as for `Ranks.join`.
 
     Labels are checked here, before anything is written. Raises ConfigurationError, LmdbError, LabelError,
@@ -69,7 +69,7 @@ def prepare_training(
 
 
 def _judging(sources: Sequence[Any], vocabulary: Vocabulary, configuration: Configuration) -> LineDataset:
-    """Lines that are read and not learnt."""
+    """Lines for evaluation only."""
     readers = [line_reader(source) for source in sources]
     return LineDataset(
         readers,
@@ -81,7 +81,7 @@ def _judging(sources: Sequence[Any], vocabulary: Vocabulary, configuration: Conf
 
 
 def name_work_dir(raw: dict[str, Any], work_dir: str | os.PathLike[str]) -> None:
-    """Let `raw` say that all files go to `work_dir`: as upstream, it stands for the other folders too."""
+    """Set `work_dir` in `raw` for all files: as upstream, it replaces the other folders, too."""
     train = raw["train"] = raw.get("train") or {}
     train["work_dir"] = os.fspath(work_dir)
     checkpoint = train.get("checkpoint") or {}
@@ -99,7 +99,7 @@ def evaluate_model_dir(
     network: Network | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Scores of a model on LMDBs or data sets: of the file `weights`, of `network`, or of the directory's weights."""
+    """Scores on LMDBs or data sets, of the weights file `weights`, of `network`, or of the directory's weights."""
     files = ModelDir.open(model_dir)
     configuration = Configuration.parse(raw)
     if weights is not None or network is None:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training saves its state after the step at work, then ends; the second one ends it at once."""
+"""SIGTERM and Ctrl-C: a training saves its state after the current step, then ends; a second one ends it at once."""
 
 import os
 import signal
@@ -8,14 +8,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 HANDLED = (signal.SIGTERM, signal.SIGINT)
-GRACE = 5  # seconds that a worker process goes on after SIGTERM, so that the step at work gets its batch
+GRACE = 5  # seconds that a worker process lives on after SIGTERM, so that the current step gets its batch
 
 
 class StopSignals:
-    """A block in which SIGTERM and SIGINT are handled so. In other threads than the main one nothing is changed."""
+    """A context in which SIGTERM and SIGINT are handled like this. It does nothing outside the main thread."""
 
     def __init__(self) -> None:
-        self.received: int | None = None  # the signal that asks to end
+        self.received: int | None = None  # the signal to end
         self._deferred, self._process = False, os.getpid()
         self._former: dict[int, Any] = {}  # handlers
 
@@ -36,19 +36,19 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker: the process that it works for decides
+        if os.getpid() != self._process:  # a forked worker: its parent decides
             return
         self.received = number
-        self._restore()  # so that the next one acts as ever
+        self._restore()  # so that the next one acts as usual
         if not self._deferred:
             self.end()
         name = signal.Signals(number).name
         message = f"\n{name}: saving after this step, then ending; press or send again to end at once\n"
-        os.write(2, message.encode())  # a print could meet another one at work
+        os.write(2, message.encode())  # print is not reentrant
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Until the block ends, a signal is only noted, for the block to save what it has; then it ends the program."""
+        """Only record a signal until the block ends, so that the block can save its state before calling `end`."""
         self._deferred = True
         try:
             yield
@@ -56,14 +56,14 @@ class StopSignals:
             self._deferred = False
 
     def end(self) -> None:
-        """End the program as the signal asks. Raises KeyboardInterrupt or SystemExit (128 + the signal's number)."""
+        """End the program. Raises KeyboardInterrupt for SIGINT, else SystemExit (128 + the signal's number)."""
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + (self.received or 0))
 
 
 def outlive_the_signal() -> None:
-    """In a worker process: leave Ctrl-C to the parent, and end a while after SIGTERM only."""
+    """In a worker process: leave Ctrl-C to the parent, and end only some seconds after SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -1,4 +1,4 @@
-"""The state of a training in memory, and a file of one, of which nothing is believed before it is checked."""
+"""The state of a training in memory, and its file, which is never trusted before it is checked."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from .optimisation import build_optimizer
 
 STATE_SUFFIX = "_trainer_state.pth"
 STATE_FORMAT = 3
-MOST = 10**8  # epochs, batches or steps that a file may claim: the schedule is run through one by one
+MOST = 10**8  # epochs, batches or steps that a file may claim, since the schedule is replayed step by step
 OTHERWISE = "continue from another epoch with train('.../epoch_N'), or start in a new work_dir"
 
 
 def state_file(checkpoint: str | os.PathLike[str]) -> Path:
-    """The file of a state: `checkpoint` itself, or that of `work_dir/epoch_N`, with or without `.pth`."""
+    """The state file for `checkpoint`: itself, or the one of `work_dir/epoch_N`, with or without `.pth`."""
     path = Path(checkpoint)
     if path.name.endswith(STATE_SUFFIX):
         return path
@@ -30,20 +30,20 @@ def state_file(checkpoint: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True)
 class State:
-    """All that is needed to go on."""
+    """All that is needed to resume."""
 
-    epoch: int  # epochs that are trained
-    iteration: int  # batches that are trained of the next one
+    epoch: int  # epochs trained
+    iteration: int  # batches trained of the next one
     network: dict[str, Tensor]
-    average: dict[str, Tensor] | None  # of the moving average, where there is one
-    optimizer: dict[int, dict[str, Any]]  # what it keeps of each parameter
+    average: dict[str, Tensor] | None  # weights of the moving average, if any
+    optimizer: dict[int, dict[str, Any]]  # its state per parameter
     schedule: dict[str, int]  # "steps" and "advances"
     random_states: list[dict[str, Tensor]]  # of each rank
     identity: dict[str, Any]  # see `identity`
     vocabulary: str
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into the file."""
+        """The content of the file."""
         return {"format": STATE_FORMAT, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
     @classmethod
@@ -51,7 +51,7 @@ class State:
         """Read a file.
 
         Raises:
-            CheckpointError: It is missing, damaged, of another program, or claims what cannot be.
+            CheckpointError: It is missing, damaged, written by another program, or holds impossible values.
         """
         raw = read_torch_file(path)
         if not isinstance(raw, Mapping) or raw.get("format") != STATE_FORMAT:
@@ -81,7 +81,7 @@ class State:
         random_state: Mapping[str, Tensor],
         path: Path,
     ) -> None:
-        """Compare names, shapes and types of all tensors with those that they are to be copied into.
+        """Compare names, shapes and types of all tensors with those they will be copied into.
 
         Raises:
             CheckpointError: They differ; the first three are named.
@@ -100,7 +100,7 @@ class State:
 
 
 class _Check:
-    """What a file of a state claims."""
+    """Checks on the content of a state file."""
 
     def __init__(self, raw: Mapping[str, Any], path: Path) -> None:
         self.raw, self.path = raw, path
@@ -120,7 +120,7 @@ class _Check:
 
 
 def kept_after_a_step(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> dict[int, dict[str, Any]]:
-    """What the optimiser of `config` keeps of each parameter, found by a step on zeros."""
+    """The per-parameter state of the optimiser of `config`, obtained from a step on zeros."""
     zeros = [nn.Parameter(torch.zeros_like(parameter, device="cpu")) for parameter in parameters]
     for parameter in zeros:
         parameter.grad = torch.zeros_like(parameter)
@@ -130,7 +130,7 @@ def kept_after_a_step(config: OptimizerConfig, parameters: Sequence[nn.Parameter
 
 
 def _flat(kept: Mapping[Any, Any]) -> dict[str, Any]:
-    """By "number.name"; what is no mapping stays, to be found different."""
+    """Flatten to keys "number.name"; values that are not mappings are kept, so that they compare as different."""
     flat: dict[str, Any] = {}
     for number, values in kept.items():
         if isinstance(values, Mapping):

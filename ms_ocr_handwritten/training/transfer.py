@@ -1,11 +1,11 @@
-"""From the host to the device that learns, without waiting for it."""
+"""Asynchronous copies from the host to the training device."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; a GPU copies it from pinned memory when it comes to it, while this process goes on."""
+    """`tensor` on `device`; the copy to a GPU is asynchronous, from pinned memory."""
     if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
