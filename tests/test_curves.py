@@ -79,7 +79,7 @@ def test_bad_input_is_named(work):
         "error: nowhere/train_log.jsonl: cannot be read (No such file or directory); name the work_dir of a training\n"
     )
     for text, said in (
-        ("", "holds no entry yet; wait for train.logging.interval batches, or name another"),
+        ("", "has no entries yet; wait for train.logging.interval batches, or name another"),
         ('{"mode": "train", "epoch": 1, "iter": 1}\n[]\n', "2: not an entry of a training log; remove the line"),
         ('{"mode": "other", "epoch": 1}\n', "1: not an entry of a training log; remove the line"),
     ):

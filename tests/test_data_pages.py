@@ -123,7 +123,7 @@ def test_label_studio(tmp_path, page, address):
     assert sorted(lines) == sorted(BOXES) and all(is_cut(lines[text], page, text) for text in BOXES)
     reasons = [one.reason for one in report.skipped]
     assert reasons[0] == f"{path}: task 7: region loose: has a text but no box; draw one, or remove it"
-    assert "task 8: its data names no image" in reasons[1] and "task 3: not as Label Studio" in reasons[2]
+    assert "task 8: its data names no image" in reasons[1] and "task 3: not a valid export" in reasons[2]
 
 
 def test_pages_may_be_as_large_as_those_that_are_read(tmp_path, page):

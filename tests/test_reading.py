@@ -90,5 +90,5 @@ def test_lines_before_a_stop_come_first_and_none_after_it(ahead):
 
 
 def test_values_that_are_no_numbers_are_no_text():
-    with pytest.raises(CheckpointError, match=r"no numbers \(lettered, fp32\).*weights hold nan or inf"):
+    with pytest.raises(CheckpointError, match=r"not finite \(lettered, fp32\).*weights hold nan or inf"):
         read(Lettered(900, log_prob=float("nan")), lines(1))

@@ -495,6 +495,6 @@ def test_the_whole_training_goes_on_with_what_is_to_be_done(train, tmp_path, mon
             yield train.Stage(mark.name, ((sys.executable, "-c", program),), mark.exists)
 
     monkeypatch.setattr(train, "plan", plan)
-    with pytest.raises(SystemExit, match="three: to be continued"):
+    with pytest.raises(SystemExit, match="three: not finished; run the same command again"):
         train.main(["--copiste", "c", "--work", str(tmp_path)])
     assert [mark.exists() for mark in marks] == [True, True, False] and "one: done" in capsys.readouterr().out
