@@ -163,7 +163,7 @@ def test_a_drawing_and_a_pasted_picture_are_read(browser, served):
     page.wait_for_selector("#shown .error")
     assert "nothing is drawn" in page.inner_text("#shown .error")
 
-    page.get_by_role("tab", name="Picture").click()
+    page.get_by_role("tab", name="Image", exact=True).click()
     page.evaluate(PASTE, [base64.b64encode(LINE.read_bytes()).decode(), "image/png"])
     page.click("#picture button[aria-label*=aste], #picture button[aria-label*=lipboard]")
     page.wait_for_selector("#shown .text span")
