@@ -45,14 +45,15 @@ def test_rehearsed_lines_are_a_share_of_all(tiny_model_dir, lines_lmdb, old, tmp
     assert batches == epoch_lines(training, 0)[0] != epoch_lines(training, 1)[0]
 
 
+def unshuffled(model_dir, lines, work_dir, old, share, batch_size):
+    """A training that rehearses lines of `old`, and takes all in order."""
+    rehearsal = {"lmdb": str(old), "share": share}
+    dataloader = {"batch_size_per_gpu": batch_size, "shuffle": False}
+    return prepare(model_dir, lines, work_dir, rehearsal=rehearsal, dataloader=dataloader)
+
+
 def test_without_shuffling_rehearsed_lines_are_spread_evenly(tiny_model_dir, lines_lmdb, old, tmp_path):
-    training = prepare(
-        tiny_model_dir,
-        lines_lmdb,
-        tmp_path / "work",
-        rehearsal={"lmdb": str(old), "share": 0.25},
-        dataloader={"batch_size_per_gpu": 8, "shuffle": False},
-    )
+    training = unshuffled(tiny_model_dir, lines_lmdb, tmp_path / "work", old, share=0.25, batch_size=8)
     batches, own, _ = epoch_lines(training, 0)
     assert own == list(range(48))
     assert [sum(index >= 48 for index in batch) for batch in batches] == [2] * 8
@@ -61,13 +62,7 @@ def test_without_shuffling_rehearsed_lines_are_spread_evenly(tiny_model_dir, lin
 
 
 def test_of_as_many_rehearsed_lines_each_follows_one_to_be_learnt(tiny_model_dir, lines_lmdb, old, tmp_path):
-    training = prepare(
-        tiny_model_dir,
-        lines_lmdb,
-        tmp_path / "work",
-        rehearsal={"lmdb": str(old), "share": 0.5},
-        dataloader={"batch_size_per_gpu": 2, "shuffle": False},
-    )
+    training = unshuffled(tiny_model_dir, lines_lmdb, tmp_path / "work", old, share=0.5, batch_size=2)
     batches, own, _ = epoch_lines(training, 0)
     assert own == list(range(48)) and all(first < 48 <= second for first, second in batches)
 

@@ -51,7 +51,8 @@ def sweep_rates(training: Training) -> RateSweep:
 
     Raises:
         ConfigurationError: there are several processes.
-        OcrError: the very first loss is not finite, or memory is exhausted.
+        LmdbError: no line can be read.
+        OcrError: the very first loss is not finite.
     """
     if training.ranks.world > 1:
         raise ConfigurationError("learning rates are tried in one process alone; start it without torchrun")
